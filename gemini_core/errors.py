@@ -1,0 +1,51 @@
+"""The errors a user of gemini_ros can meet.
+
+Every message is one sentence that says what was expected, what came, and in which topic, file or key.
+Code raises these or counts them, never both (docs/architecture.md, "Errors").
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GeminiError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class ConfigError(GeminiError):
+    """A configuration key or value that cannot be used."""
+
+
+class DecodeError(GeminiError):
+    """A message that cannot be read; ``reason`` is a short stable key to count by, e.g. ``"unknown_encoding"``."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CalibrationError(GeminiError):
+    """Intrinsics or a transform that are missing or unusable."""
+
+
+class BagError(GeminiError):
+    """A bag that cannot be read or written."""
+
+
+class WeightsError(GeminiError):
+    """Weights that do not fit the model they are asked to fill."""
+
+
+class DataError(GeminiError):
+    """A data set folder or file that is not what its format promises."""
+
+
+def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Say which known names are close to a wrong one, e.g. ``"nearest known: a, b"``; all of them where none is."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    if close:
+        return "nearest known: " + ", ".join(close)
+    return "known: " + (", ".join(names) if names else "none")

@@ -1,0 +1,377 @@
+"""The dataclasses that go from one stage to the next (docs/architecture.md shows the way).
+
+Conventions, for every field here:
+
+* Time is ``stamp_ns: int``, nanoseconds of the message header's clock. The core never reads a clock.
+* Optical frames follow REP 103: x right, y down, z forward. Lengths are metres, angles radians.
+* A transform ``a_from_b`` is a (4, 4) float64 matrix that takes homogeneous points of frame b to frame a.
+* Pixels are (u, v) = (column, row); the centre of the top-left pixel is (0, 0), as in CameraInfo.
+* The dataclasses are frozen; their arrays are shared and must not be written to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Modality = Literal["rgb", "depth", "event", "lidar"]
+MODALITIES: tuple[Modality, ...] = ("rgb", "depth", "event", "lidar")
+
+Role = Literal[
+    "rgb.image",
+    "rgb.camera_info",
+    "depth.image",
+    "depth.camera_info",
+    "lidar.points",
+    "event.packets",
+    "event.camera_info",
+    "tf",
+    "tf_static",
+]
+ROLES: tuple[Role, ...] = (
+    "rgb.image",
+    "rgb.camera_info",
+    "depth.image",
+    "depth.camera_info",
+    "lidar.points",
+    "event.packets",
+    "event.camera_info",
+    "tf",
+    "tf_static",
+)
+
+F32: TypeAlias = npt.NDArray[np.float32]
+F64: TypeAlias = npt.NDArray[np.float64]
+U8: TypeAlias = npt.NDArray[np.uint8]
+U16: TypeAlias = npt.NDArray[np.uint16]
+I64: TypeAlias = npt.NDArray[np.int64]
+Bool: TypeAlias = npt.NDArray[np.bool_]
+
+UNLABELLED = 255
+"""Mask value of a pixel that no class was decided for (NODE.md's mono8 convention)."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class CameraModel:
+    """A pinhole or fisheye camera as sensor_msgs/CameraInfo describes it, for raw (unrectified) images.
+
+    ``distortion_model`` is "none", "plumb_bob" (k1 k2 t1 t2 k3), "rational_polynomial" (k1 k2 t1 t2 k3 k4 k5 k6) or
+    "equidistant" (k1 k2 k3 k4). Focal lengths and principal point are in pixels of an image of ``width`` x ``height``.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion_model: str = "none"
+    distortion: tuple[float, ...] = ()
+
+    @property
+    def matrix(self) -> F64:
+        """The (3, 3) intrinsic matrix K."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StampedTransform:
+    """One geometry_msgs/TransformStamped: ``parent_from_child`` (4, 4) at ``stamp_ns``."""
+
+    stamp_ns: int
+    parent: str
+    child: str
+    parent_from_child: F64
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Samples: what decode makes of one message
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageSample:
+    """One colour image; ``pixels`` (H, W, 3) uint8, red-green-blue, grey images repeated to three channels."""
+
+    stamp_ns: int
+    frame_id: str
+    pixels: U8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DepthSample:
+    """One depth image (REP 118); ``depth_m`` (H, W) float32, metres along z.
+
+    NaN is no reading, -inf nearer than the sensor can measure, +inf farther.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    depth_m: F32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CloudSample:
+    """One LiDAR sweep or point cloud, points without a finite position removed.
+
+    ``points`` (3, N) float32 metres in ``frame_id``; ``intensity`` (N,) float32 in the driver's unit (zeros where the
+    cloud has none); ``ring`` (N,) uint16 or None; ``time_ns`` (N,) int64, the absolute stamp of each point, or None
+    where the cloud carries no point times. ``start_ns`` <= ``end_ns`` is what the sweep covers (both ``stamp_ns``
+    without point times).
+    """
+
+    stamp_ns: int
+    frame_id: str
+    points: F32
+    intensity: F32
+    ring: U16 | None
+    time_ns: I64 | None
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventSample:
+    """The change events of one packet, in the order of the sensor.
+
+    ``x`` (N,) and ``y`` (N,) uint16 pixels of a ``width`` x ``height`` sensor, ``polarity`` (N,) uint8 (1 brighter, 0 darker),
+    ``time_ns`` (N,) int64 on the ROS clock. N may be 0: the packet still tells that time has passed, up to ``end_ns``.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    width: int
+    height: int
+    x: U16
+    y: U16
+    polarity: U8
+    time_ns: I64
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CameraInfoSample:
+    """The intrinsics of one camera; ``modality`` says whose."""
+
+    stamp_ns: int
+    frame_id: str
+    modality: Modality
+    camera: CameraModel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TransformSample:
+    """The transforms of one tf2_msgs/TFMessage; ``static`` when it came from /tf_static. Stamp: the newest inside."""
+
+    stamp_ns: int
+    static: bool
+    transforms: tuple[StampedTransform, ...]
+
+
+SensorSample: TypeAlias = ImageSample | DepthSample | CloudSample | EventSample
+Sample: TypeAlias = SensorSample | CameraInfoSample | TransformSample
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# SensorFrame: what synchronize makes of samples
+
+
+MissingReason = Literal[
+    "",  # present
+    "not_configured",  # the rig has no such sensor
+    "never_seen",  # no sample since the start or the last reset
+    "late",  # samples came before, none in time for this frame
+    "outside_slop",  # samples on time, but none close enough in stamp
+    "no_camera_info",  # intrinsics of this modality or of the reference unknown
+    "no_transform",  # no path between the frames in the transform tree
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityStatus:
+    """What one frame has of one modality.
+
+    ``skew_ns`` is the stamp of the data used minus the stamp of the reference (for a sweep that covers the stamp and for
+    an event window: 0), None when missing. ``detail`` is one sentence for people when missing, else "".
+    """
+
+    modality: Modality
+    present: bool
+    reason: MissingReason
+    skew_ns: int | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventWindow:
+    """Events with ``start_ns`` <= t < ``end_ns`` joined over packets; arrays as in EventSample."""
+
+    start_ns: int
+    end_ns: int
+    frame_id: str
+    width: int
+    height: int
+    x: U16
+    y: U16
+    polarity: U8
+    time_ns: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameCalibration:
+    """Intrinsics and extrinsics of one frame, resolved at its stamp; None where unknown or not needed."""
+
+    reference: CameraModel | None
+    depth: CameraModel | None = None
+    event: CameraModel | None = None
+    reference_from_depth: F64 | None = None
+    reference_from_event: F64 | None = None
+    reference_from_lidar: F64 | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SensorFrame:
+    """What the sensors saw at the stamp of one reference image.
+
+    ``status`` has one entry per configured modality, in the order of the configuration. A modality whose status says
+    absent has None here. ``calibration`` is None until the pipeline has resolved it.
+    """
+
+    index: int
+    stamp_ns: int
+    frame_id: str
+    rgb: ImageSample
+    depth: DepthSample | None
+    lidar: CloudSample | None
+    event: EventWindow | None
+    status: tuple[ModalityStatus, ...]
+    calibration: FrameCalibration | None = None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# AlignedGrids: what project makes of a frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlignedGrid:
+    """One modality on the pixels of the network's input.
+
+    ``channels`` (3, h, w) float32 in [0, 1] (docs/architecture.md has the formula per modality; zeros where there is no
+    data); ``valid`` (h, w) bool, where this modality has data; ``depth_m`` (h, w) float32 metres along the reference
+    camera's z, NaN where invalid, for depth and LiDAR, None for the others.
+    """
+
+    modality: Modality
+    channels: F32
+    valid: Bool
+    depth_m: F32 | None = None
+
+    @property
+    def coverage(self) -> float:
+        """Share of pixels with data, 0 to 1."""
+        return float(np.count_nonzero(self.valid)) / self.valid.size
+
+
+@dataclass(frozen=True, slots=True)
+class GridGeometry:
+    """How the network's grid lies in the reference image: ``u_ref = (u_grid + 0.5) / scale_x + left - 0.5``, same for v.
+
+    ``reference_width`` x ``reference_height`` is the image, ``width`` x ``height`` the grid, (left, top, crop_width,
+    crop_height) the part of the image that the grid shows, in reference pixels.
+    """
+
+    reference_width: int
+    reference_height: int
+    width: int
+    height: int
+    left: int
+    top: int
+    crop_width: int
+    crop_height: int
+
+    @property
+    def scale_x(self) -> float:
+        """Grid pixels per reference pixel, horizontally."""
+        return self.width / self.crop_width
+
+    @property
+    def scale_y(self) -> float:
+        """Grid pixels per reference pixel, vertically."""
+        return self.height / self.crop_height
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlignedGrids:
+    """Everything one frame has, on the same pixels. ``camera`` is the reference camera at grid size (None if unknown)."""
+
+    index: int
+    stamp_ns: int
+    frame_id: str
+    geometry: GridGeometry
+    camera: CameraModel | None
+    grids: tuple[AlignedGrid, ...]
+    status: tuple[ModalityStatus, ...]
+
+    def grid(self, modality: Modality) -> AlignedGrid | None:
+        """The grid of a modality, None where the frame lacks it."""
+        return next((grid for grid in self.grids if grid.modality == modality), None)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Perception: what comes out
+
+
+@dataclass(frozen=True, slots=True)
+class Detection3D:
+    """One oriented box: centre (metres), size along its own x, y, z (metres), orientation quaternion (x, y, z, w)."""
+
+    class_name: str
+    score: float
+    center_m: tuple[float, float, float]
+    size_m: tuple[float, float, float]
+    orientation_xyzw: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Time one stage took for one frame, by the clock that the caller gave to the pipeline."""
+
+    stage: str
+    duration_ns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Perception:
+    """What the pipeline says about one reference image.
+
+    ``mask`` (H, W) uint8 class indices at the size of the reference image, 255 where undecided (outside the crop, or no
+    model); ``class_names[i]`` names index i; ``detections`` are in ``frame_id``.
+    """
+
+    index: int
+    stamp_ns: int
+    frame_id: str
+    mask: U8
+    class_names: tuple[str, ...]
+    detections: tuple[Detection3D, ...]
+    status: tuple[ModalityStatus, ...]
+    grids: AlignedGrids
+    timings: tuple[StageTime, ...] = ()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How often something happened: ``what`` is a stable key such as "frames_closed" or "depth.dropped.out_of_order"."""
+
+    what: str
+    number: int
