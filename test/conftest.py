@@ -1,0 +1,31 @@
+"""Where the tests find real recordings and the released code's numbers: beside the checkout, or nowhere (then they skip)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder with recordings and golden numbers; too large, or not ours, to be part of the project."""
+    path = Path(os.environ.get("GEMINI_SHARED", REPOSITORY.parent / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"no recordings on this machine (looked in {path}; GEMINI_SHARED names another folder)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_dir(shared_dir: Path) -> Path:
+    """Real recordings, one folder per source."""
+    return shared_dir / "real"
+
+
+@pytest.fixture(scope="session")
+def fixtures_dir(shared_dir: Path) -> Path:
+    """Numbers that the released GeminiFusion computes."""
+    return shared_dir / "fixtures"
