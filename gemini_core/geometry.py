@@ -1,0 +1,651 @@
+"""Cameras, points and frames: projection, its inverse, the z-buffer and the tree of transforms.
+
+The loops are compiled by numba, once for the types they are declared with (the result is kept on disk), so the first message
+of a live node does not wait for a compiler. They run on one thread in the order of the points: same input, same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+from scipy.spatial.transform import Rotation, Slerp
+
+from gemini_core.errors import CalibrationError, nearest_names
+from gemini_core.types import F32, F64, Bool, CameraModel, Count, StampedTransform
+
+# --------------------------------------------------------------------------------------------------------------------
+# Camera models
+
+DISTORTION_LENGTHS = {"none": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
+"""How many coefficients each distortion model of sensor_msgs/CameraInfo takes."""
+
+_PINHOLE, _RATIONAL, _EQUIDISTANT = 0, 1, 2
+_WIDEST = 1e4  # x/z that no camera sees
+_EXACT = 1e-9  # error of x/z after the inverse: a millionth of a pixel
+
+
+class _Lens(NamedTuple):
+    """Distortion as the compiled loops take it.
+
+    ``coefficients`` (8,): k1 k2 p1 p2 k3 k4 k5 k6 (rational; plumb_bob has k4 = k5 = k6 = 0) or k1 k2 k3 k4 (equidistant).
+    ``limit``: the model is monotone, so it can be inverted, for x² + y² < limit (rational) or angle < limit (equidistant).
+    """
+
+    kind: int
+    coefficients: F64
+    limit: float
+
+
+@lru_cache(maxsize=64)
+def _lens(camera: CameraModel) -> _Lens:
+    lengths = DISTORTION_LENGTHS.get(camera.distortion_model)
+    if lengths is None:
+        msg = (
+            f"expected a distortion model out of {', '.join(DISTORTION_LENGTHS)}, got {camera.distortion_model!r} in the "
+            "camera model"
+        )
+        raise CalibrationError(msg)
+    if len(camera.distortion) not in lengths:
+        msg = (
+            f"expected {' or '.join(map(str, lengths))} distortion coefficients for {camera.distortion_model!r}, got "
+            f"{len(camera.distortion)} in the camera model"
+        )
+        raise CalibrationError(msg)
+    coefficients = np.zeros(8)
+    coefficients[: len(camera.distortion)] = camera.distortion
+    if camera.distortion_model == "equidistant":
+        # d/dθ of θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸), a polynomial in θ²
+        slope = np.array([1.0, 3.0, 5.0, 7.0, 9.0]) * np.concatenate(([1.0], coefficients[:4]))
+        return _Lens(_EQUIDISTANT, coefficients, min(math.pi / 2, math.sqrt(_first_positive_root(slope))))
+    if not coefficients.any():
+        return _Lens(_PINHOLE, coefficients, math.inf)
+    k1, k2, _, _, k3, k4, k5, k6 = coefficients
+    top, bottom = np.array([1.0, k1, k2, k3]), np.array([1.0, k4, k5, k6])  # in s = x² + y²
+    s = np.array([0.0, 2.0])  # 2 s
+    polynomial = np.polynomial.polynomial
+    # d/dr of r·top/bottom is (top·bottom + 2 s (top'·bottom − top·bottom')) / bottom²
+    change = polynomial.polysub(
+        polynomial.polymul(polynomial.polyder(top), bottom), polynomial.polymul(top, polynomial.polyder(bottom))
+    )
+    slope = polynomial.polyadd(polynomial.polymul(top, bottom), polynomial.polymul(s, change))
+    return _Lens(_RATIONAL, coefficients, min(_first_positive_root(slope), _first_positive_root(bottom)))
+
+
+def _first_positive_root(polynomial: F64) -> float:
+    """Smallest positive real root of a polynomial (lowest power first, 1 at zero), infinite where there is none."""
+    roots = np.polynomial.polynomial.polyroots(np.trim_zeros(polynomial, "b"))
+    positive = [root.real for root in np.atleast_1d(roots) if abs(root.imag) <= 1e-9 * max(1.0, abs(root)) and root.real > 0]
+    return float(min(positive, default=math.inf))
+
+
+@njit("UniTuple(float64, 6)(float64, float64, float64[::1])", cache=True, inline="never")
+def _rational(x: float, y: float, k: F64) -> tuple[float, float, float, float, float, float]:
+    """Distort one point by OpenCV's rational model: (x', y', ∂x'/∂x, ∂x'/∂y = ∂y'/∂x, ∂y'/∂y, radial factor)."""
+    s = x * x + y * y
+    top = 1.0 + s * (k[0] + s * (k[1] + s * k[4]))
+    bottom = 1.0 + s * (k[5] + s * (k[6] + s * k[7]))
+    top_slope = k[0] + s * (2.0 * k[1] + s * 3.0 * k[4])
+    bottom_slope = k[5] + s * (2.0 * k[6] + s * 3.0 * k[7])
+    radial = top / bottom
+    slope = (top_slope - radial * bottom_slope) / bottom
+    p1, p2 = k[2], k[3]
+    return (
+        x * radial + 2.0 * p1 * x * y + p2 * (s + 2.0 * x * x),
+        y * radial + p1 * (s + 2.0 * y * y) + 2.0 * p2 * x * y,
+        radial + 2.0 * x * x * slope + 2.0 * p1 * y + 6.0 * p2 * x,
+        2.0 * x * y * slope + 2.0 * p1 * x + 2.0 * p2 * y,
+        radial + 2.0 * y * y * slope + 6.0 * p1 * y + 2.0 * p2 * x,
+        radial,
+    )
+
+
+@njit("float64(float64, float64[::1])", cache=True)
+def _equidistant(angle: float, k: F64) -> float:
+    """Distorted angle of the equidistant (Kannala-Brandt) model."""
+    s = angle * angle
+    return float(angle * (1.0 + s * (k[0] + s * (k[1] + s * (k[2] + s * k[3])))))
+
+
+@njit(
+    "void(float32[:,::1], float64[::1], int64, int64, int64, float64[::1], float64, float32[:,::1], float32[::1], b1[::1])",
+    cache=True,
+)
+def _project(  # noqa: PLR0917 - compiled functions take arguments by position
+    points: F32,
+    intrinsics: F64,
+    width: int,
+    height: int,
+    kind: int,
+    k: F64,
+    limit: float,
+    pixels: F32,
+    depth: F32,
+    visible: Bool,
+) -> None:
+    fx, fy, cx, cy = intrinsics
+    right, bottom = np.float32(width - 0.5), np.float32(height - 0.5)
+    edge = np.float32(-0.5)
+    for i in range(points.shape[1]):
+        z = np.float64(points[2, i])
+        depth[i] = points[2, i]
+        pixels[0, i] = np.nan
+        pixels[1, i] = np.nan
+        visible[i] = False
+        if not z > 0.0:
+            continue
+        x, y = points[0, i] / z, points[1, i] / z
+        unique = True
+        if kind == _RATIONAL:
+            s = x * x + y * y
+            x, y, xx, xy, yy, _ = _rational(x, y, k)
+            unique = s < limit and xx * yy > xy * xy
+        elif kind == _EQUIDISTANT:
+            r = math.sqrt(x * x + y * y)
+            angle = math.atan(r)
+            unique = angle < limit
+            if r > 0.0:
+                factor = _equidistant(angle, k) / r
+                x, y = x * factor, y * factor
+        u, v = np.float32(fx * x + cx), np.float32(fy * y + cy)
+        pixels[0, i] = u
+        pixels[1, i] = v
+        visible[i] = unique and edge <= u < right and edge <= v < bottom
+
+
+@njit(
+    "void(float32[:,::1], float64, float64, float64, float64, float32, float32, float32[:,::1], float32[::1], b1[::1])",
+    cache=True,
+)
+def _project_pinhole(  # noqa: PLR0917 - compiled functions take arguments by position
+    points: F32,
+    fx: float,
+    fy: float,
+    cx: float,
+    cy: float,
+    right: float,
+    bottom: float,
+    pixels: F32,
+    depth: F32,
+    visible: Bool,
+) -> None:
+    # Without branches, so that the compiler makes vector code of it: three times as fast as the general loop.
+    edge = np.float32(-0.5)
+    for i in range(points.shape[1]):
+        z = points[2, i]
+        front = z > np.float32(0.0)
+        scale = 1.0 / z if front else np.nan
+        u = np.float32(fx * points[0, i] * scale + cx)
+        v = np.float32(fy * points[1, i] * scale + cy)
+        pixels[0, i] = u
+        pixels[1, i] = v
+        depth[i] = z
+        visible[i] = (u >= edge) & (u < right) & (v >= edge) & (v < bottom)
+
+
+def project_points(camera: CameraModel, points: F32) -> tuple[F32, F32, Bool]:
+    """Project points in the camera's optical frame into its raw image.
+
+    Formulas: OpenCV's "Camera Calibration and 3D Reconstruction" (plumb_bob, rational) and its fisheye module (equidistant).
+
+    Args:
+        camera: the camera.
+        points: (3, N) float32, metres, x right, y down, z forward.
+
+    Returns:
+        ``pixels`` (2, N) float32 (u, v), NaN for points that are not in front; ``z`` (N,) float32 metres; ``visible`` (N,)
+        bool: in front, inside the image (-0.5 <= u < width - 0.5, so rounding gives a pixel of it), and inside the range
+        where the distortion has an inverse, so that points far outside the view do not fold back into the image.
+
+    Raises:
+        CalibrationError: unknown distortion model or a wrong number of coefficients.
+    """
+    lens = _lens(camera)
+    points = np.ascontiguousarray(points, dtype=np.float32)
+    count = points.shape[1]
+    pixels, depth, visible = np.empty((2, count), np.float32), np.empty(count, np.float32), np.empty(count, np.bool_)
+    if lens.kind == _PINHOLE:
+        right, bottom = np.float32(camera.width - 0.5), np.float32(camera.height - 0.5)
+        _project_pinhole(points, camera.fx, camera.fy, camera.cx, camera.cy, right, bottom, pixels, depth, visible)
+    else:
+        intrinsics = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float64)
+        _project(points, intrinsics, camera.width, camera.height, *lens, pixels, depth, visible)
+    return pixels, depth, visible
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The inverse
+
+
+@njit("float64(float64, int64, float64[::1], float64)", cache=True)
+def _undistorted_radius(distorted: float, kind: int, k: F64, limit: float) -> float:
+    """Invert the radial part: r (rational) or the angle (equidistant) whose distorted value is given; NaN where none.
+
+    Bisection on the monotone range; slow and sure, since it runs once for a camera's pixels.
+    """
+    high = limit if kind == _EQUIDISTANT else math.sqrt(limit)
+    if not math.isfinite(high):
+        high = 1.0
+        while high < _WIDEST and high * _rational(high, 0.0, k)[5] < distorted:
+            high *= 2.0
+    reach = _equidistant(high, k) if kind == _EQUIDISTANT else high * _rational(high, 0.0, k)[5]
+    if not distorted < reach:
+        return np.nan
+    low = 0.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        value = _equidistant(middle, k) if kind == _EQUIDISTANT else middle * _rational(middle, 0.0, k)[5]
+        if value < distorted:
+            low = middle
+        else:
+            high = middle
+    return 0.5 * (low + high)
+
+
+@njit("UniTuple(float64, 2)(float64, float64, int64, float64[::1], float64)", cache=True)
+def _undistorted(x: float, y: float, kind: int, k: F64, limit: float) -> tuple[float, float]:
+    """Invert the distortion of one point at z = 1; NaN where no point in front of the camera comes here."""
+    distorted = math.sqrt(x * x + y * y)
+    if kind == _PINHOLE or (distorted == 0.0 and kind == _EQUIDISTANT):
+        return x, y
+    if kind == _EQUIDISTANT:
+        factor = math.tan(_undistorted_radius(distorted, kind, k, limit)) / distorted
+        return x * factor, y * factor
+    # The radial part by bisection, then Newton's method for the tangential part.
+    radial = k.copy()
+    radial[2:4] = 0.0
+    guess = _undistorted_radius(distorted, kind, radial, limit)
+    if math.isnan(guess):
+        # The tangential part may still bring a point here from inside the range.
+        guess = 0.99 * math.sqrt(limit) if math.isfinite(limit) else distorted
+    factor = guess / distorted if distorted > 0.0 else 1.0
+    a, b = x * factor, y * factor
+    for _ in range(30):
+        u, v, xx, xy, yy, _ = _rational(a, b, k)
+        determinant = xx * yy - xy * xy
+        if not determinant > 0.0:
+            return np.nan, np.nan
+        du, dv = x - u, y - v
+        da, db = (yy * du - xy * dv) / determinant, (xx * dv - xy * du) / determinant
+        a, b = a + da, b + db
+        if abs(da) + abs(db) <= 1e-14 * (abs(a) + abs(b)):
+            break
+    u, v, xx, xy, yy, _ = _rational(a, b, k)
+    if a * a + b * b < limit and xx * yy > xy * xy and abs(u - x) + abs(v - y) < _EXACT:
+        return a, b
+    return np.nan, np.nan
+
+
+@njit("void(float64[::1], int64, float64[::1], float64, float32[:,:,::1])", cache=True)
+def _fill_rays(intrinsics: F64, kind: int, k: F64, limit: float, rays: F32) -> None:
+    fx, fy, cx, cy = intrinsics
+    for v in range(rays.shape[1]):
+        for u in range(rays.shape[2]):
+            x, y = _undistorted((u - cx) / fx, (v - cy) / fy, kind, k, limit)
+            rays[0, v, u] = x
+            rays[1, v, u] = y
+            rays[2, v, u] = 1.0
+
+
+@lru_cache(maxsize=16)
+def ray_table(camera: CameraModel) -> F32:
+    """Rays of all pixel centres, distortion undone.
+
+    Kept for each camera (the model is frozen), so it costs only the first time; do not write to it.
+
+    Returns:
+        (3, H, W) float32 with z = 1; x and y are NaN for pixels that no point in front of the camera can reach (corners of
+        a wide lens beyond the range of its distortion model).
+
+    Raises:
+        CalibrationError: unknown distortion model or a wrong number of coefficients.
+    """
+    lens = _lens(camera)
+    rays = np.empty((3, camera.height, camera.width), np.float32)
+    _fill_rays(np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float64), *lens, rays)
+    rays.flags.writeable = False
+    return rays
+
+
+@njit("int64(Array(float32, 2, 'C', readonly=True), Array(float32, 2, 'C', readonly=True), float32[:,::1])", cache=True)
+def _unproject(rays: F32, depth: F32, points: F32) -> int:
+    count = 0
+    for row in range(depth.shape[0]):
+        for column in range(depth.shape[1]):
+            z = depth[row, column]
+            i = row * depth.shape[1] + column
+            if z > 0.0 and z < np.inf and rays[0, i] == rays[0, i]:
+                points[0, count] = rays[0, i] * z
+                points[1, count] = rays[1, i] * z
+                points[2, count] = z
+                count += 1
+    return count
+
+
+def unproject_depth(camera: CameraModel, depth_m: F32) -> F32:
+    """Points of a depth image in the camera's optical frame, row by row.
+
+    Args:
+        camera: the depth camera; its size must be the image's.
+        depth_m: (H, W) float32, metres along z.
+
+    Returns:
+        (3, N) float32 metres, one point for every pixel with a finite positive depth.
+
+    Raises:
+        CalibrationError: the image has another size than the camera.
+    """
+    if depth_m.shape != (camera.height, camera.width):
+        msg = (
+            f"expected a depth image of the camera's {camera.width} x {camera.height}, got {depth_m.shape[1]} x "
+            f"{depth_m.shape[0]}"
+        )
+        raise CalibrationError(msg)
+    rays = ray_table(camera).reshape(3, -1)
+    points = np.empty(rays.shape, np.float32)
+    count = _unproject(rays, _read_only(np.ascontiguousarray(depth_m, dtype=np.float32)), points)
+    return np.ascontiguousarray(points[:, :count])
+
+
+def _read_only(array: F32) -> F32:
+    """Show an array as read-only: the compiled loops are built for one kind of argument."""
+    view: F32 = array.view()
+    view.flags.writeable = False
+    return view
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Points
+
+
+@njit("void(float64[:,::1], float32[:,::1], float32[:,::1])", cache=True)
+def _transform(matrix: F64, points: F32, moved: F32) -> None:
+    for i in range(points.shape[1]):
+        x, y, z = np.float64(points[0, i]), np.float64(points[1, i]), np.float64(points[2, i])
+        moved[0, i] = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]
+        moved[1, i] = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]
+        moved[2, i] = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+
+
+def transform_points(a_from_b: F64, points: F32) -> F32:
+    """Take points (3, N) float32 of frame b to frame a by a (4, 4) float64 matrix; sums are made in float64."""
+    points = np.ascontiguousarray(points, dtype=np.float32)
+    moved = np.empty_like(points)
+    _transform(np.ascontiguousarray(a_from_b, dtype=np.float64), points, moved)
+    return moved
+
+
+@njit("void(float32[:,::1], float32[::1], int64, float32[:,::1], int32[:,::1])", cache=True)
+def _z_buffer(pixels: F32, z: F32, reach: int, nearest: F32, index: npt.NDArray[np.int32]) -> None:
+    height, width = nearest.shape
+    for i in range(z.shape[0]):
+        u, v, distance = pixels[0, i], pixels[1, i], z[i]
+        # Written so that NaN fails; the bounds keep the conversion to integers defined.
+        inside = u >= -0.5 - reach and u < width - 0.5 + reach and v >= -0.5 - reach and v < height - 0.5 + reach
+        if not (inside and distance > 0.0):
+            continue
+        column, row = math.floor(u + 0.5), math.floor(v + 0.5)
+        for y in range(max(row - reach, 0), min(row + reach + 1, height)):
+            for x in range(max(column - reach, 0), min(column + reach + 1, width)):
+                if distance < nearest[y, x]:
+                    nearest[y, x] = distance
+                    index[y, x] = i
+
+
+def z_buffer(pixels: F32, z: F32, height: int, width: int, point_size: int = 1) -> npt.NDArray[np.int32]:
+    """Say which point each pixel sees: the nearest of those that round to it, the lower index where two are equally near.
+
+    Args:
+        pixels: (2, N) float32 (u, v); points outside the image and NaN are left out.
+        z: (N,) float32 metres; points that are not in front are left out.
+        height: rows of the image.
+        width: columns of the image.
+        point_size: side in pixels (odd) of the square that a point covers.
+
+    Returns:
+        (height, width) int32 index into the points, -1 where there is none.
+    """
+    nearest = np.full((height, width), np.inf, np.float32)
+    index = np.full((height, width), -1, np.int32)
+    pixels, z = np.ascontiguousarray(pixels, dtype=np.float32), np.ascontiguousarray(z, dtype=np.float32)
+    _z_buffer(pixels, z, point_size // 2, nearest, index)
+    return index
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Transforms
+
+
+def transform_matrix(
+    translation: tuple[float, float, float] | F64, quaternion_xyzw: tuple[float, float, float, float] | F64
+) -> F64:
+    """Build a (4, 4) float64 matrix from a translation (metres) and a quaternion (normalised here; must not be zero)."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_quat(quaternion_xyzw).as_matrix()
+    matrix[:3, 3] = translation
+    return matrix
+
+
+def invert_transform(a_from_b: F64) -> F64:
+    """Invert a rigid (4, 4) transform: b_from_a."""
+    b_from_a = np.eye(4)
+    b_from_a[:3, :3] = a_from_b[:3, :3].T
+    b_from_a[:3, 3] = -a_from_b[:3, :3].T @ a_from_b[:3, 3]
+    return b_from_a
+
+
+@dataclass(slots=True, eq=False)
+class _Edge:
+    """The way from one frame to its parent: one fixed matrix, or matrices in the order of their stamps."""
+
+    parent: str
+    static: bool
+    stamps: list[int] = field(default_factory=list)
+    parent_from_child: list[F64] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """A part of a path: a constant matrix, or a moving edge that is gone up (parent_from_child) or down."""
+
+    matrix: F64 | None = None
+    child: str = ""
+    edge: _Edge | None = None
+    up: bool = True
+
+
+class TransformTree:
+    """The transforms between frames over time, as tf2 keeps them.
+
+    A leading "/" of a frame's name is ignored. A frame has one parent: a transform that names another one, or that is fixed
+    where the last was moving, replaces what was known of the frame. A transform that would close a loop is refused. Moving
+    transforms are kept for ``buffer_ns`` before the newest of their frame, may come out of order (one that is older than
+    the buffer is dropped; one with a known stamp replaces the older one), and are interpolated: never extrapolated by more
+    than ``tolerance_ns``, where the nearest one is taken as it is. All this is counted.
+    """
+
+    def __init__(self, buffer_ns: int = 10_000_000_000, tolerance_ns: int = 0) -> None:
+        self._buffer_ns = buffer_ns
+        self._tolerance_ns = tolerance_ns
+        self._edges: dict[str, _Edge] = {}
+        self._paths: dict[tuple[str, str], tuple[_Step, ...] | str] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, transform: StampedTransform, static: bool) -> None:
+        """Learn one transform; ``static`` ones hold at any time."""
+        parent, child = frame_name(transform.parent), frame_name(transform.child)
+        edge = self._edges.get(child)
+        if edge is None or edge.parent != parent or edge.static != static:
+            if child in self._ancestors(parent):
+                self._counts["tf.refused.loop"] += 1
+                return
+            if edge is not None:
+                self._counts["tf.replaced_parent"] += 1
+            edge = self._edges[child] = _Edge(parent, static)
+            self._paths.clear()
+        if static:
+            if not (edge.parent_from_child and np.array_equal(edge.parent_from_child[0], transform.parent_from_child)):
+                edge.parent_from_child = [transform.parent_from_child]
+                self._paths.clear()
+            return
+        self._insert(edge, transform)
+
+    def _insert(self, edge: _Edge, transform: StampedTransform) -> None:
+        stamps, stamp_ns = edge.stamps, transform.stamp_ns
+        if stamps and stamp_ns < stamps[-1] - self._buffer_ns:
+            self._counts["tf.dropped.older_than_buffer"] += 1
+            return
+        place = bisect_left(stamps, stamp_ns)
+        if place < len(stamps) and stamps[place] == stamp_ns:
+            edge.parent_from_child[place] = transform.parent_from_child
+            return
+        stamps.insert(place, stamp_ns)
+        edge.parent_from_child.insert(place, transform.parent_from_child)
+        old = bisect_left(stamps, stamps[-1] - self._buffer_ns)
+        del stamps[:old], edge.parent_from_child[:old]
+
+    def lookup(self, target: str, source: str, stamp_ns: int) -> F64:
+        """``target_from_source`` (4, 4) float64 at a stamp: moves linearly, turns by slerp between two known stamps.
+
+        Raises:
+            CalibrationError: no path between the frames, or a moving transform on it that does not cover the stamp.
+        """
+        path = self._path(frame_name(target), frame_name(source))
+        reason = _why_not(path, stamp_ns, self._tolerance_ns)
+        if isinstance(path, str) or reason:
+            raise CalibrationError(reason)
+        target_from_source = np.eye(4)
+        for step in path:
+            target_from_source = target_from_source @ _matrix(step, stamp_ns)
+        return target_from_source
+
+    def why_not(self, target: str, source: str, stamp_ns: int) -> str:
+        """Say in one sentence why ``lookup`` would fail, "" where it would not; cheap enough to ask for each message."""
+        return _why_not(self._path(frame_name(target), frame_name(source)), stamp_ns, self._tolerance_ns)
+
+    def clear(self) -> None:
+        """Forget the moving transforms, as after a jump of the clock; fixed ones hold at any time and stay."""
+        self._edges = {child: edge for child, edge in self._edges.items() if edge.static}
+        self._paths.clear()
+
+    def frames(self) -> tuple[str, ...]:
+        """All known frames, sorted."""
+        return tuple(sorted({*self._edges, *(edge.parent for edge in self._edges.values())}))
+
+    def counts(self) -> tuple[Count, ...]:
+        """What was refused, dropped or replaced since the start."""
+        return tuple(Count(what, number) for what, number in sorted(self._counts.items()))
+
+    def _ancestors(self, frame: str) -> Iterator[str]:
+        """Yield the frame itself, its parent, and so on to the root."""
+        yield frame
+        while (edge := self._edges.get(frame)) is not None:
+            frame = edge.parent
+            yield frame
+
+    def _path(self, target: str, source: str) -> tuple[_Step, ...] | str:
+        """Find the steps whose matrices, multiplied in order, are target_from_source; or the sentence why there is none."""
+        key = (target, source)
+        if key not in self._paths:
+            self._paths[key] = self._find_path(target, source)
+        return self._paths[key]
+
+    def _find_path(self, target: str, source: str) -> tuple[_Step, ...] | str:
+        if target == source:
+            return ()
+        down, up = list(self._ancestors(target)), list(self._ancestors(source))
+        if down[-1] != up[-1]:
+            return self._no_path(target, source, down[-1], up[-1])
+        common = next(frame for frame in up if frame in down)
+        steps = [self._step(child, up=False) for child in down[: down.index(common)]]
+        steps += [self._step(child, up=True) for child in reversed(up[: up.index(common)])]
+        return tuple(_joined(steps))
+
+    def _step(self, child: str, *, up: bool) -> _Step:
+        edge = self._edges[child]
+        if not edge.static:
+            return _Step(child=child, edge=edge, up=up)
+        return _Step(edge.parent_from_child[0] if up else invert_transform(edge.parent_from_child[0]))
+
+    def _no_path(self, target: str, source: str, target_root: str, source_root: str) -> str:
+        known = self.frames()
+        start = f"expected transforms that connect {source!r} to {target!r}, got "
+        unknown = [f"no frame {name!r} ({nearest_names(name, known)})" for name in (source, target) if name not in known]
+        if unknown:
+            return start + " and ".join(unknown) + " in the transform tree"
+        return start + (
+            f"two trees: {source!r} is part of the one of {source_root!r}, {target!r} of the one of {target_root!r}, and "
+            f"nothing connects {source_root!r} and {target_root!r}"
+        )
+
+
+def frame_name(name: str) -> str:
+    """A frame's name without the leading "/" that old drivers write."""
+    return name.lstrip("/")
+
+
+def _joined(steps: list[_Step]) -> Iterator[_Step]:
+    """Multiply neighbouring constant steps, once for all lookups."""
+    constant: F64 | None = None
+    for step in steps:
+        if step.matrix is not None:
+            constant = step.matrix if constant is None else constant @ step.matrix
+            continue
+        if constant is not None:
+            yield _Step(constant)
+            constant = None
+        yield step
+    if constant is not None:
+        yield _Step(constant)
+
+
+def _why_not(path: tuple[_Step, ...] | str, stamp_ns: int, tolerance_ns: int) -> str:
+    if isinstance(path, str):
+        return path
+    for step in path:
+        if step.edge is None:
+            continue
+        first, last = step.edge.stamps[0], step.edge.stamps[-1]
+        if not first - tolerance_ns <= stamp_ns <= last + tolerance_ns:
+            return (
+                f"expected the transform from {step.child!r} to {step.edge.parent!r} at {_seconds(stamp_ns)} s, got it from "
+                f"{_seconds(first)} to {_seconds(last)} s only"
+            )
+    return ""
+
+
+def _seconds(stamp_ns: int) -> str:
+    """Nanoseconds as seconds, all digits."""
+    return f"{'-' if stamp_ns < 0 else ''}{abs(stamp_ns) // 10**9}.{abs(stamp_ns) % 10**9:09d}"
+
+
+def _matrix(step: _Step, stamp_ns: int) -> F64:
+    if step.edge is None:
+        return cast("F64", step.matrix)
+    matrix = _interpolated(step.edge, stamp_ns)
+    return matrix if step.up else invert_transform(matrix)
+
+
+def _interpolated(edge: _Edge, stamp_ns: int) -> F64:
+    stamps, matrices = edge.stamps, edge.parent_from_child
+    after = bisect_left(stamps, stamp_ns)
+    if after == len(stamps):
+        return matrices[-1]
+    if after == 0 or stamps[after] == stamp_ns:
+        return matrices[after]
+    before = after - 1
+    # Differences of whole numbers first: a stamp since 1970 does not fit a float.
+    share = (stamp_ns - stamps[before]) / (stamps[after] - stamps[before])
+    turn = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack([matrices[before], matrices[after]])[:, :3, :3]))
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn(share).as_matrix()
+    matrix[:3, 3] = (1.0 - share) * matrices[before][:3, 3] + share * matrices[after][:3, 3]
+    return matrix
