@@ -1,0 +1,100 @@
+"""Quality of service of every topic, and words for two profiles that do not fit together.
+
+All of it can be overridden at start by ``qos_overrides.<topic>.<subscription|publisher>.<policy>`` parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from gemini_core.types import Role
+
+_IMAGE_DEPTH = 10
+_EVENT_DEPTH = 500  # event cameras send hundreds of packets a second; a depth of 10 would lose some at each long callback
+_TRANSFORM_DEPTH = 100  # as tf2_ros
+_OUTPUT_DEPTH = 10
+
+
+def input_qos(role: Role) -> QoSProfile:
+    """Sensor data is best effort and keeps the newest; transforms are as tf2_ros subscribes to them."""
+    if role == "tf":
+        return _profile(_TRANSFORM_DEPTH, ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
+    if role == "tf_static":
+        return _profile(_TRANSFORM_DEPTH, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+    depth = _EVENT_DEPTH if role == "event.packets" else _IMAGE_DEPTH
+    return _profile(depth, ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
+
+
+def output_qos() -> QoSProfile:
+    """Results are reliable and volatile, what ROS calls the default."""
+    return _profile(_OUTPUT_DEPTH, ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
+
+
+def latched_qos() -> QoSProfile:
+    """One message that whoever subscribes later still gets."""
+    return _profile(1, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def overridable() -> QoSOverridingOptions:
+    """Which policies a user may override, for every topic."""
+    return QoSOverridingOptions(
+        [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY]
+    )
+
+
+def _profile(depth: int, reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> QoSProfile:
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability, durability=durability)
+
+
+def describe(profile: QoSProfile) -> str:
+    """The policies that decide whether two sides match, in the words of the command-line tools."""
+    return f"{profile.reliability.name.lower()}, {profile.durability.name.lower()}"
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Another node's endpoint on one of our topics that DDS does not connect, and both profiles in words."""
+
+    topic: str
+    node: str
+    sentence: str
+
+
+def mismatched_publishers(node: Node, topic: str, profile: QoSProfile) -> tuple[Mismatch, ...]:
+    """Publishers on ``topic`` whose messages a subscription with ``profile`` never gets."""
+    found = []
+    for endpoint in node.get_publishers_info_by_topic(topic):
+        compatibility, _ = qos_check_compatible(endpoint.qos_profile, profile)
+        if compatibility == QoSCompatibility.ERROR:
+            sentence = (
+                f"QoS incompatible on {topic}: {endpoint.node_name} offers {describe(endpoint.qos_profile)}; "
+                f"this node asks for {describe(profile)}"
+            )
+            found.append(Mismatch(topic, endpoint.node_name, sentence))
+    return tuple(found)
+
+
+def mismatched_subscriptions(node: Node, topic: str, profile: QoSProfile) -> tuple[Mismatch, ...]:
+    """Subscriptions to ``topic`` that never get what a publisher with ``profile`` sends."""
+    found = []
+    for endpoint in node.get_subscriptions_info_by_topic(topic):
+        compatibility, _ = qos_check_compatible(profile, endpoint.qos_profile)
+        if compatibility == QoSCompatibility.ERROR:
+            sentence = (
+                f"QoS incompatible on {topic}: {endpoint.node_name} asks for {describe(endpoint.qos_profile)}; "
+                f"this node offers {describe(profile)}"
+            )
+            found.append(Mismatch(topic, endpoint.node_name, sentence))
+    return tuple(found)
