@@ -77,6 +77,15 @@ class LiveProcess:
         return True
 
     @property
+    def process_id(self) -> int:
+        """The operating system's number for it."""
+        return self._process.pid
+
+    def last_words(self) -> str:
+        """The last line it printed."""
+        return next((line for line in reversed(self.lines) if line.strip()), "nothing printed")
+
+    @property
     def running(self) -> bool:
         """Whether it has not ended yet."""
         return self._process.poll() is None

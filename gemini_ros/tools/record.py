@@ -56,7 +56,7 @@ class Recorder:
         )
 
         def receive(data: bytes) -> None:
-            self._writer.write_raw(name, type_name, data, time.time_ns(), latched=latched)
+            self._writer.write_raw(name, type_name, data, time.time_ns())
             self.counts[name] += 1
             self.last_message = time.monotonic()
             if self._print_timing and name.endswith("/timing"):
