@@ -38,6 +38,10 @@ class WeightsError(GeminiError):
     """Weights that do not fit the model they are asked to fill."""
 
 
+class ShapeError(GeminiError, ValueError):
+    """Arrays or tensors whose number or shape is not what the function takes."""
+
+
 class DataError(GeminiError):
     """A data set folder or file that is not what its format promises."""
 

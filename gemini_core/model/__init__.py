@@ -1,0 +1,1 @@
+"""GeminiFusion networks: tensors in, tensors out (device, precision and normalisation are the predictor's)."""
