@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import struct
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -98,7 +99,7 @@ class BagWriter:
         type_name: str = message.__msgtype__
         try:
             data = typestore().serialize_cdr(message, type_name)
-        except (SerdeError, AttributeError, TypeError, ValueError, OverflowError, AssertionError) as error:
+        except (SerdeError, struct.error, AttributeError, TypeError, ValueError, OverflowError, AssertionError) as error:
             msg = f"{self._path}: expected fields that fit {type_name} on {topic}, got {type(error).__name__}: {error}"
             raise BagError(msg) from None
         self.write_raw(topic, type_name, data, log_ns)
