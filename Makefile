@@ -1,0 +1,29 @@
+# make demo    set up what is missing, then run the main job on a live ROS 2 graph; the result is out/demo/index.html
+# make test    set up what is missing, then check and test everything
+# make setup lint benchmark clean    the parts
+PYTHON ?= python3
+VENV := .venv/bin
+TIMED := sh tools/timed.sh
+
+.PHONY: demo test setup lint benchmark clean
+
+demo: setup
+	@$(TIMED) demo $(VENV)/python -m gemini_ros.tools.demo --out out/demo
+
+test: lint
+	@$(TIMED) tests $(VENV)/python -m pytest --durations=10
+
+lint: setup
+	@$(TIMED) "ruff check" $(VENV)/ruff check .
+	@$(TIMED) "ruff format" $(VENV)/ruff format --check .
+	@$(TIMED) mypy $(VENV)/mypy
+
+benchmark: setup
+	@$(TIMED) benchmark $(VENV)/python -m benchmarks.live
+
+setup:
+	@PYTHON="$(PYTHON)" sh tools/setup.sh
+
+clean:
+	rm -rf .venv out build install log dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

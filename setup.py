@@ -1,0 +1,51 @@
+"""Installs gemini_ros: by pip, and by colcon as an ament_python package (also where setuptools is too old for [project])."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "gemini_ros"
+ROOT = Path(__file__).parent
+SHARE = f"share/{NAME}"
+
+
+def requirements(file: str) -> list[str]:
+    """The lines of one of requirements/*.in without the comments."""
+    lines = (ROOT / "requirements" / file).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def shared(folder: str) -> list[tuple[str, list[str]]]:
+    """The files of a folder and of the folders in it, for share/gemini_ros."""
+    files = [path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob("*")) if path.is_file() and path.suffix != ".pyc"]
+    parents = sorted({file.parent for file in files})
+    return [(f"{SHARE}/{parent}", [str(file) for file in files if file.parent == parent]) for parent in parents]
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="ROS 2 perception node that fuses camera, depth camera, event camera and LiDAR with GeminiFusion",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["gemini_core", "gemini_core.*", "gemini_ros", "gemini_ros.*", "training", "training.*"]),
+    package_data={"gemini_core": ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (SHARE, ["package.xml"]),
+        *shared("launch"),
+        *shared("config"),
+        *shared("interfaces"),
+    ],
+    install_requires=requirements("runtime.in"),
+    extras_require={"development": requirements("development.in")},
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            "gemini-fusion = gemini_core.cli:main",
+            "gemini_fusion_node = gemini_ros.main:main",
+        ],
+    },
+)

@@ -1,0 +1,273 @@
+#!/usr/bin/env python3
+"""Set-up, second part: make .venv with everything in it, doing only what has changed since the last time.
+
+Four steps, each with a key (a hash of all that it depends on); a step runs again when its key has changed.
+
+- venv: the virtual environment.
+- wheels: the packages of requirements/lock.txt, ROS 2 among them.
+- interfaces: the message packages of interfaces/, which no wheel brings, built and installed into .venv like on a robot.
+- package: gemini_ros itself, editable, with its launch and config files in .venv/share.
+
+Where a ROS installation is sourced, .venv sees it (--system-site-packages): its numpy, rclpy and messages are used, the ranges of
+requirements/*.in take the place of the lock, and nothing is built.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+KEYS = VENV / "setup_keys.json"
+REQUIREMENTS = ROOT / "requirements"
+INTERFACES = ROOT / "interfaces"
+ROS_MODULES = (
+    "ament_index_python",
+    "cv_bridge",
+    "diagnostic_msgs",
+    "event_camera_msgs",
+    "geometry_msgs",
+    "launch_ros",
+    "lifecycle_msgs",
+    "rclpy",
+    "sensor_msgs",
+    "sensor_msgs_py",
+    "std_msgs",
+    "tf2_msgs",
+    "vision_msgs",
+)
+
+
+class SetupError(Exception):
+    """One sentence: what was expected, what came."""
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The caller's environment without what another virtual environment may have left in it."""
+    foreign = {"VIRTUAL_ENV", "PYTHONHOME", "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    return {name: value for name, value in os.environ.items() if name not in foreign} | extra
+
+
+def content_hash(paths: Iterable[Path], *more: str) -> str:
+    """Hash of the files (names and content; folders with all that is in them) and of further strings."""
+    digest = hashlib.sha256("\0".join(more).encode())
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"\0{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def run(command: list[str], log: Path | None = None, env: dict[str, str] | None = None) -> None:
+    """Run a command from the project's folder; with ``log``, its output goes there and shows only on failure.
+
+    Raises:
+        SetupError: the command failed.
+    """
+    if log is None:
+        done = subprocess.run(command, check=False, cwd=ROOT, env=env or environment())
+    else:
+        with log.open("ab") as file:
+            done = subprocess.run(command, check=False, cwd=ROOT, env=env or environment(), stdout=file, stderr=file)
+    if done.returncode != 0:
+        if log is not None:
+            sys.stderr.write("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-40:]) + "\n")
+        msg = f"expected this command to succeed, it ended with {done.returncode}: {' '.join(command)}"
+        raise SetupError(msg)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# A ROS installation
+
+
+def missing_from_ros() -> list[str] | None:
+    """Modules that the sourced ROS installation lacks; None where none is sourced.
+
+    Raises:
+        SetupError: one is sourced, but this Python cannot use it.
+    """
+    distro = os.environ.get("ROS_DISTRO")
+    if not distro or not os.environ.get("AMENT_PREFIX_PATH"):
+        return None
+    program = (
+        "import importlib.util, sys; import rclpy; print(rclpy.__file__); "
+        "print(*[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *ROS_MODULES], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        reason = done.stderr.strip().splitlines()[-1]
+        msg = f"expected rclpy of the sourced ROS {distro} to work with {sys.executable}, got {reason!r}"
+        raise SetupError(msg)
+    location, missing = done.stdout.splitlines()
+    return None if Path(location).is_relative_to(VENV) else missing.split()
+
+
+def uses_ros_installation() -> bool:
+    """Whether ROS comes from an installation (True) or from wheels (False).
+
+    Raises:
+        SetupError: packages are missing from the installation; names them all.
+    """
+    missing = missing_from_ros()
+    if missing:
+        packages = " ".join(f"ros-{os.environ['ROS_DISTRO']}-{name.replace('_', '-')}" for name in missing)
+        msg = f"packages that are missing from the sourced ROS installation: sudo apt-get install -y {packages}"
+        raise SetupError(msg)
+    return missing is not None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The steps
+
+
+def make_venv(*, ros_installed: bool) -> None:
+    """Make .venv anew."""
+    if VENV.exists():
+        shutil.rmtree(VENV)
+    run([sys.executable, "-m", "venv", *(["--system-site-packages"] if ros_installed else []), str(VENV)])
+
+
+def install_wheels(*, ros_installed: bool) -> None:
+    """Install what the project needs from the package index."""
+    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install"]
+    log = VENV / "wheels.log"
+    if not ros_installed:
+        run([*pip, "-r", str(REQUIREMENTS / "lock.txt")], log)
+        return
+    # rclpy's messages are compiled against the installation's own numpy, so that one must stay.
+    installed = subprocess.run([str(PYTHON), "-c", "import numpy; print(numpy.__version__)"], capture_output=True, text=True, check=True)
+    constraint = VENV / "constraint.txt"
+    constraint.write_text(f"numpy=={installed.stdout.strip()}\n", encoding="utf-8")
+    run([*pip, "-c", str(constraint), "-r", str(REQUIREMENTS / "runtime.in"), "-r", str(REQUIREMENTS / "development.in")], log)
+
+
+def build_interfaces() -> None:
+    """Build the message packages of interfaces/ into .venv."""
+    point_cmake_here()
+    packages = sorted(path.parent for path in INTERFACES.glob("*/CMakeLists.txt"))
+    with ThreadPoolExecutor(len(packages)) as pool:  # each spends most of its time in one-threaded generators
+        list(pool.map(build_interface, packages))
+
+
+def point_cmake_here() -> None:
+    """Put this interpreter's include folders where the wheels name those of the machine that they were made on."""
+    program = "import numpy, sysconfig; print(sysconfig.get_path('include')); print(numpy.get_include())"
+    done = subprocess.run([str(PYTHON), "-c", program], check=True, capture_output=True, text=True, env=environment())
+    python_include, numpy_include = done.stdout.splitlines()
+    for file in VENV.glob("share/*/cmake/*.cmake"):
+        text = file.read_text(encoding="utf-8")
+        here = re.sub(r"/opt/python/[\w-]+/include/python3\.\d+", python_include, text)
+        here = re.sub(r"/opt/python/[\w-]+/lib/python3\.\d+/site-packages/numpy/_core/include", numpy_include, here)
+        if here != text:
+            file.write_text(here, encoding="utf-8")
+
+
+def build_interface(package: Path) -> None:
+    """Build one message package with cmake and install it into .venv."""
+    build = VENV / "interfaces-build" / package.name
+    shutil.rmtree(build, ignore_errors=True)
+    build.mkdir(parents=True)
+    log = build / "build.log"
+    env = environment(
+        ROS_VERSION="2",
+        ROS_DISTRO="kilted",
+        AMENT_PREFIX_PATH=str(VENV),
+        CMAKE_PREFIX_PATH=str(VENV),
+        LD_LIBRARY_PATH=str(VENV / "lib"),
+    )
+    configure = ["cmake", "-S", str(package), "-B", str(build), f"-DCMAKE_INSTALL_PREFIX={VENV}"]
+    options = ["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={PYTHON}"]
+    run([*configure, *options], log, env)
+    run(["cmake", "--build", str(build), "--parallel", str(os.cpu_count())], log, env)
+    run(["cmake", "--install", str(build)], log, env)
+    shutil.rmtree(build)
+
+
+def install_package() -> None:
+    """Install gemini_ros itself, editable."""
+    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def read_keys() -> dict[str, str]:
+    """The keys of the steps that were done."""
+    try:
+        return json.loads(KEYS.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def write_keys(keys: dict[str, str]) -> None:
+    """Remember the keys, whole or not at all."""
+    unfinished = KEYS.with_suffix(".new")
+    unfinished.write_text(json.dumps(keys, indent=1), encoding="utf-8")
+    os.replace(unfinished, KEYS)
+
+
+def set_up() -> None:
+    """Do the steps whose key has changed, and those after them that depend on it.
+
+    Raises:
+        SetupError: a step failed.
+    """
+    started = time.monotonic()
+    ros_installed = uses_ros_installation()
+    here = Path(__file__)
+    venv = content_hash([], sys.version, str(Path(sys.executable).resolve()), str(VENV), str(ros_installed))
+    wheels = content_hash([REQUIREMENTS], venv)
+    interfaces = content_hash([INTERFACES, here], wheels)
+    shipped = [ROOT / name for name in ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "config", "launch", "resource")]
+    package = content_hash([*shipped, INTERFACES], wheels)
+    steps = [
+        ("venv", venv, lambda: make_venv(ros_installed=ros_installed)),
+        ("wheels", wheels, lambda: install_wheels(ros_installed=ros_installed)),
+        ("interfaces", interfaces, build_interfaces),
+        ("package", package, install_package),
+    ]
+    if ros_installed:
+        steps = [step for step in steps if step[0] != "interfaces"]
+    done = read_keys() if PYTHON.exists() else {}
+    for name, key, action in steps:
+        if done.get(name) == key:
+            continue
+        step_started = time.monotonic()
+        sys.stdout.write(f"set-up: {name} ...\n")
+        sys.stdout.flush()
+        action()
+        done = {**({} if name == "venv" else done), name: key}
+        write_keys(done)
+        sys.stdout.write(f"set-up: {name:<12} {time.monotonic() - step_started:6.1f} s\n")
+    sys.stdout.write(f"set-up: complete     {time.monotonic() - started:6.1f} s\n")
+
+
+def main() -> int:
+    """Set up; one at a time, also when two terminals ask for it."""
+    if sys.prefix != sys.base_prefix:  # called out of an activated environment, maybe the very one to make
+        os.execve(sys._base_executable, [sys._base_executable, *sys.argv], environment())  # noqa: SLF001 - nothing public says it
+    try:
+        with Path(__file__).open(encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            set_up()
+    except SetupError as error:
+        sys.stderr.write(f"set-up: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
