@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Distribution, find_packages, setup
 
 NAME = "gemini_ros"
 ROOT = Path(__file__).parent
@@ -24,7 +24,15 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
     return [(f"{SHARE}/{parent}", [str(file) for file in files if file.parent == parent]) for parent in parents]
 
 
+class WithData(Distribution):
+    """A distribution whose data files come along in an editable install too; setuptools asks has_data() then, and has none."""
+
+    def has_data(self) -> bool:
+        return self.has_data_files()
+
+
 setup(
+    distclass=WithData,
     name=NAME,
     version="0.1.0",
     description="ROS 2 perception node that fuses camera, depth camera, event camera and LiDAR with GeminiFusion",
