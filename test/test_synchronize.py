@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gemini_core.config import FusionConfig, from_flat
+from gemini_core.synchronize import Synchronizer
+from gemini_core.types import CloudSample, DepthSample, EventSample, ImageSample, Modality, SensorFrame, SensorSample
+
+MS = 1_000_000
+PIXELS = np.zeros((2, 2, 3), np.uint8)
+DEPTH = np.ones((2, 2), np.float32)
+
+
+def rgb(stamp_ms: float) -> ImageSample:
+    return ImageSample(round(stamp_ms * MS), "camera", PIXELS)
+
+
+def depth(stamp_ms: float, frame_id: str = "depth") -> DepthSample:
+    return DepthSample(round(stamp_ms * MS), frame_id, DEPTH)
+
+
+def sweep(start_ms: float, end_ms: float | None = None, stamp_ms: float | None = None) -> CloudSample:
+    start_ns, end_ns = round(start_ms * MS), round((start_ms if end_ms is None else end_ms) * MS)
+    stamp_ns = start_ns if stamp_ms is None else round(stamp_ms * MS)
+    return CloudSample(stamp_ns, "lidar", np.zeros((3, 1), np.float32), np.zeros(1, np.float32), None, None, start_ns, end_ns)
+
+
+def packet(times_ms: Iterable[float], end_ms: float | None = None, stamp_ms: float | None = None) -> EventSample:
+    time_ns = np.array([round(time * MS) for time in times_ms], np.int64)
+    stamp_ns = int(time_ns[0]) if stamp_ms is None else round(stamp_ms * MS)
+    end_ns = int(time_ns.max()) if end_ms is None else round(end_ms * MS)
+    x = np.arange(time_ns.size, dtype=np.uint16)
+    return EventSample(stamp_ns, "event", 64, 48, x, x, (x % 2).astype(np.uint8), time_ns, end_ns)
+
+
+def config(*modalities: str, **options: float) -> FusionConfig:
+    dotted = {key.replace("__", "."): value for key, value in options.items()}
+    return from_flat({"modalities": ["rgb", *modalities], **dotted})
+
+
+def push_all(synchronizer: Synchronizer, samples: Iterable[SensorSample]) -> list[SensorFrame]:
+    return [frame for sample in samples for frame in synchronizer.push(sample)]
+
+
+def numbers(synchronizer: Synchronizer) -> dict[str, int]:
+    return {count.what: count.number for count in synchronizer.counts()}
+
+
+def reason(frame: SensorFrame, modality: Modality) -> str:
+    return next(entry.reason for entry in frame.status if entry.modality == modality)
+
+
+def skew_ms(frame: SensorFrame, modality: Modality) -> float | None:
+    skew_ns = next(entry.skew_ns for entry in frame.status if entry.modality == modality)
+    return None if skew_ns is None else skew_ns / MS
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Nearest
+
+
+def test_camera_alone_closes_at_once() -> None:
+    synchronizer = Synchronizer(config())
+    frames = push_all(synchronizer, [rgb(0), rgb(100)])
+    assert [(frame.index, frame.stamp_ns) for frame in frames] == [(0, 0), (1, 100 * MS)]
+    assert [entry.modality for entry in frames[0].status] == ["rgb"]
+
+
+def test_depth_waits_for_the_sample_at_or_after_the_stamp() -> None:
+    synchronizer = Synchronizer(config("depth"))
+    assert push_all(synchronizer, [depth(90), rgb(100)]) == []
+    (frame,) = synchronizer.push(depth(125))
+    assert frame.depth is not None
+    assert frame.depth.stamp_ns == 90 * MS
+    assert skew_ms(frame, "depth") == -10
+
+
+def test_equal_stamp_settles_at_once() -> None:
+    synchronizer = Synchronizer(config("depth"))
+    (frame,) = push_all(synchronizer, [depth(100), rgb(100)])
+    assert skew_ms(frame, "depth") == 0
+
+
+def test_of_two_as_near_the_earlier_wins_and_slop_is_inclusive() -> None:
+    synchronizer = Synchronizer(config("depth", depth__slop_ms=20))
+    (frame,) = push_all(synchronizer, [depth(80), rgb(100), depth(120)])
+    assert skew_ms(frame, "depth") == -20
+
+
+@pytest.mark.parametrize(("before_ms", "closes"), [(88, True), (84, False)])
+def test_min_interval_settles_without_the_next_sample(before_ms: float, closes: bool) -> None:
+    # The next sample comes no earlier than before + 30: at 118 it is farther than 88, at 114 it could be nearer than 84.
+    synchronizer = Synchronizer(config("depth", depth__min_interval_ms=30))
+    frames = push_all(synchronizer, [depth(before_ms), rgb(100)])
+    assert bool(frames) == closes
+
+
+def test_broken_min_interval_is_counted() -> None:
+    synchronizer = Synchronizer(config("depth", depth__min_interval_ms=30))
+    push_all(synchronizer, [depth(0), depth(20), depth(60)])
+    assert numbers(synchronizer)["depth.closer_than_min_interval"] == 1
+
+
+def test_one_depth_image_serves_several_frames() -> None:
+    synchronizer = Synchronizer(config("depth"))
+    frames = push_all(synchronizer, [rgb(90), rgb(100), rgb(110), depth(101), depth(150)])
+    assert [skew_ms(frame, "depth") for frame in frames] == [11, 1, -9]
+    assert numbers(synchronizer)["depth.used"] == 1
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Sweeps
+
+
+def test_the_sweep_that_covers_the_stamp_is_used() -> None:
+    synchronizer = Synchronizer(config("lidar"))
+    (frame,) = push_all(synchronizer, [sweep(0, 95), rgb(100), sweep(96, 195)])
+    assert frame.lidar is not None
+    assert frame.lidar.start_ns == 96 * MS
+    assert skew_ms(frame, "lidar") == 0
+
+
+def test_sweep_stamped_at_its_end_covers_too() -> None:
+    synchronizer = Synchronizer(config("lidar"))
+    (frame,) = push_all(synchronizer, [rgb(100), sweep(50, 149, stamp_ms=149)])
+    assert frame.lidar is not None
+    assert skew_ms(frame, "lidar") == 0
+
+
+def test_without_a_covering_sweep_the_nearest_end_or_start_counts() -> None:
+    synchronizer = Synchronizer(config("lidar"))
+    (frame,) = push_all(synchronizer, [sweep(0, 90), rgb(100), sweep(105, 195)])
+    assert frame.lidar is not None
+    assert frame.lidar.start_ns == 105 * MS
+    assert skew_ms(frame, "lidar") == 5
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Events
+
+
+def test_window_joins_packets_and_cuts_at_both_ends() -> None:
+    synchronizer = Synchronizer(config("event"))
+    packets = [packet([40, 49.999, 50, 55]), packet([60, 70]), packet([80, 99.999, 100, 101])]
+    (frame,) = push_all(synchronizer, [*packets[:2], rgb(100), packets[2]])
+    window = frame.event
+    assert window is not None
+    assert (window.start_ns, window.end_ns, window.width, window.height) == (50 * MS, 100 * MS, 64, 48)
+    np.testing.assert_array_equal(window.time_ns / MS, [50, 55, 60, 70, 80, 99.999])
+    np.testing.assert_array_equal(window.x, [2, 3, 0, 1, 0, 1])
+    np.testing.assert_array_equal(window.polarity, [0, 1, 0, 1, 0, 1])
+    assert window.x.dtype == np.uint16
+    assert window.polarity.dtype == np.uint8
+
+
+def test_times_that_run_backwards_are_still_picked_by_their_own_time() -> None:
+    synchronizer = Synchronizer(config("event"))
+    (frame,) = push_all(synchronizer, [packet([60, 59.99, 61]), rgb(100), packet([99, 100.002, 99.998, 100.1])])
+    assert frame.event is not None
+    np.testing.assert_array_equal(frame.event.time_ns / MS, [60, 59.99, 61, 99, 99.998])
+
+
+def test_an_empty_packet_tells_that_time_has_passed() -> None:
+    synchronizer = Synchronizer(config("event"))
+    assert push_all(synchronizer, [packet([60]), rgb(100)]) == []
+    (frame,) = synchronizer.push(packet([], end_ms=102, stamp_ms=70))
+    assert frame.event is not None
+    assert frame.event.time_ns.tolist() == [60 * MS]
+
+
+def test_a_silent_event_camera_has_no_window() -> None:
+    synchronizer = Synchronizer(config("event"))
+    (frame,) = push_all(synchronizer, [packet([10]), rgb(100), packet([120])])
+    assert frame.event is None
+    assert reason(frame, "event") == "outside_slop"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Closing
+
+
+def test_a_frame_closes_after_max_wait_by_any_stamp_and_says_why() -> None:
+    synchronizer = Synchronizer(config("depth", "lidar", "event", sync__max_wait_ms=100))
+    samples = [depth(0), packet([60]), rgb(100), sweep(100), packet([110]), packet([199])]
+    assert push_all(synchronizer, samples) == []
+    (frame,) = synchronizer.push(packet([200]))
+    assert [(entry.modality, entry.present, entry.reason) for entry in frame.status] == [
+        ("rgb", True, ""),
+        ("depth", False, "late"),
+        ("lidar", True, ""),
+        ("event", True, ""),
+    ]
+    assert numbers(synchronizer)["frames.forced"] == 1
+    assert "frames.complete" not in numbers(synchronizer)
+
+
+def test_missing_reasons() -> None:
+    synchronizer = Synchronizer(config("depth", "lidar"))
+    (frame,) = push_all(synchronizer, [depth(50), rgb(100), depth(160), rgb(300)])
+    assert (reason(frame, "depth"), reason(frame, "lidar")) == ("outside_slop", "never_seen")
+    assert "the nearest is 50.0 ms away" in frame.status[1].detail
+
+
+def test_frames_close_in_order() -> None:
+    known: set[int] = {200 * MS}
+    synchronizer = Synchronizer(config(), lambda _modality, _frame, _reference, stamp_ns: stamp_ns in known)
+    assert push_all(synchronizer, [rgb(150), rgb(200)]) == []
+    known.add(150 * MS)
+    assert [frame.stamp_ns for frame in synchronizer.recheck()] == [150 * MS, 200 * MS]
+
+
+def test_calibration_is_asked_for_present_modalities_only() -> None:
+    asked: list[tuple[str, str, str, int]] = []
+
+    def calibrated(modality: Modality, frame_id: str, reference: str, stamp_ns: int) -> bool:
+        asked.append((modality, frame_id, reference, stamp_ns))
+        return True
+
+    synchronizer = Synchronizer(config("depth", "lidar", "event"), calibrated)
+    push_all(synchronizer, [rgb(100), depth(101), packet([99, 101]), sweep(200, 249)])
+    assert asked == [
+        ("rgb", "camera", "camera", 100 * MS),
+        ("depth", "depth", "camera", 100 * MS),
+        ("event", "event", "camera", 100 * MS),
+    ]
+
+
+def test_more_waiting_images_than_allowed_close_the_oldest() -> None:
+    synchronizer = Synchronizer(config("depth", sync__max_pending_frames=2))
+    frames = push_all(synchronizer, [rgb(0), rgb(10), rgb(20)])
+    assert [frame.stamp_ns for frame in frames] == [0]
+    assert numbers(synchronizer)["frames.crowded_out"] == 1
+
+
+def test_flush_closes_with_what_is_there() -> None:
+    synchronizer = Synchronizer(config("depth"))
+    push_all(synchronizer, [depth(95), rgb(100), rgb(200)])
+    frames = synchronizer.flush()
+    assert [frame.depth is not None for frame in frames] == [True, False]
+    assert synchronizer.flush() == []
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Bad order
+
+
+def test_old_and_double_samples_are_dropped_and_counted() -> None:
+    synchronizer = Synchronizer(config("depth"))
+    push_all(synchronizer, [depth(100), depth(90), depth(100), rgb(110), rgb(110), rgb(105)])
+    counted = numbers(synchronizer)
+    assert counted["depth.dropped.out_of_order"] == counted["depth.dropped.duplicate"] == 1
+    assert counted["rgb.dropped.out_of_order"] == counted["rgb.dropped.duplicate"] == 1
+
+
+def test_a_sensor_that_is_not_configured_is_counted_and_does_not_move_time() -> None:
+    synchronizer = Synchronizer(config("depth"))
+    assert push_all(synchronizer, [rgb(0), sweep(10_000)]) == []
+    assert numbers(synchronizer)["lidar.dropped.not_configured"] == 1
+
+
+def test_a_jump_back_closes_what_waits_and_begins_anew() -> None:
+    synchronizer = Synchronizer(config("depth"))
+    push_all(synchronizer, [depth(9_990), rgb(10_000)])
+    (frame,) = synchronizer.push(rgb(0))
+    assert frame.stamp_ns == 10_000 * MS
+    assert frame.depth is not None
+    assert synchronizer.resets == 1
+    (frame,) = push_all(synchronizer, [depth(0)])
+    assert (frame.index, frame.stamp_ns) == (1, 0)
+
+
+def test_a_jump_ahead_closes_by_max_wait() -> None:
+    synchronizer = Synchronizer(config("depth"))
+    frames = push_all(synchronizer, [rgb(0), rgb(10_000_000), depth(10_000_001)])
+    assert [(frame.stamp_ns, reason(frame, "depth")) for frame in frames] == [(0, "never_seen"), (10_000_000 * MS, "")]
+
+
+def test_what_is_kept_is_bounded_also_without_a_reference() -> None:
+    synchronizer = Synchronizer(config("depth", "lidar", "event"))
+    for tick in range(500):
+        push_all(synchronizer, [depth(10 * tick), sweep(10 * tick, 10 * tick + 9), packet([10 * tick])])
+    counted = numbers(synchronizer)
+    assert max(counted["depth.waiting"], counted["lidar.waiting"], counted["event.waiting"]) <= 25
+    assert counted["depth.dropped.unused"] + counted["depth.waiting"] == 500
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Properties
+
+MAX_WAIT_MS, REACH_MS = 150, 80  # no sample that a frame can use is stamped more than REACH_MS after it
+
+
+@st.composite
+def sequences(draw: st.DrawFn) -> dict[str, list[SensorSample]]:
+    """Four topics over about a second: own rates and phases, jitter, and lost samples."""
+
+    def stamps(period: int) -> list[int]:
+        phase = draw(st.integers(0, period - 1))
+        steps = draw(st.lists(st.integers(-period // 4, period // 4), min_size=900 // period, max_size=900 // period))
+        kept = draw(st.lists(st.sampled_from([True, True, True, False]), min_size=len(steps), max_size=len(steps)))
+        return [phase + period * i + step for i, (step, keep) in enumerate(zip(steps, kept, strict=True)) if keep]
+
+    packets = [
+        packet(
+            [t, *sorted(t + offset for offset in draw(st.lists(st.integers(-1, 24), max_size=3)))], end_ms=t + 24, stamp_ms=t
+        )
+        for t in stamps(26)
+    ]
+    return {
+        "rgb": [rgb(t) for t in stamps(100)],
+        "depth": [depth(t) for t in stamps(draw(st.sampled_from([33, 100])))],
+        "lidar": [sweep(t, t + 70) for t in stamps(100)],
+        "event": list(packets),
+    }
+
+
+def arrivals(draw: st.DrawFn, topics: dict[str, list[SensorSample]], most_ms: int) -> list[SensorSample]:
+    """One order of arrival: in order per topic, every sample less than ``most_ms`` late."""
+    timed: list[tuple[float, int, SensorSample]] = []
+    for place, samples in enumerate(topics.values()):
+        arrival = -1.0
+        for sample, delay in zip(
+            samples, draw(st.lists(st.integers(0, most_ms - 1), min_size=len(samples), max_size=len(samples))), strict=True
+        ):
+            arrival = max(arrival, sample.stamp_ns / MS + delay)
+            timed.append((arrival, place, sample))
+    shift = draw(st.permutations(range(len(topics))))
+    return [sample for _, _, sample in sorted(timed, key=lambda entry: (entry[0], shift[entry[1]], entry[2].stamp_ns))]
+
+
+def content(frame: SensorFrame) -> tuple[object, ...]:
+    absent = {"late": "absent", "outside_slop": "absent"}
+    return (
+        frame.index,
+        frame.stamp_ns,
+        None if frame.depth is None else frame.depth.stamp_ns,
+        None if frame.lidar is None else frame.lidar.stamp_ns,
+        None if frame.event is None else (frame.event.time_ns.tobytes(), frame.event.x.tobytes()),
+        [(entry.modality, entry.present, absent.get(entry.reason, entry.reason), entry.skew_ns) for entry in frame.status],
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_the_order_of_topics_does_not_change_a_frame(data: st.DataObject) -> None:
+    topics = data.draw(sequences())
+    promise = data.draw(st.sampled_from([0, 12]))
+    outcomes = []
+    for _ in range(2):
+        options = {"sync__max_wait_ms": MAX_WAIT_MS, "depth__min_interval_ms": promise}
+        synchronizer = Synchronizer(config("depth", "lidar", "event", **options))
+        order = arrivals(data.draw, topics, MAX_WAIT_MS - REACH_MS)
+        outcomes.append([content(frame) for frame in [*push_all(synchronizer, order), *synchronizer.flush()]])
+        assert len(outcomes[-1]) == len(topics["rgb"])
+    assert outcomes[0] == outcomes[1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_every_sample_is_accounted_for_at_any_moment(data: st.DataObject) -> None:
+    topics = data.draw(sequences())
+    everything = [sample for samples in topics.values() for sample in samples]
+    synchronizer = Synchronizer(config("depth", "lidar", "event", sync__reset_jump_ms=data.draw(st.sampled_from([100, 5000]))))
+    frames = 0
+    for sample in data.draw(st.permutations(everything)):
+        frames += len(synchronizer.push(sample))
+        counted = numbers(synchronizer)
+        for modality in ("rgb", "depth", "lidar", "event"):
+            ends = ("used", "waiting")
+            total = sum(counted.get(f"{modality}.{end}", 0) for end in ends)
+            total += sum(number for what, number in counted.items() if what.startswith(f"{modality}.dropped."))
+            assert counted.get(f"{modality}.received", 0) == total
+        closings = ("settled", "forced", "crowded_out", "flushed")
+        assert counted.get("frames.closed", 0) == frames == sum(counted.get(f"frames.{how}", 0) for how in closings)
