@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,15 +33,20 @@ _WIDEST = 1e4  # x/z that no camera sees
 _EXACT = 1e-9  # error of x/z after the inverse: a millionth of a pixel
 
 
+_Coefficients: TypeAlias = tuple[float, float, float, float, float, float, float, float]
+_Intrinsics: TypeAlias = tuple[float, float, float, float]
+_Size: TypeAlias = tuple[np.float32, np.float32]
+
+
 class _Lens(NamedTuple):
     """Distortion as the compiled loops take it.
 
-    ``coefficients`` (8,): k1 k2 p1 p2 k3 k4 k5 k6 (rational; plumb_bob has k4 = k5 = k6 = 0) or k1 k2 k3 k4 (equidistant).
+    ``coefficients``: k1 k2 p1 p2 k3 k4 k5 k6 (rational; plumb_bob has k4 = k5 = k6 = 0) or k1 k2 k3 k4 0 0 0 0 (equidistant).
     ``limit``: the model is monotone, so it can be inverted, for x² + y² < limit (rational) or angle < limit (equidistant).
     """
 
     kind: int
-    coefficients: F64
+    coefficients: _Coefficients
     limit: float
 
 
@@ -60,13 +65,13 @@ def _lens(camera: CameraModel) -> _Lens:
             f"{len(camera.distortion)} in the camera model"
         )
         raise CalibrationError(msg)
-    coefficients = np.zeros(8)
-    coefficients[: len(camera.distortion)] = camera.distortion
+    given = [float(value) for value in camera.distortion]
+    coefficients = cast("_Coefficients", tuple(given + [0.0] * (8 - len(given))))
     if camera.distortion_model == "equidistant":
         # d/dθ of θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸), a polynomial in θ²
-        slope = np.array([1.0, 3.0, 5.0, 7.0, 9.0]) * np.concatenate(([1.0], coefficients[:4]))
+        slope = np.array([1.0, 3.0, 5.0, 7.0, 9.0]) * np.array([1.0, *coefficients[:4]])
         return _Lens(_EQUIDISTANT, coefficients, min(math.pi / 2, math.sqrt(_first_positive_root(slope))))
-    if not coefficients.any():
+    if not any(coefficients):
         return _Lens(_PINHOLE, coefficients, math.inf)
     k1, k2, _, _, k3, k4, k5, k6 = coefficients
     top, bottom = np.array([1.0, k1, k2, k3]), np.array([1.0, k4, k5, k6])  # in s = x² + y²
@@ -80,6 +85,10 @@ def _lens(camera: CameraModel) -> _Lens:
     return _Lens(_RATIONAL, coefficients, min(_first_positive_root(slope), _first_positive_root(bottom)))
 
 
+def _intrinsics(camera: CameraModel) -> _Intrinsics:
+    return float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy)
+
+
 def _first_positive_root(polynomial: F64) -> float:
     """Smallest positive real root of a polynomial (lowest power first, 1 at zero), infinite where there is none."""
     roots = np.polynomial.polynomial.polyroots(np.trim_zeros(polynomial, "b"))
@@ -87,17 +96,15 @@ def _first_positive_root(polynomial: F64) -> float:
     return float(min(positive, default=math.inf))
 
 
-@njit("UniTuple(float64, 6)(float64, float64, float64[::1])", cache=True, inline="never")
-def _rational(x: float, y: float, k: F64) -> tuple[float, float, float, float, float, float]:
+@njit("UniTuple(float64, 6)(float64, float64, UniTuple(float64, 8))", cache=True, error_model="numpy", inline="always")
+def _rational(x: float, y: float, k: _Coefficients) -> tuple[float, float, float, float, float, float]:
     """Distort one point by OpenCV's rational model: (x', y', ∂x'/∂x, ∂x'/∂y = ∂y'/∂x, ∂y'/∂y, radial factor)."""
+    k1, k2, p1, p2, k3, k4, k5, k6 = k
     s = x * x + y * y
-    top = 1.0 + s * (k[0] + s * (k[1] + s * k[4]))
-    bottom = 1.0 + s * (k[5] + s * (k[6] + s * k[7]))
-    top_slope = k[0] + s * (2.0 * k[1] + s * 3.0 * k[4])
-    bottom_slope = k[5] + s * (2.0 * k[6] + s * 3.0 * k[7])
-    radial = top / bottom
-    slope = (top_slope - radial * bottom_slope) / bottom
-    p1, p2 = k[2], k[3]
+    top = 1.0 + s * (k1 + s * (k2 + s * k3))
+    scale = 1.0 / (1.0 + s * (k4 + s * (k5 + s * k6)))
+    radial = top * scale
+    slope = (k1 + s * (2.0 * k2 + s * 3.0 * k3) - radial * (k4 + s * (2.0 * k5 + s * 3.0 * k6))) * scale
     return (
         x * radial + 2.0 * p1 * x * y + p2 * (s + 2.0 * x * x),
         y * radial + p1 * (s + 2.0 * y * y) + 2.0 * p2 * x * y,
@@ -108,87 +115,68 @@ def _rational(x: float, y: float, k: F64) -> tuple[float, float, float, float, f
     )
 
 
-@njit("float64(float64, float64[::1])", cache=True)
-def _equidistant(angle: float, k: F64) -> float:
+@njit("float64(float64, UniTuple(float64, 8))", cache=True, error_model="numpy")
+def _equidistant(angle: float, k: _Coefficients) -> float:
     """Distorted angle of the equidistant (Kannala-Brandt) model."""
     s = angle * angle
-    return float(angle * (1.0 + s * (k[0] + s * (k[1] + s * (k[2] + s * k[3])))))
+    return angle * (1.0 + s * (k[0] + s * (k[1] + s * (k[2] + s * k[3]))))
 
 
-@njit(
-    "void(float32[:,::1], float64[::1], int64, int64, int64, float64[::1], float64, float32[:,::1], float32[::1], b1[::1])",
-    cache=True,
-)
-def _project(  # noqa: PLR0917 - compiled functions take arguments by position
-    points: F32,
-    intrinsics: F64,
-    width: int,
-    height: int,
-    kind: int,
-    k: F64,
-    limit: float,
-    pixels: F32,
-    depth: F32,
-    visible: Bool,
+# The loops over points have no branches, so that the compiler makes vector code of them: five times as fast. Points that are
+# not in front become NaN, which no comparison lets through.
+
+_POINTS = "Array(float32, 2, 'C', readonly=True, aligned=False)"  # also takes arrays that may be written to
+_IMAGE = "UniTuple(float64, 4), UniTuple(float32, 2)"
+_PROJECTED = "float32[:,::1], float32[::1], b1[::1]"
+
+
+@njit(f"void({_POINTS}, {_IMAGE}, {_PROJECTED})", cache=True, error_model="numpy")
+def _project_pinhole(  # noqa: PLR0917 - compiled functions take arguments by position
+    points: F32, intrinsics: _Intrinsics, end: _Size, pixels: F32, depth: F32, visible: Bool
 ) -> None:
     fx, fy, cx, cy = intrinsics
-    right, bottom = np.float32(width - 0.5), np.float32(height - 0.5)
-    edge = np.float32(-0.5)
-    for i in range(points.shape[1]):
-        z = np.float64(points[2, i])
-        depth[i] = points[2, i]
-        pixels[0, i] = np.nan
-        pixels[1, i] = np.nan
-        visible[i] = False
-        if not z > 0.0:
-            continue
-        x, y = points[0, i] / z, points[1, i] / z
-        unique = True
-        if kind == _RATIONAL:
-            s = x * x + y * y
-            x, y, xx, xy, yy, _ = _rational(x, y, k)
-            unique = s < limit and xx * yy > xy * xy
-        elif kind == _EQUIDISTANT:
-            r = math.sqrt(x * x + y * y)
-            angle = math.atan(r)
-            unique = angle < limit
-            if r > 0.0:
-                factor = _equidistant(angle, k) / r
-                x, y = x * factor, y * factor
-        u, v = np.float32(fx * x + cx), np.float32(fy * y + cy)
-        pixels[0, i] = u
-        pixels[1, i] = v
-        visible[i] = unique and edge <= u < right and edge <= v < bottom
-
-
-@njit(
-    "void(float32[:,::1], float64, float64, float64, float64, float32, float32, float32[:,::1], float32[::1], b1[::1])",
-    cache=True,
-)
-def _project_pinhole(  # noqa: PLR0917 - compiled functions take arguments by position
-    points: F32,
-    fx: float,
-    fy: float,
-    cx: float,
-    cy: float,
-    right: float,
-    bottom: float,
-    pixels: F32,
-    depth: F32,
-    visible: Bool,
-) -> None:
-    # Without branches, so that the compiler makes vector code of it: three times as fast as the general loop.
-    edge = np.float32(-0.5)
+    start = np.float32(-0.5)
     for i in range(points.shape[1]):
         z = points[2, i]
-        front = z > np.float32(0.0)
-        scale = 1.0 / z if front else np.nan
-        u = np.float32(fx * points[0, i] * scale + cx)
-        v = np.float32(fy * points[1, i] * scale + cy)
-        pixels[0, i] = u
-        pixels[1, i] = v
-        depth[i] = z
-        visible[i] = (u >= edge) & (u < right) & (v >= edge) & (v < bottom)
+        scale = 1.0 / z if z > np.float32(0.0) else np.nan
+        u, v = np.float32(fx * (points[0, i] * scale) + cx), np.float32(fy * (points[1, i] * scale) + cy)
+        pixels[0, i], pixels[1, i], depth[i] = u, v, z
+        visible[i] = (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
+
+
+@njit(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 8), float64, {_PROJECTED})", cache=True, error_model="numpy")
+def _project_rational(  # noqa: PLR0917 - compiled functions take arguments by position
+    points: F32, intrinsics: _Intrinsics, end: _Size, k: _Coefficients, limit: float, pixels: F32, depth: F32, visible: Bool
+) -> None:
+    fx, fy, cx, cy = intrinsics
+    start = np.float32(-0.5)
+    for i in range(points.shape[1]):
+        z = points[2, i]
+        scale = 1.0 / z if z > np.float32(0.0) else np.nan
+        x, y = points[0, i] * scale, points[1, i] * scale
+        a, b, xx, xy, yy, _ = _rational(x, y, k)
+        u, v = np.float32(fx * a + cx), np.float32(fy * b + cy)
+        pixels[0, i], pixels[1, i], depth[i] = u, v, z
+        unique = (x * x + y * y < limit) & (xx * yy > xy * xy)
+        visible[i] = unique & (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
+
+
+@njit(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 8), float64, {_PROJECTED})", cache=True, error_model="numpy")
+def _project_equidistant(  # noqa: PLR0917 - compiled functions take arguments by position
+    points: F32, intrinsics: _Intrinsics, end: _Size, k: _Coefficients, limit: float, pixels: F32, depth: F32, visible: Bool
+) -> None:
+    fx, fy, cx, cy = intrinsics
+    start = np.float32(-0.5)
+    for i in range(points.shape[1]):
+        z = points[2, i]
+        scale = 1.0 / z if z > np.float32(0.0) else np.nan
+        x, y = points[0, i] * scale, points[1, i] * scale
+        r = math.sqrt(x * x + y * y)
+        angle = math.atan(r)
+        factor = _equidistant(angle, k) / r if r > 0.0 else 1.0
+        u, v = np.float32(fx * x * factor + cx), np.float32(fy * y * factor + cy)
+        pixels[0, i], pixels[1, i], depth[i] = u, v, z
+        visible[i] = (angle < limit) & (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
 
 
 def project_points(camera: CameraModel, points: F32) -> tuple[F32, F32, Bool]:
@@ -212,12 +200,14 @@ def project_points(camera: CameraModel, points: F32) -> tuple[F32, F32, Bool]:
     points = np.ascontiguousarray(points, dtype=np.float32)
     count = points.shape[1]
     pixels, depth, visible = np.empty((2, count), np.float32), np.empty(count, np.float32), np.empty(count, np.bool_)
+    intrinsics = _intrinsics(camera)
+    end = (np.float32(camera.width - 0.5), np.float32(camera.height - 0.5))
     if lens.kind == _PINHOLE:
-        right, bottom = np.float32(camera.width - 0.5), np.float32(camera.height - 0.5)
-        _project_pinhole(points, camera.fx, camera.fy, camera.cx, camera.cy, right, bottom, pixels, depth, visible)
+        _project_pinhole(points, intrinsics, end, pixels, depth, visible)
+    elif lens.kind == _RATIONAL:
+        _project_rational(points, intrinsics, end, lens.coefficients, lens.limit, pixels, depth, visible)
     else:
-        intrinsics = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float64)
-        _project(points, intrinsics, camera.width, camera.height, *lens, pixels, depth, visible)
+        _project_equidistant(points, intrinsics, end, lens.coefficients, lens.limit, pixels, depth, visible)
     return pixels, depth, visible
 
 
@@ -225,8 +215,8 @@ def project_points(camera: CameraModel, points: F32) -> tuple[F32, F32, Bool]:
 # The inverse
 
 
-@njit("float64(float64, int64, float64[::1], float64)", cache=True)
-def _undistorted_radius(distorted: float, kind: int, k: F64, limit: float) -> float:
+@njit("float64(float64, int64, UniTuple(float64, 8), float64)", cache=True)
+def _undistorted_radius(distorted: float, kind: int, k: _Coefficients, limit: float) -> float:
     """Invert the radial part: r (rational) or the angle (equidistant) whose distorted value is given; NaN where none.
 
     Bisection on the monotone range; slow and sure, since it runs once for a camera's pixels.
@@ -250,8 +240,8 @@ def _undistorted_radius(distorted: float, kind: int, k: F64, limit: float) -> fl
     return 0.5 * (low + high)
 
 
-@njit("UniTuple(float64, 2)(float64, float64, int64, float64[::1], float64)", cache=True)
-def _undistorted(x: float, y: float, kind: int, k: F64, limit: float) -> tuple[float, float]:
+@njit("UniTuple(float64, 2)(float64, float64, int64, UniTuple(float64, 8), float64)", cache=True)
+def _undistorted(x: float, y: float, kind: int, k: _Coefficients, limit: float) -> tuple[float, float]:
     """Invert the distortion of one point at z = 1; NaN where no point in front of the camera comes here."""
     distorted = math.sqrt(x * x + y * y)
     if kind == _PINHOLE or (distorted == 0.0 and kind == _EQUIDISTANT):
@@ -260,8 +250,7 @@ def _undistorted(x: float, y: float, kind: int, k: F64, limit: float) -> tuple[f
         factor = math.tan(_undistorted_radius(distorted, kind, k, limit)) / distorted
         return x * factor, y * factor
     # The radial part by bisection, then Newton's method for the tangential part.
-    radial = k.copy()
-    radial[2:4] = 0.0
+    radial = (k[0], k[1], 0.0, 0.0, k[4], k[5], k[6], k[7])
     guess = _undistorted_radius(distorted, kind, radial, limit)
     if math.isnan(guess):
         # The tangential part may still bring a point here from inside the range.
@@ -284,8 +273,8 @@ def _undistorted(x: float, y: float, kind: int, k: F64, limit: float) -> tuple[f
     return np.nan, np.nan
 
 
-@njit("void(float64[::1], int64, float64[::1], float64, float32[:,:,::1])", cache=True)
-def _fill_rays(intrinsics: F64, kind: int, k: F64, limit: float, rays: F32) -> None:
+@njit("void(UniTuple(float64, 4), int64, UniTuple(float64, 8), float64, float32[:,:,::1])", cache=True)
+def _fill_rays(intrinsics: _Intrinsics, kind: int, k: _Coefficients, limit: float, rays: F32) -> None:
     fx, fy, cx, cy = intrinsics
     for v in range(rays.shape[1]):
         for u in range(rays.shape[2]):
@@ -310,12 +299,12 @@ def ray_table(camera: CameraModel) -> F32:
     """
     lens = _lens(camera)
     rays = np.empty((3, camera.height, camera.width), np.float32)
-    _fill_rays(np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float64), *lens, rays)
+    _fill_rays(_intrinsics(camera), *lens, rays)
     rays.flags.writeable = False
     return rays
 
 
-@njit("int64(Array(float32, 2, 'C', readonly=True), Array(float32, 2, 'C', readonly=True), float32[:,::1])", cache=True)
+@njit(f"int64({_POINTS}, {_POINTS}, float32[:,::1])", cache=True)
 def _unproject(rays: F32, depth: F32, points: F32) -> int:
     count = 0
     for row in range(depth.shape[0]):
@@ -351,22 +340,15 @@ def unproject_depth(camera: CameraModel, depth_m: F32) -> F32:
         raise CalibrationError(msg)
     rays = ray_table(camera).reshape(3, -1)
     points = np.empty(rays.shape, np.float32)
-    count = _unproject(rays, _read_only(np.ascontiguousarray(depth_m, dtype=np.float32)), points)
+    count = _unproject(rays, np.ascontiguousarray(depth_m, dtype=np.float32), points)
     return np.ascontiguousarray(points[:, :count])
-
-
-def _read_only(array: F32) -> F32:
-    """Show an array as read-only: the compiled loops are built for one kind of argument."""
-    view: F32 = array.view()
-    view.flags.writeable = False
-    return view
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Points
 
 
-@njit("void(float64[:,::1], float32[:,::1], float32[:,::1])", cache=True)
+@njit(f"void(Array(float64, 2, 'C', readonly=True, aligned=False), {_POINTS}, float32[:,::1])", cache=True)
 def _transform(matrix: F64, points: F32, moved: F32) -> None:
     for i in range(points.shape[1]):
         x, y, z = np.float64(points[0, i]), np.float64(points[1, i]), np.float64(points[2, i])
@@ -383,7 +365,7 @@ def transform_points(a_from_b: F64, points: F32) -> F32:
     return moved
 
 
-@njit("void(float32[:,::1], float32[::1], int64, float32[:,::1], int32[:,::1])", cache=True)
+@njit(f"void({_POINTS}, Array(float32, 1, 'C', readonly=True, aligned=False), int64, float32[:,::1], int32[:,::1])", cache=True)
 def _z_buffer(pixels: F32, z: F32, reach: int, nearest: F32, index: npt.NDArray[np.int32]) -> None:
     height, width = nearest.shape
     for i in range(z.shape[0]):
