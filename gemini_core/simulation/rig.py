@@ -1,0 +1,140 @@
+"""The simulated robot: where its sensors sit, when they fire and how it drives.
+
+``base_link`` lies on the ground below the car, x ahead, y left, z up. Simulated time is seconds since START_NS.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gemini_core.simulation.scene import LANE_CENTER_M, road_center, road_yaw
+from gemini_core.types import F64, CameraModel
+
+START_NS = 1_700_000_000_000_000_000
+EGO_MPS = 8.0
+WORLD_FRAME = "odom"
+BASE_FRAME = "base_link"
+
+_BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])  # REP 103
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CameraMount:
+    """A camera on the robot; ``base_from_camera`` (4, 4) from its optical frame."""
+
+    frame_id: str
+    camera: CameraModel
+    base_from_camera: F64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LidarMount:
+    """A spinning LiDAR: ``elevations_rad`` (beams,) by ring, ``columns`` firings a turn, clockwise seen from above.
+
+    A turn begins and ends at ``cut_rad``, just right of the camera's view, so that the camera sees one turn's points.
+    """
+
+    frame_id: str
+    base_from_lidar: F64
+    elevations_rad: F64
+    columns: int
+    cut_rad: float
+    min_range_m: float = 1.0
+    max_range_m: float = 110.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When the sensors fire, nanoseconds; the colour camera sets the beat.
+
+    The depth camera fires ``depth_lead_ns`` before the colour camera. The LiDAR looks straight ahead when the colour camera
+    fires. The event camera's packets, ``packets_per_frame`` to a colour image, end at equal steps, one of them at its stamp.
+    """
+
+    frame_ns: int = 100_000_000
+    depth_lead_ns: int = 8_000_000
+    packets_per_frame: int = 8
+    transform_ns: int = 20_000_000
+
+    @property
+    def packet_ns(self) -> int:
+        """Time between the ends of two event packets."""
+        return self.frame_ns // self.packets_per_frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rig:
+    """All sensors of the robot."""
+
+    rgb: CameraMount
+    depth: CameraMount
+    event: CameraMount
+    lidar: LidarMount
+    timing: Timing = field(default_factory=Timing)
+
+    def sweep_start_ns(self, frame_ns: int) -> int:
+        """Start of the sweep that looks straight ahead at ``frame_ns``."""
+        ahead = 1.0 + self.lidar.cut_rad / (2 * math.pi)  # share of the turn done when it does; the cut is negative
+        return frame_ns - round(self.timing.frame_ns * ahead)
+
+
+def _mount(x: float, y: float, z: float, yaw: float = 0.0, pitch: float = 0.0) -> F64:
+    """Base-from-body (4, 4); positive pitch looks down."""
+    cy, sy, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1.0]]) @ np.array([[cp, 0, sp], [0, 1.0, 0], [-sp, 0, cp]])
+    matrix[:3, 3] = x, y, z
+    return matrix
+
+
+def _camera(frame_id: str, size: tuple[int, int], focal: float, scale: float, base_from_body: F64) -> CameraMount:
+    width, height = round(size[0] * scale), round(size[1] * scale)
+    model = CameraModel(
+        width, height, focal * scale, focal * scale, (width - 1) / 2, (height - 1) / 2, "plumb_bob", (0.0, 0.0, 0.0, 0.0, 0.0)
+    )
+    base_from_camera = base_from_body.copy()
+    base_from_camera[:3, :3] = base_from_body[:3, :3] @ _BODY_FROM_OPTICAL
+    return CameraMount(frame_id, model, base_from_camera)
+
+
+def default_rig(scale: float = 1.0) -> Rig:
+    """Four sensors on a car roof; ``scale`` shrinks images and firings (0.25: a 160 x 120 camera) for quick tests.
+
+    Colour 640 x 480 with 80 degrees of view; depth 480 x 360, 6 cm to the right and turned by 2 degrees; events 640 x 480,
+    5 cm to the left and turned by 1 degree; a LiDAR of 64 beams and 1024 firings a turn above them.
+    """
+    return Rig(
+        rgb=_camera("rgb_optical", (640, 480), 381.4, scale, _mount(0.9, 0.0, 1.62, 0.0, math.radians(2.0))),
+        depth=_camera("depth_optical", (480, 360), 300.0, scale, _mount(0.9, -0.06, 1.61, math.radians(-2.0), math.radians(3.0))),
+        event=_camera("event_optical", (640, 480), 400.0, scale, _mount(0.9, 0.05, 1.63, math.radians(1.0), math.radians(2.0))),
+        lidar=LidarMount(
+            "lidar",
+            _mount(0.5, 0.0, 1.95),
+            np.radians(np.linspace(-24.0, 14.0, 64)),
+            round(1024 * scale),
+            math.radians(-43.2),
+        ),
+    )
+
+
+def ego_poses(time_s: F64) -> F64:
+    """World-from-base (N, 4, 4) at times (N,): at constant speed along the right lane of the bending road."""
+    x = EGO_MPS * time_s
+    yaw = road_yaw(x)
+    poses = np.zeros((len(x), 4, 4))
+    poses[:, 0, 0] = poses[:, 1, 1] = np.cos(yaw)
+    poses[:, 1, 0] = np.sin(yaw)
+    poses[:, 0, 1] = -poses[:, 1, 0]
+    poses[:, 2, 2] = poses[:, 3, 3] = 1.0
+    poses[:, 0, 3] = x
+    poses[:, 1, 3] = road_center(x) - LANE_CENTER_M
+    return poses
+
+
+def ego_pose(time_s: float) -> F64:
+    """World-from-base (4, 4) at one time."""
+    pose: F64 = ego_poses(np.array([time_s]))[0]
+    return pose

@@ -1,0 +1,349 @@
+"""Cameras, depth camera and LiDAR: rays into the street with Open3D's RaycastingScene.
+
+What stands still is one scene, built once. What moves is put into a second, small scene for every moment, and only the rays
+that pass near something that moves are cast into it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import open3d as o3d
+
+from gemini_core.simulation import shading
+from gemini_core.simulation.rig import CameraMount, LidarMount, ego_pose, ego_poses
+from gemini_core.simulation.scene import (
+    ACTOR,
+    BUILDING,
+    CLASS,
+    CURB_M,
+    I32,
+    TREE,
+    Actor,
+    Mesh,
+    Street,
+    road_center,
+)
+from gemini_core.types import F32, F64, U8, U16, Bool
+
+NEAR_M = 150.0
+"""Things that move farther away than this are left out."""
+DEPTH_MAX_M = 20.0
+POINT_TYPE = np.dtype(
+    {
+        "names": ["x", "y", "z", "intensity", "ring", "time"],
+        "formats": ["<f4", "<f4", "<f4", "<f4", "<u2", "<f4"],
+        "offsets": [0, 4, 8, 12, 16, 18],
+        "itemsize": 22,
+    }
+)
+"""A point as Velodyne's driver lays it out; time in seconds since the sweep's stamp."""
+
+_LIGHT_HALF_M = 16.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What a camera sees: linear ``color`` (H, W, 3), ``label`` (H, W) classes, ``actor`` (H, W) numbers or -1, ``depth_m``
+    (H, W) along z, +inf for the sky.
+    """
+
+    color: F32
+    label: U8
+    actor: I32
+    depth_m: F32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sweep:
+    """One turn of the LiDAR: ``points`` (N,) of POINT_TYPE in the order of firing, each in the LiDAR's frame at its own time;
+    ``label`` (N,) their classes.
+    """
+
+    points: np.ndarray[tuple[int], np.dtype[np.void]]
+    label: U8
+
+
+def _scene(vertices: F32, triangles: I32) -> o3d.t.geometry.RaycastingScene:
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(o3d.core.Tensor(np.ascontiguousarray(vertices)), o3d.core.Tensor(triangles.astype(np.uint32)))
+    return scene
+
+
+def _cast(scene: o3d.t.geometry.RaycastingScene, rays: F32) -> tuple[F32, I32]:
+    """Distance in units of the ray's direction (inf: nothing) and triangle (-1: nothing) of rays (..., 6) float32."""
+    hits = scene.cast_rays(o3d.core.Tensor(rays))
+    return hits["t_hit"].numpy(), hits["primitive_ids"].numpy().view(np.int32)  # nothing is 2³² - 1, so -1
+
+
+@shading.compiled
+def _near_movers(rays: F32, centers: F64, radii: F64) -> Bool:
+    """Which rays (N, 6) pass through one of the spheres."""
+    near = np.zeros(len(rays), np.bool_)
+    for n in range(len(rays)):
+        dx, dy, dz = rays[n, 3], rays[n, 4], rays[n, 5]
+        square = dx * dx + dy * dy + dz * dz
+        for m in range(len(radii)):
+            x, y, z = centers[m, 0] - rays[n, 0], centers[m, 1] - rays[n, 1], centers[m, 2] - rays[n, 2]
+            along = x * dx + y * dy + z * dz
+            if along > 0 and (x * x + y * y + z * z - radii[m] * radii[m]) * square <= along * along:
+                near[n] = True
+                break
+    return near
+
+
+class Stage:
+    """The street set up for rays. ``set_time`` puts what moves where it is then; everything else follows from that."""
+
+    def __init__(self, street: Street, seed: int) -> None:
+        self._movers = [actor for actor in street.actors if actor.moves]
+        meshes = [street.static, *(_numbered(actor) for actor in self._movers)]
+        first_surface = np.cumsum([0, *(len(mesh.surfaces) for mesh in meshes)])
+        first_triangle = np.cumsum([0, *(len(mesh.triangles) for mesh in meshes)])
+        self._first_triangle = first_triangle[1:]
+        self._corners = np.concatenate([mesh.vertices[mesh.triangles] for mesh in meshes])  # (T, 3 corners, 3)
+        static = street.static
+        self._static = _scene(static.vertices, static.triangles)
+        self._centers, self._radii = np.zeros((0, 3)), np.zeros(0)
+        self._moving: o3d.t.geometry.RaycastingScene | None = None
+        self._moving_triangles = np.zeros(0, np.int32)
+        light, light_origin = _light_map(street, self._static)
+        count = len(self._corners)
+        self.world = shading.World(
+            corner=np.zeros((count, 3), np.float32),
+            edge1=np.zeros((count, 3), np.float32),
+            edge2=np.zeros((count, 3), np.float32),
+            normal=np.zeros((count, 3), np.float32),
+            surface_of=np.concatenate([m.surface_of + np.int32(k) for m, k in zip(meshes, first_surface[:-1], strict=True)]),
+            surfaces=np.concatenate([mesh.surfaces for mesh in meshes]),
+            noise=shading.noise_tile(seed),
+            light=light,
+            light_origin=light_origin,
+            movers=np.zeros((0, 7)),
+            sun=street.sun,
+        )
+        self._fill(0, self._corners)
+
+    def _fill(self, first: int, corners: F32) -> None:
+        rows = slice(first, first + len(corners))
+        edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+        normal = np.cross(edge1, edge2)
+        length = np.linalg.norm(normal, axis=1, keepdims=True)
+        self.world.corner[rows], self.world.edge1[rows], self.world.edge2[rows] = corners[:, 0], edge1, edge2
+        self.world.normal[rows] = normal / np.maximum(length, 1e-12)
+
+    def set_time(self, time_s: float | F64, viewer: F64) -> None:
+        """Put what moves where it is at ``time_s`` (one for all, or (M,), one each); ``viewer`` (3,) is who looks."""
+        times = np.broadcast_to(np.asarray(time_s, np.float64), len(self._movers))
+        vertices, triangles, slots, boxes = [], [], [], []
+        count = 0
+        for m, (actor, time) in enumerate(zip(self._movers, times, strict=True)):
+            if abs(actor.x_at(float(time)) - viewer[0]) > NEAR_M:
+                continue
+            at = actor.vertices_at(float(time))
+            self._fill(self._first_triangle[m], at[actor.mesh.triangles])
+            vertices.append(at)
+            triangles.append(actor.mesh.triangles + np.int32(count))
+            slots.append(np.arange(len(actor.mesh.triangles), dtype=np.int32) + np.int32(self._first_triangle[m]))
+            count += len(at)
+            center = actor.world_from_actor(float(time))
+            length, width, height = actor.size_m
+            boxes.append((*center[:2, 3], center[0, 0], center[1, 0], length / 2, width / 2, height))
+        movers = np.array(boxes).reshape(-1, 7)
+        self.world = self.world._replace(movers=movers)
+        self._centers = np.column_stack([movers[:, :2], CURB_M + movers[:, 6] / 2])
+        self._radii = np.linalg.norm(np.column_stack([movers[:, 4:6] + 0.15, movers[:, 6] / 2 + 0.15]), axis=1)
+        self._moving = _scene(np.concatenate(vertices), np.concatenate(triangles)) if vertices else None
+        self._moving_triangles = np.concatenate(slots) if slots else np.zeros(0, np.int32)
+
+    def cast(self, rays: F32) -> tuple[F32, I32]:
+        """Cast rays (N, 6): distance in units of the direction (N,), inf for the sky, and triangle (N,), -1 for the sky."""
+        distance, triangle = _cast(self._static, rays)
+        if self._moving is not None:
+            near = np.flatnonzero(_near_movers(rays, self._centers, self._radii))
+            moving_distance, moving_triangle = _cast(self._moving, rays[near])
+            closer = moving_distance < distance[near]
+            distance[near[closer]] = moving_distance[closer]
+            triangle[near[closer]] = self._moving_triangles[moving_triangle[closer]]
+        return distance, triangle
+
+    def view(self, mount: CameraMount, time_s: float) -> View:
+        """Look through a camera: one ray a pixel."""
+        world_from_camera = ego_pose(time_s) @ mount.base_from_camera
+        camera = mount.camera
+        self.set_time(time_s, world_from_camera[:3, 3])
+        rays = _camera_rays(mount, world_from_camera, np.arange(camera.width), np.arange(camera.height))
+        distance, triangle = self.cast(rays)
+        shape = (camera.height, camera.width)
+        color, label, actor = shading.shade_image(
+            self.world,
+            world_from_camera[:3, 3].copy(),
+            rays[:, 3:].reshape(*shape, 3),
+            distance.reshape(shape),
+            triangle.reshape(shape),
+            1.0 / camera.fx,
+        )
+        return View(color, label, actor, distance.reshape(shape))
+
+    def depth_m(self, mount: CameraMount, time_s: float) -> tuple[F32, F32]:
+        """Depth along z (H, W) in metres, inf for the sky, and the cosine (H, W) at which the ray meets the surface."""
+        world_from_camera = ego_pose(time_s) @ mount.base_from_camera
+        camera = mount.camera
+        self.set_time(time_s, world_from_camera[:3, 3])
+        rays = _camera_rays(mount, world_from_camera, np.arange(camera.width), np.arange(camera.height))
+        distance, triangle = self.cast(rays)
+        cosine = np.abs(np.einsum("nk,nk->n", self.world.normal[triangle], rays[:, 3:])) / np.linalg.norm(rays[:, 3:], axis=1)
+        return distance.reshape(camera.height, camera.width), cosine.reshape(camera.height, camera.width)
+
+    def brightness(self, mount: CameraMount, time_s: float) -> F32:
+        """Luminance (H, W) through a camera, rays cast at half resolution; see shading.brightness_image."""
+        world_from_camera = ego_pose(time_s) @ mount.base_from_camera
+        camera = mount.camera
+        self.set_time(time_s, world_from_camera[:3, 3])
+        columns, rows = np.arange(0.5, camera.width, 2.0), np.arange(0.5, camera.height, 2.0)
+        distance, triangle = self.cast(_camera_rays(mount, world_from_camera, columns, rows))
+        shape = (len(rows), len(columns))
+        return shading.brightness_image(
+            self.world,
+            world_from_camera[:3, 3].copy(),
+            world_from_camera[:3, :3].copy(),
+            (camera.fx, camera.fy, camera.cx, camera.cy),
+            distance.reshape(shape),
+            triangle.reshape(shape),
+        )
+
+    def sweep(self, mount: LidarMount, start_s: float, turn_s: float, rng: np.random.Generator) -> Sweep:
+        """Measure one turn from the moving robot: each firing has its own time and pose.
+
+        Every thing that moves stands still in the turn, where it is when the beam passes its middle.
+        """
+        beams, share = len(mount.elevations_rad), np.arange(mount.columns) / mount.columns
+        poses = ego_poses(start_s + share * turn_s) @ mount.base_from_lidar  # (columns, 4, 4)
+        self.set_time(self._passing_times(mount, start_s, turn_s), poses[0, :3, 3])
+        azimuth = mount.cut_rad - 2 * np.pi * share
+        elevation = mount.elevations_rad
+        local = np.stack(
+            [
+                np.cos(azimuth)[:, None] * np.cos(elevation),
+                np.sin(azimuth)[:, None] * np.cos(elevation),
+                np.broadcast_to(np.sin(elevation), (mount.columns, beams)),
+            ],
+            axis=-1,
+        )  # (columns, beams, 3)
+        rays = np.empty((mount.columns, beams, 6), np.float32)
+        rays[..., :3] = poses[:, None, :3, 3]
+        rays[..., 3:] = np.einsum("cij,cbj->cbi", poses[:, :3, :3], local)
+        rays = rays.reshape(-1, 6)
+        distance, triangle = self.cast(rays)
+        strength, label = shading.lidar_returns(self.world, rays[:, :3], rays[:, 3:], distance, triangle)
+        measured = distance + rng.normal(0.0, 0.015, len(distance)).astype(np.float32)
+        # The light that comes back falls with the square of the range; the detector's threshold is noisy.
+        with np.errstate(over="ignore", invalid="ignore"):
+            signal = strength * (mount.max_range_m / measured) ** 2
+        enough = signal > 0.08 * rng.standard_exponential(len(distance), dtype=np.float32)
+        kept = np.flatnonzero((triangle >= 0) & (measured > mount.min_range_m) & (measured < mount.max_range_m) & enough)
+        points = np.zeros(len(kept), POINT_TYPE)
+        position = local.reshape(-1, 3)[kept] * measured[kept, None]
+        points["x"], points["y"], points["z"] = position.T
+        points["intensity"] = np.floor(strength[kept] * 255.0)
+        points["ring"] = kept % beams
+        points["time"] = (kept // beams) * (turn_s / mount.columns)
+        return Sweep(points, label[kept])
+
+    def _passing_times(self, mount: LidarMount, start_s: float, turn_s: float) -> F64:
+        """When in a turn the beam passes each thing that moves (M,), seconds."""
+        lidar_from_world = np.linalg.inv(ego_pose(start_s + turn_s / 2) @ mount.base_from_lidar)
+        times = np.empty(len(self._movers))
+        for m, actor in enumerate(self._movers):
+            position = lidar_from_world @ actor.world_from_actor(start_s + turn_s / 2)[:, 3]
+            share = ((mount.cut_rad - np.arctan2(position[1], position[0])) / (2 * np.pi)) % 1.0
+            times[m] = start_s + share * turn_s
+        return times
+
+
+def _numbered(actor: Actor) -> Mesh:
+    surfaces = actor.mesh.surfaces.copy()
+    surfaces[:, ACTOR] = actor.number
+    return Mesh(actor.mesh.vertices, actor.mesh.triangles, actor.mesh.surface_of, surfaces, actor.mesh.swing)
+
+
+def _camera_rays(mount: CameraMount, world_from_camera: F64, columns: np.ndarray, rows: np.ndarray) -> F32:
+    """Rays (rows * columns, 6) through pixels; the directions have z = 1 in the camera, so a distance is a depth."""
+    camera = mount.camera
+    x = ((columns - camera.cx) / camera.fx).astype(np.float32)
+    y = ((rows - camera.cy) / camera.fy).astype(np.float32)
+    rotation = world_from_camera[:3, :3].astype(np.float32)
+    rays = np.empty((len(rows), len(columns), 6), np.float32)
+    rays[..., :3] = world_from_camera[:3, 3]
+    rays[..., 3:] = (x[:, None] * rotation[:, 0] + rotation[:, 2]) + (y[:, None] * rotation[:, 1])[:, None]
+    return rays.reshape(-1, 6)
+
+
+def _light_map(street: Street, everything: o3d.t.geometry.RaycastingScene) -> tuple[F32, F64]:
+    """Where on the ground the sun and the sky are seen; shading.World says how it is laid out."""
+    step = shading.LIGHT_STEP_M
+    x = np.arange(street.start_m, street.end_m, step)
+    lateral = np.arange(-_LIGHT_HALF_M, _LIGHT_HALF_M, step)
+    ground = np.empty((len(x), len(lateral), 3), np.float32)
+    ground[..., 0] = x[:, None]
+    ground[..., 1] = road_center(x)[:, None] + lateral
+    ground[..., 2] = CURB_M + 0.01
+    mesh = street.static
+    solid = np.isin(mesh.surfaces[mesh.surface_of, CLASS].astype(int), (BUILDING, TREE))
+    houses = _scene(mesh.vertices, mesh.triangles[solid])
+    light = np.ones((len(x), len(lateral), 3), np.float32)
+    for channel, scene in ((0, everything), (1, houses)):
+        light[..., channel] = np.isinf(_open(scene, ground, street.sun))
+    # Openness to the sky, nearby things only: directions spread evenly over the hemisphere, weighted by the cosine.
+    coarse = ground[::2, ::2]
+    seen = np.zeros(coarse.shape[:2], np.float32)
+    directions = 12
+    for k in range(directions):
+        square, angle = (k + 0.5) / directions, k * 2.399963  # the golden angle
+        radius = np.sqrt(square)
+        direction = np.array([radius * np.cos(angle), radius * np.sin(angle), np.sqrt(1 - square)])
+        seen += np.minimum(_open(everything, coarse, direction) / 6.0, 1.0) / directions
+    size = (len(lateral), len(x))
+    light[..., 2] = 0.25 + 0.75 * cv2.GaussianBlur(cv2.resize(seen, size, interpolation=cv2.INTER_LINEAR), (0, 0), 1.5)
+    light[..., :2] = cv2.GaussianBlur(light[..., :2].copy(), (0, 0), 0.6)
+    return light, np.array([x[0], lateral[0]])
+
+
+def _open(scene: o3d.t.geometry.RaycastingScene, points: F32, direction: F64) -> F32:
+    """How far it is free from points (..., 3) in one direction, metres; inf where nothing is in the way."""
+    rays = np.empty((*points.shape[:-1], 6), np.float32)
+    rays[..., :3], rays[..., 3:] = points, direction
+    return _cast(scene, rays)[0]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# From what is seen to what a sensor reports
+
+
+def _tone_curve() -> U8:
+    """8-bit values of linear light in steps of 1/2048: a shoulder for bright skies, then the display's gamma."""
+    linear = np.arange(4096) / 2048
+    return np.round(255 * ((1 - np.exp(-1.9 * linear)) / (1 - np.exp(-3.2))).clip(0, 1) ** (1 / 2.2)).astype(np.uint8)
+
+
+_TONE_CURVE = _tone_curve()
+
+
+def expose(color: F32, rng: np.random.Generator) -> U8:
+    """Make the 8-bit picture (H, W, 3) of linear light: the lens's blur, shot and read noise, the tone curve."""
+    blurred = cv2.GaussianBlur(color, (0, 0), 0.45)
+    noise = rng.standard_normal(color.shape, dtype=np.float32)
+    level = 2048 * (blurred + noise * np.sqrt(1.5e-4 * blurred + 4e-6))
+    picture: U8 = _TONE_CURVE[np.clip(level, 0, len(_TONE_CURVE) - 1).astype(np.int32)]
+    return picture
+
+
+def measure_depth(depth_m: F32, cosine: F32, rng: np.random.Generator) -> U16:
+    """Make the 16UC1 image of true depth: noise that grows with z², lost readings, 0 beyond DEPTH_MAX_M."""
+    z = np.where(np.isfinite(depth_m), depth_m, 0.0).astype(np.float32)
+    noisy = z + rng.standard_normal(z.shape, dtype=np.float32) * (0.001 + 0.0006 * z * z)
+    lost = rng.random(z.shape, dtype=np.float32) < 0.004 + 0.25 * np.maximum(0.0, 0.06 - cosine) / 0.06
+    valid = (z > 0.2) & (z <= DEPTH_MAX_M) & (noisy <= DEPTH_MAX_M) & ~lost  # noqa: PLR2004 - metres, too near to be matched
+    return np.where(valid, np.round(noisy * 1000.0), 0).astype(np.uint16)
