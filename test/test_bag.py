@@ -95,7 +95,7 @@ def test_written_messages_are_read_back(tmp_path, storage):
         assert cloud.data.size == 22 * 50
         assert cloud.header.stamp.nanosec == 300_000_000
         labels = next(bag.messages(["/label_info"])).message
-        assert [(each.class_id, each.class_name) for each in labels.class_map] == [(0, "road"), (1, "car")]
+        assert [(each.class_id, each.class_name) for each in labels.class_map] == [(0, "road"), (1, "car"), (255, "unlabelled")]
 
 
 @pytest.mark.parametrize("storage", STORAGES)

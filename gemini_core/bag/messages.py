@@ -20,7 +20,7 @@ from rosbags.typesys.store import Typestore
 from scipy.spatial.transform import Rotation
 
 from gemini_core.errors import BagError
-from gemini_core.types import F64, U8, CameraModel, Detection3D, StampedTransform
+from gemini_core.types import F64, U8, UNLABELLED, CameraModel, Detection3D, StampedTransform
 
 Message: TypeAlias = Any
 """A message of a class that exists only at run time, so that no type checker knows its fields."""
@@ -233,13 +233,12 @@ def mask(pixels: U8, stamp_ns: int, frame_id: str) -> Message:
 
 
 def label_info(class_names: Sequence[str], stamp_ns: int, frame_id: str) -> Message:
-    """Build the vision_msgs/LabelInfo that says what the mask's values mean."""
+    """Build the vision_msgs/LabelInfo that says what the mask's values mean, 255 (undecided) included, as the node does."""
+    names = {**dict(enumerate(class_names)), UNLABELLED: "unlabelled"}
     return make(
         "vision_msgs/msg/LabelInfo",
         header=header(stamp_ns, frame_id),
-        class_map=[
-            make("vision_msgs/msg/VisionClass", class_id=index, class_name=name) for index, name in enumerate(class_names)
-        ],
+        class_map=[make("vision_msgs/msg/VisionClass", class_id=index, class_name=name) for index, name in names.items()],
         threshold=0.0,
     )
 

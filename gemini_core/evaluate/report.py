@@ -1,0 +1,167 @@
+"""The demo's page: a folder with index.html and pictures, which needs nothing else to be looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import jinja2
+import numpy as np
+
+from gemini_core.errors import DataError
+from gemini_core.render import palette
+from gemini_core.types import U8, Count
+
+NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How one quantity was spread; ``values`` all in ``unit``. Nothing measured gives count 0 and NaN."""
+
+    name: str
+    unit: str
+    count: int
+    median: float
+    p95: float
+    p99: float
+    largest: float
+
+    @staticmethod
+    def of(name: str, values: Iterable[float], unit: str = "ms") -> Distribution:
+        """Summarise values (linear interpolation between ranks)."""
+        sample = np.fromiter(values, dtype=np.float64)
+        if not sample.size:
+            return Distribution(name, unit, 0, np.nan, np.nan, np.nan, np.nan)
+        median, p95, p99 = (float(value) for value in np.percentile(sample, [50, 95, 99]))
+        return Distribution(name, unit, int(sample.size), median, p95, p99, float(sample.max()))
+
+    @staticmethod
+    def of_ns(name: str, durations_ns: Iterable[int]) -> Distribution:
+        """Summarise nanoseconds in milliseconds."""
+        return Distribution.of(name, (duration / NS_PER_MS for duration in durations_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of a frame; ``path`` relative to the page's folder, "" where there is none and ``title`` says why."""
+
+    title: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRow:
+    """One frame of the page; ``status`` is one sentence, ``complete`` whether every sensor had its part."""
+
+    index: int
+    stamp_ns: int
+    complete: bool
+    status: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """How often a modality was absent, and why."""
+
+    modality: str
+    reason: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line of the table of what ran: a name and a value."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class DemoReport:
+    """Everything the demo's page shows.
+
+    ``trained`` is False when the weights came from a seed. ``frames_in`` reference images went in and ``frames_out`` masks came
+    out. ``drops`` have the stable keys of the counters. ``skews`` (one per modality), ``stages`` (one per stage, in order) and
+    ``ages`` (age at publish, total latency) are in milliseconds. ``problems`` are sentences, empty when all is well.
+    """
+
+    title: str
+    facts: tuple[Fact, ...]
+    trained: bool
+    frames_in: int
+    frames_out: int
+    problems: tuple[str, ...]
+    drops: tuple[Count, ...]
+    missing: tuple[Missing, ...]
+    skews: tuple[Distribution, ...]
+    stages: tuple[Distribution, ...]
+    ages: tuple[Distribution, ...]
+    class_names: tuple[str, ...]
+    frames: tuple[FrameRow, ...]
+
+
+def render_demo_page(report: DemoReport, folder: str | Path) -> Path:
+    """Write index.html into the folder of the pictures and give its path.
+
+    Raises:
+        DataError: a picture that the report names is not there, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    for frame in report.frames:
+        for picture in frame.pictures:
+            if picture.path and not (folder / picture.path).is_file():
+                msg = f"{folder}: expected the picture {picture.path!r} of frame {frame.index}, got no such file"
+                raise DataError(msg)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gemini_core.evaluate"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    colors = palette(report.class_names)
+    legend = [(name, "#{:02x}{:02x}{:02x}".format(*colors[index])) for index, name in enumerate(report.class_names)]
+    page = environment.get_template("demo.html").render(report=report, legend=legend)
+    path = folder / "index.html"
+    _write_whole(path, page.encode())
+    return path
+
+
+def write_png(path: Path, image: U8) -> None:
+    """Write a picture (H, W, 3), red-green-blue, whole or not at all.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        msg = f"{path}: expected a picture that PNG can hold, got {image.shape} of {image.dtype}"
+        raise DataError(msg)
+    _write_whole(path, data.tobytes())
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)  # noqa: PTH105 - os.replace is the brief word for it
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        msg = f"{path}: expected a path that can be written, got {error.strerror}"
+        raise DataError(msg) from None
+
+
+def _number(value: float) -> str:
+    """Three digits that matter, none for nothing measured."""
+    if np.isnan(value):
+        return "–"
+    if abs(value) >= 100:  # noqa: PLR2004 - whole numbers say enough from here
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"  # noqa: PLR2004
