@@ -54,6 +54,7 @@ setup(
         "console_scripts": [
             "gemini-fusion = gemini_core.cli:main",
             "gemini_fusion_node = gemini_ros.main:main",
+            "gemini_bag_play = gemini_ros.tools.play:main",
         ],
     },
 )

@@ -5,8 +5,6 @@ All of it can be overridden at start by ``qos_overrides.<topic>.<subscription|pu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -63,38 +61,21 @@ def describe(profile: QoSProfile) -> str:
     return f"{profile.reliability.name.lower()}, {profile.durability.name.lower()}"
 
 
-@dataclass(frozen=True)
-class Mismatch:
-    """Another node's endpoint on one of our topics that DDS does not connect, and both profiles in words."""
-
-    topic: str
-    node: str
-    sentence: str
-
-
-def mismatched_publishers(node: Node, topic: str, profile: QoSProfile) -> tuple[Mismatch, ...]:
-    """Publishers on ``topic`` whose messages a subscription with ``profile`` never gets."""
-    found = []
-    for endpoint in node.get_publishers_info_by_topic(topic):
-        compatibility, _ = qos_check_compatible(endpoint.qos_profile, profile)
-        if compatibility == QoSCompatibility.ERROR:
-            sentence = (
-                f"QoS incompatible on {topic}: {endpoint.node_name} offers {describe(endpoint.qos_profile)}; "
-                f"this node asks for {describe(profile)}"
-            )
-            found.append(Mismatch(topic, endpoint.node_name, sentence))
-    return tuple(found)
+def mismatched_publishers(node: Node, topic: str, profile: QoSProfile) -> tuple[str, ...]:
+    """One sentence for each publisher on ``topic`` whose messages a subscription with ``profile`` never gets."""
+    return tuple(
+        f"QoS incompatible on {topic}: {endpoint.node_name} offers {describe(endpoint.qos_profile)}, "
+        f"this node asks for {describe(profile)}"
+        for endpoint in node.get_publishers_info_by_topic(topic)
+        if qos_check_compatible(endpoint.qos_profile, profile)[0] == QoSCompatibility.ERROR
+    )
 
 
-def mismatched_subscriptions(node: Node, topic: str, profile: QoSProfile) -> tuple[Mismatch, ...]:
-    """Subscriptions to ``topic`` that never get what a publisher with ``profile`` sends."""
-    found = []
-    for endpoint in node.get_subscriptions_info_by_topic(topic):
-        compatibility, _ = qos_check_compatible(profile, endpoint.qos_profile)
-        if compatibility == QoSCompatibility.ERROR:
-            sentence = (
-                f"QoS incompatible on {topic}: {endpoint.node_name} asks for {describe(endpoint.qos_profile)}; "
-                f"this node offers {describe(profile)}"
-            )
-            found.append(Mismatch(topic, endpoint.node_name, sentence))
-    return tuple(found)
+def mismatched_subscriptions(node: Node, topic: str, profile: QoSProfile) -> tuple[str, ...]:
+    """One sentence for each subscription to ``topic`` that never gets what a publisher with ``profile`` sends."""
+    return tuple(
+        f"QoS incompatible on {topic}: {endpoint.node_name} asks for {describe(endpoint.qos_profile)}, "
+        f"this node offers {describe(profile)}"
+        for endpoint in node.get_subscriptions_info_by_topic(topic)
+        if qos_check_compatible(profile, endpoint.qos_profile)[0] == QoSCompatibility.ERROR
+    )

@@ -1,0 +1,203 @@
+"""What the node says on /diagnostics: for each sensor whether it is there and, if not, why; and every counter.
+
+The executor's thread alone calls this; nothing here reads the graph, the node hands in what it found there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from gemini_core.types import Count, MissingReason, Modality, ModalityStatus, Role
+
+# rclpy has the levels as bytes
+OK, WARN, ERROR, STALE = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE)
+
+DATA_ROLE: dict[Modality, Role] = {
+    "rgb": "rgb.image",
+    "depth": "depth.image",
+    "event": "event.packets",
+    "lidar": "lidar.points",
+}
+INFO_ROLE: dict[Modality, Role] = {"rgb": "rgb.camera_info", "depth": "depth.camera_info", "event": "event.camera_info"}
+
+Reason = (
+    Literal["no_publisher", "other_type", "qos_incompatible", "nothing_received", "silent", "refused", "camera_info_refused"]
+    | MissingReason
+)
+
+_RATE_WINDOW = 50
+
+
+@dataclass
+class TopicRecord:
+    """What came on one topic so far; times are seconds of a steady clock."""
+
+    role: Role
+    topic: str
+    received: int = 0
+    refused: int = 0
+    last_refusal: str = ""
+    refused_last: bool = False
+    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
+
+    def arrived(self, now: float) -> None:
+        """Count one message."""
+        self.received += 1
+        self.arrivals.append(now)
+
+    def accept(self) -> None:
+        """The message that arrived was good."""
+        self.refused_last = False
+
+    def refuse(self, sentence: str) -> None:
+        """The message that arrived was not usable."""
+        self.refused += 1
+        self.refused_last = True
+        self.last_refusal = sentence
+
+    def age_s(self, now: float) -> float | None:
+        """Seconds since the last message, None before the first."""
+        return now - self.arrivals[-1] if self.arrivals else None
+
+    def rate_hz(self) -> float:
+        """Messages a second over the last few, 0 before the second."""
+        if len(self.arrivals) < 2 or self.arrivals[-1] == self.arrivals[0]:  # noqa: PLR2004 - a rate needs two
+            return 0.0
+        return (len(self.arrivals) - 1) / (self.arrivals[-1] - self.arrivals[0])
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a sensor is missing: a stable reason and one sentence for people."""
+
+    reason: Reason
+    sentence: str
+
+
+@dataclass
+class Absence:
+    """Since when frames lack a modality for the same reason."""
+
+    status: ModalityStatus
+    since_s: float
+    frames: int = 1
+
+
+class InputHealth:
+    """Follows every input topic and what the frames say of each modality."""
+
+    def __init__(self, modalities: tuple[Modality, ...], topics: Mapping[Role, str]) -> None:
+        self._modalities = modalities
+        self.records = {role: TopicRecord(role, topic) for role, topic in topics.items()}
+        self._absences: dict[Modality, Absence] = {}
+
+    def saw_frame(self, status: tuple[ModalityStatus, ...], now: float) -> None:
+        """Take up what one closed frame has and lacks."""
+        for entry in status:
+            absence = self._absences.get(entry.modality)
+            if entry.present:
+                self._absences.pop(entry.modality, None)
+            elif absence is None or absence.status.reason != entry.reason:
+                self._absences[entry.modality] = Absence(entry, now)
+            else:
+                absence.status = entry
+                absence.frames += 1
+
+    def troubles(self, graph: Mapping[Role, Trouble], stale_after_s: float, now: float) -> dict[Modality, Trouble]:
+        """Every missing modality and why; ``graph`` says of a topic why nothing can arrive on it."""
+        found = {}
+        for modality in self._modalities:
+            trouble = self._trouble(modality, graph, stale_after_s, now)
+            if trouble is not None:
+                found[modality] = trouble
+        return found
+
+    def _trouble(self, modality: Modality, graph: Mapping[Role, Trouble], stale_after_s: float, now: float) -> Trouble | None:
+        role = DATA_ROLE[modality]
+        data = self.records[role]
+        age_s = data.age_s(now)
+        if age_s is None:
+            return graph.get(role) or Trouble("nothing_received", f"{data.topic} has a publisher, but nothing was received")
+        if age_s > stale_after_s:
+            why = f"; {graph[role].sentence}" if role in graph else ""
+            return Trouble("silent", f"{data.topic} silent for {age_s:.1f} s{why}")
+        if data.refused_last:
+            return Trouble("refused", f"{data.last_refusal} ({data.refused} refused)")
+        return self._lacking(modality, graph, now)
+
+    def _lacking(self, modality: Modality, graph: Mapping[Role, Trouble], now: float) -> Trouble | None:
+        """Data comes; say what its calibration or its stamps lack."""
+        absence = self._absences.get(modality)
+        info_role = INFO_ROLE.get(modality)
+        info = self.records.get(info_role) if info_role else None
+        if info is not None and (absence is not None or modality == "rgb"):
+            if info.refused_last:
+                return Trouble("camera_info_refused", f"{info.last_refusal} ({info.refused} refused)")
+            if not info.received:
+                why = graph[info.role].sentence if info.role in graph else f"nothing received on {info.topic}"
+                return Trouble("no_camera_info", f"no intrinsics: {why}")
+        if absence is None:
+            return None
+        sentence = f"{absence.status.detail} (for {now - absence.since_s:.1f} s, {absence.frames} frames)"
+        return Trouble(absence.status.reason, sentence)
+
+    def statuses(self, name: str, hardware_id: str, troubles: Mapping[Modality, Trouble], now: float) -> list[DiagnosticStatus]:
+        """The summary over all inputs, then one status per modality."""
+        level, message = self._summary(troubles)
+        summary = {
+            "modalities": ", ".join(self._modalities),
+            "missing": ", ".join(troubles),
+            **{f"{modality}.missing": trouble.reason for modality, trouble in troubles.items()},
+        }
+        found = [status(f"{name}: inputs", level, message, summary, hardware_id)]
+        for modality in self._modalities:
+            trouble = troubles.get(modality)
+            severity = OK if trouble is None else ERROR if modality == "rgb" else WARN
+            values: dict[str, Any] = {}
+            for role, record in self.records.items():
+                if role.startswith(f"{modality}."):
+                    values.update(_record_values(record, now))
+            message = "ok" if trouble is None else trouble.sentence
+            found.append(status(f"{name}: input {modality}", severity, message, values, hardware_id))
+        return found
+
+    def _summary(self, troubles: Mapping[Modality, Trouble]) -> tuple[bytes, str]:
+        if not troubles:
+            return OK, "all there: " + ", ".join(self._modalities)
+        missing = "; ".join(f"{modality} missing: {trouble.sentence}" for modality, trouble in troubles.items())
+        if "rgb" not in troubles:
+            return WARN, missing
+        if troubles["rgb"].reason in ("no_camera_info", "camera_info_refused"):
+            return ERROR, f"the reference camera's intrinsics are unknown, so nothing can be aligned to it; {missing}"
+        return ERROR, f"no reference image, so there is no output; {missing}"
+
+
+def _record_values(record: TopicRecord, now: float) -> dict[str, Any]:
+    age_s = record.age_s(now)
+    return {
+        f"{record.role}.topic": record.topic,
+        f"{record.role}.received": record.received,
+        f"{record.role}.rate_hz": f"{record.rate_hz():.1f}",
+        f"{record.role}.last_s": "never" if age_s is None else f"{age_s:.2f}",
+        f"{record.role}.refused": record.refused,
+        f"{record.role}.last_refusal": record.last_refusal,
+    }
+
+
+def status(
+    name: str, level: bytes, message: str, values: Mapping[str, Any] | Iterable[Count], hardware_id: str
+) -> DiagnosticStatus:
+    """One DiagnosticStatus; values become text."""
+    pairs = values.items() if isinstance(values, Mapping) else ((count.what, count.number) for count in values)
+    return DiagnosticStatus(
+        level=level,
+        name=name,
+        message=message,
+        hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=value if isinstance(value, str) else f"{value}") for key, value in pairs],
+    )

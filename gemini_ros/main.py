@@ -1,0 +1,42 @@
+"""The executable ``gemini_fusion_node``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+
+from gemini_ros.node import FusionNode
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; then publish what waits and leave. A second signal ends it at once."""
+    # rclpy's own handlers end the context, and then what waits could no longer be published
+    rclpy.init(args=arguments, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    stopping = False
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    node = FusionNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    node.start()
+    while not stopping:
+        executor.spin_once(timeout_sec=0.1)
+    node.stop()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""What lives from activate to deactivate: subscriptions, one pipeline, one worker.
+
+The executor's thread receives, decodes and closes frames; the worker's thread processes and publishes them. They share the
+queue between them, and frames, which are complete in themselves.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from event_camera_msgs.msg import EventPacket
+from gemini_core.decode.intake import Intake
+from gemini_core.pipeline import Pipeline
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from tf2_msgs.msg import TFMessage
+
+from gemini_core.config import FusionConfig
+from gemini_core.predictor import Predictor
+from gemini_core.types import Count, ImageSample, Role, Sample, SensorFrame
+from gemini_ros import qos
+from gemini_ros.diagnostics import InputHealth
+from gemini_ros.outputs import Outputs, QueuedFrame
+from gemini_ros.worker import Worker
+
+MESSAGE_TYPES: dict[Role, Any] = {
+    "rgb.image": Image,
+    "rgb.camera_info": CameraInfo,
+    "depth.image": Image,
+    "depth.camera_info": CameraInfo,
+    "lidar.points": PointCloud2,
+    "event.packets": EventPacket,
+    "event.camera_info": CameraInfo,
+    "tf": TFMessage,
+    "tf_static": TFMessage,
+}
+
+
+def type_name(message_type: Any) -> str:  # noqa: ANN401 - generated message classes have no useful static type
+    """A message class as the graph names it, e.g. ``sensor_msgs/msg/Image``."""
+    return f"{message_type.__module__.split('.')[0]}/msg/{message_type.__name__}"
+
+
+_TRANSFORM_ROLES: tuple[Role, ...] = ("tf", "tf_static")
+_REMEMBERED_ARRIVALS = 1000
+
+
+class Session:
+    """Runs from ``start`` to ``finish``.
+
+    Args:
+        node: subscribes, logs, and has the clock.
+        config: replaced as a whole when live options change.
+        predictor: the network, or None without one.
+        outputs: where results go.
+    """
+
+    def __init__(self, node: LifecycleNode, config: FusionConfig, predictor: Predictor | None, outputs: Outputs) -> None:
+        self.config = config
+        self._node = node
+        self._outputs = outputs
+        self._intake = Intake(config)
+        self._pipeline = Pipeline(config, predictor, clock=time.perf_counter_ns)
+        topics = {role: node.resolve_topic_name(topic) for role, topic in config.topics_by_role().items()}
+        self.health = InputHealth(config.modalities, topics)
+        self.profiles: dict[Role, QoSProfile] = {}
+        self._arrived_ns: OrderedDict[int, int] = OrderedDict()  # reference stamp -> steady clock
+        self._decode_ns = 0
+        self._last_sensor_ns = time.perf_counter_ns()
+        self._idle = True
+        self._counts = Counter({"frames.published": 0, "frames.failed": 0, "messages.failed": 0})
+        self._last_failure = ""
+        self._worker: Worker[QueuedFrame] = Worker(self._work, config.node.queue_size)
+        self._subscriptions: list[Subscription] = []
+        self._timer = node.create_timer(
+            config.node.idle_flush_ms / 4000.0, self._flush_when_idle, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    def start(self, events: Callable[[str, QoSProfile], object]) -> None:
+        """Subscribe; ``events`` makes the event callbacks of a subscription from its topic and profile."""
+        for role, topic in self.config.topics_by_role().items():
+            self._subscribe(role, topic, events)
+
+    def finish(self) -> None:
+        """Stop listening, publish what waits, end the worker."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._node.destroy_timer(self._timer)
+        self._submit(self._pipeline.finish())
+        self._worker.finish()
+
+    def counts(self) -> tuple[Count, ...]:
+        """Everything counted by the intake, the pipeline and this session."""
+        own = {**self._counts, "frames.skipped_busy": self._worker.skipped, "frames.queued": self._worker.waiting}
+        own_counts = tuple(Count(what, number) for what, number in own.items())
+        return (*own_counts, *self._pipeline.counts(), *self._intake.counts())
+
+    @property
+    def last_failure(self) -> str:
+        """The last unexpected error of a stage, "" before any."""
+        return self._last_failure
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # The executor's thread
+
+    def _subscribe(self, role: Role, topic: str, events: Callable[[str, QoSProfile], object]) -> None:
+        profile = qos.input_qos(role)
+        subscription = self._node.create_subscription(
+            MESSAGE_TYPES[role],
+            topic,
+            lambda message: self._receive(role, message),
+            profile,
+            event_callbacks=events(self._node.resolve_topic_name(topic), profile),
+            qos_overriding_options=qos.overridable(),
+        )
+        self.profiles[role] = profile
+        self._subscriptions.append(subscription)
+
+    def _receive(self, role: Role, message: Any) -> None:  # noqa: ANN401 - any of MESSAGE_TYPES
+        began_ns = time.perf_counter_ns()
+        record = self.health.records[role]
+        record.arrived(time.monotonic())
+        if role not in _TRANSFORM_ROLES:
+            self._last_sensor_ns = began_ns
+            self._idle = False
+        try:
+            sample = self._intake.accept(role, message)
+            frames = [] if sample is None else self._advance(sample, began_ns)
+        except Exception as error:  # noqa: BLE001 - whatever a message does, the node lives and says so
+            self._counts["messages.failed"] += 1
+            record.refuse(f"{record.topic}: {error!r}")
+            self._report_failure(f"a message on {record.topic} failed", error)
+            return
+        if sample is None:
+            record.refuse(self._refusal(role))
+        else:
+            record.accept()
+        self._decode_ns += time.perf_counter_ns() - began_ns
+        self._submit(frames)
+
+    def _advance(self, sample: Sample, now_ns: int) -> list[SensorFrame]:
+        if isinstance(sample, ImageSample):
+            self._arrived_ns[sample.stamp_ns] = now_ns
+            if len(self._arrived_ns) > _REMEMBERED_ARRIVALS:
+                self._arrived_ns.popitem(last=False)
+        return self._pipeline.advance(sample)
+
+    def _refusal(self, role: Role) -> str:
+        sentences = [refusal.sentence for refusal in self._intake.last_refusals() if refusal.role == role]
+        return sentences[-1] if sentences else f"{self.health.records[role].topic}: nothing usable in the message"
+
+    def _submit(self, frames: list[SensorFrame]) -> None:
+        now_ns = time.perf_counter_ns()
+        for frame in frames:
+            self.health.saw_frame(frame.status, time.monotonic())
+            arrived_ns = self._arrived_ns.pop(frame.stamp_ns, now_ns)
+            self._worker.put(QueuedFrame(frame, arrived_ns, now_ns, self._decode_ns))
+            self._decode_ns = 0
+
+    def _flush_when_idle(self) -> None:
+        """The last frames of a stream wait for messages that never come; let them go."""
+        quiet_ms = (time.perf_counter_ns() - self._last_sensor_ns) / 1e6
+        if not self._idle and quiet_ms >= self.config.node.idle_flush_ms:
+            self._idle = True
+            self._submit(self._pipeline.finish())
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # The worker's thread
+
+    def _work(self, queued: QueuedFrame) -> None:
+        started_ns = time.perf_counter_ns()
+        try:
+            perception = self._pipeline.process(queued.frame)
+            self._outputs.publish(queued, perception, started_ns, self.config.node.overlay_alpha)
+        except Exception as error:  # noqa: BLE001 - one bad frame must not end the worker
+            self._counts["frames.failed"] += 1
+            self._report_failure(f"frame {queued.frame.index} failed", error)
+            return
+        self._counts["frames.published"] += 1
+
+    def _report_failure(self, what: str, error: Exception) -> None:
+        """Log an unexpected error with its trace, once for each kind in a row."""
+        sentence = repr(error)
+        if sentence != self._last_failure:
+            self._node.get_logger().error(f"{what}: {sentence}\n{traceback.format_exc()}")
+        self._last_failure = sentence
