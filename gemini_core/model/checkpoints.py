@@ -78,7 +78,7 @@ def save(
     ``normalization`` is by default what ``default_normalization`` says.
 
     Raises:
-        WeightsError: class names or normalization do not fit the segmenter's configuration.
+        WeightsError: class names or normalization do not fit the segmenter's configuration, or the file cannot be written.
     """
     path = Path(path)
     config = segmenter.config
@@ -92,6 +92,9 @@ def save(
     try:
         save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(content)})
         temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        msg = f"{path}: expected a place to write weights to, got {' '.join(str(error).split())}"
+        raise WeightsError(msg) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -122,7 +125,7 @@ def _parse_metadata(metadata: Mapping[str, str], where: str) -> tuple[SegmenterC
         fields = content["info"]
         normalization = tuple(Normalization(_tuple(item["mean"]), _tuple(item["std"])) for item in fields["normalization"])
         info = CheckpointInfo(**{**fields, "class_names": tuple(fields["class_names"]), "normalization": normalization})
-    except (ConfigError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
         msg = f"{where}: expected metadata of a segmenter, got something that breaks at {type(error).__name__}: {error}"
         raise WeightsError(msg) from None
     _check_info(info, config, where)
@@ -170,7 +173,10 @@ def _fill(config: SegmenterConfig, tensors: Mapping[str, Tensor], where: str) ->
         if tensor.shape != expected[name].shape:
             msg = f"{where}: expected {name} of shape {tuple(expected[name].shape)}, got {tuple(tensor.shape)}"
             raise WeightsError(msg)
-    state = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
+    # Cloned, since the tensors may be the caller's, or parts of one.
+    state = {
+        name: tensor.to(expected[name].dtype).clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     segmenter.load_state_dict(state, assign=True)
     return segmenter.requires_grad_(requires_grad=True).eval()
 

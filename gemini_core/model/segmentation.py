@@ -118,8 +118,8 @@ class MlpHead(nn.Module):
         """Classify features (B, C, h, w), fine to coarse; gives logits (B, num_classes, h, w) at the finest size."""
         finest, *coarser = (mapping(feature) for mapping, feature in zip(self.mappings, features, strict=True))
         for mapped in coarser:
-            finest = finest + upsample(mapped, finest.shape[2:])
-        logits: Tensor = self.classifier(self.dropout(F.relu(self.norm(finest))))
+            finest.add_(upsample(mapped, finest.shape[2:]))  # in place: these are the largest tensors of the network
+        logits: Tensor = self.classifier(self.dropout(F.relu(self.norm(finest), inplace=True)))
         return logits
 
 
