@@ -1,0 +1,58 @@
+"""What all decoders need of a message: its fields, its stamp and its bytes."""
+
+from __future__ import annotations
+
+import array
+from typing import Any, Protocol
+
+import numpy as np
+
+from gemini_core.errors import DecodeError
+from gemini_core.types import U8
+
+
+class Stamp(Protocol):
+    """The fields of builtin_interfaces/Time."""
+
+    sec: int
+    nanosec: int
+
+
+class Header(Protocol):
+    """The fields of std_msgs/Header."""
+
+    stamp: Stamp
+    frame_id: str
+
+
+def require_fields(message: object, names: tuple[str, ...], expected: str, topic: str) -> None:
+    """Check that a message is of the type that its topic should carry.
+
+    Raises:
+        DecodeError: "wrong_type", a field is missing.
+    """
+    for name in names:
+        if not hasattr(message, name):
+            msg = f"expected {expected} on topic {topic!r}, got {type(message).__name__}, which has no field {name!r}"
+            raise DecodeError(reason="wrong_type", message=msg)
+
+
+def stamp_ns(header: Header) -> int:
+    """Nanoseconds of a header's stamp."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def as_bytes(data: Any, topic: str) -> U8:  # noqa: ANN401 - each client library has its own kind of byte array
+    """Show a message's uint8[] as a (N,) uint8 array, without copying where it lies in one piece.
+
+    Raises:
+        DecodeError: "unreadable_data", not an array of bytes (a list, say, which would take seconds for an image).
+    """
+    if isinstance(data, bytes | bytearray) or (isinstance(data, array.array) and data.itemsize == 1):
+        return np.frombuffer(data, np.uint8)
+    if isinstance(data, memoryview):
+        data = np.asarray(data)
+    if isinstance(data, np.ndarray) and data.dtype == np.uint8:
+        return np.ascontiguousarray(data).reshape(-1)
+    msg = f"expected the data on topic {topic!r} as an array of bytes, got {type(data).__name__}"
+    raise DecodeError(reason="unreadable_data", message=msg)
