@@ -95,7 +95,8 @@ class CalibrationStore:
         return self._tree.counts()
 
     def _topic(self, modality: Modality) -> str:
-        return self._topics[_INFO_ROLE[modality]]
+        role = _INFO_ROLE[modality]
+        return self._topics.get(role, role)
 
     def _lack(self, modality: Modality, frame: SensorFrame) -> Lack | None:
         """What a modality of this frame lacks, the sizes of images looked at too."""

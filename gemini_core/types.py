@@ -118,7 +118,7 @@ class DepthSample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CloudSample:
-    """One LiDAR sweep or point cloud, points without a finite position removed.
+    """One LiDAR sweep or point cloud; points without a finite position, or at exactly (0, 0, 0) (no return), removed.
 
     ``points`` (3, N) float32 metres in ``frame_id``; ``intensity`` (N,) float32 in the driver's unit (zeros where the
     cloud has none); ``ring`` (N,) uint16 or None; ``time_ns`` (N,) int64, the absolute stamp of each point, or None

@@ -122,7 +122,7 @@ def _check_field(field: PointField, point_step: int, topic: str) -> None:
         raise DecodeError(reason="unknown_datatype", message=msg)
     end = field.offset + np.dtype(_DATATYPES[field.datatype]).itemsize
     if end > point_step:
-        msg = f"expected a point_step of at least {end} for field {field.name!r} of the cloud on topic {topic!r}, got {point_step}"
+        msg = f"expected a point_step of at least {end} for field {field.name!r} on topic {topic!r}, got {point_step}"
         raise DecodeError(reason="short_point_step", message=msg)
 
 
