@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,14 +234,15 @@ def _read_official(path: Path) -> Mapping[str, Any]:
     try:
         with path.open("rb") as file:
             head = file.read(9)
-        if head[8:] == b"{":  # eight bytes of length, then JSON: safetensors
-            return _without_recording(_read_safetensors(path)[0])
-        content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        msg = f"{path}: expected a readable weights file, got {error.strerror or error}"
+        msg = f"{path}: expected a readable weights file, got {error.strerror}"
         raise WeightsError(msg) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    if head[8:] == b"{":  # eight bytes of length, then JSON: safetensors
+        return _without_recording(_read_safetensors(path)[0])
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - the reader fails with whatever error a broken stream happens to lead it to
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         msg = f"{path}: expected safetensors or a PyTorch file with nothing but tensors in it, got: {reason}"
         raise WeightsError(msg) from None
     if not isinstance(content, Mapping):
