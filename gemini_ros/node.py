@@ -255,6 +255,7 @@ class FusionNode(LifecycleNode):
         return self._status("model", OK, self._predictor.describe(), values)
 
     def _session_statuses(self, session: Session) -> list[DiagnosticStatus]:
+        session.take_up_frames()
         now = time.monotonic()
         stale_after_s = session.config.node.stale_after_s
         graph = {}

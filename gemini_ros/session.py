@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
 from event_camera_msgs.msg import EventPacket
-from gemini_core.decode.intake import Intake
 from gemini_core.pipeline import Pipeline
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
@@ -23,8 +22,9 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
 from gemini_core.config import FusionConfig
+from gemini_core.decode.intake import Intake
 from gemini_core.predictor import Predictor
-from gemini_core.types import Count, ImageSample, Role, Sample, SensorFrame
+from gemini_core.types import Count, ImageSample, ModalityStatus, Role, Sample, SensorFrame
 from gemini_ros import qos
 from gemini_ros.diagnostics import InputHealth
 from gemini_ros.outputs import Outputs, QueuedFrame
@@ -77,6 +77,8 @@ class Session:
         self._idle = True
         self._counts = Counter({"frames.published": 0, "frames.failed": 0, "messages.failed": 0})
         self._last_failure = ""
+        self._refused: Counter[tuple[Role, str]] = Counter()
+        self._seen: deque[tuple[tuple[ModalityStatus, ...], float]] = deque()  # from the worker to take_up_frames
         self._worker: Worker[QueuedFrame] = Worker(self._work, config.node.queue_size)
         self._subscriptions: list[Subscription] = []
         self._timer = node.create_timer(
@@ -101,6 +103,11 @@ class Session:
         own = {**self._counts, "frames.skipped_busy": self._worker.skipped, "frames.queued": self._worker.waiting}
         own_counts = tuple(Count(what, number) for what, number in own.items())
         return (*own_counts, *self._pipeline.counts(), *self._intake.counts())
+
+    def take_up_frames(self) -> None:
+        """Tell ``health`` what the frames published since the last call had and lacked."""
+        while self._seen:
+            self.health.saw_frame(*self._seen.popleft())
 
     @property
     def last_failure(self) -> str:
@@ -139,7 +146,7 @@ class Session:
             self._report_failure(f"a message on {record.topic} failed", error)
             return
         if sample is None:
-            record.refuse(self._refusal(role))
+            self._take_up_refusals()
         else:
             record.accept()
         self._decode_ns += time.perf_counter_ns() - began_ns
@@ -152,14 +159,17 @@ class Session:
                 self._arrived_ns.popitem(last=False)
         return self._pipeline.advance(sample)
 
-    def _refusal(self, role: Role) -> str:
-        sentences = [refusal.sentence for refusal in self._intake.last_refusals() if refusal.role == role]
-        return sentences[-1] if sentences else f"{self.health.records[role].topic}: nothing usable in the message"
+    def _take_up_refusals(self) -> None:
+        """Note what the intake has refused since the last look; None alone may be a message with nothing in it."""
+        for refusal in self._intake.last_refusals():
+            key = (refusal.role, refusal.reason)
+            if refusal.count > self._refused[key]:
+                self._refused[key] = refusal.count
+                self.health.records[refusal.role].refuse(refusal.message)
 
     def _submit(self, frames: list[SensorFrame]) -> None:
         now_ns = time.perf_counter_ns()
         for frame in frames:
-            self.health.saw_frame(frame.status, time.monotonic())
             arrived_ns = self._arrived_ns.pop(frame.stamp_ns, now_ns)
             self._worker.put(QueuedFrame(frame, arrived_ns, now_ns, self._decode_ns))
             self._decode_ns = 0
@@ -184,6 +194,7 @@ class Session:
             self._report_failure(f"frame {queued.frame.index} failed", error)
             return
         self._counts["frames.published"] += 1
+        self._seen.append((perception.status, time.monotonic()))
 
     def _report_failure(self, what: str, error: Exception) -> None:
         """Log an unexpected error with its trace, once for each kind in a row."""

@@ -1,0 +1,786 @@
+"""The live node on a real ROS 2 graph: lifecycle, degradation, bad input, and the same masks as without ROS."""
+
+# ruff: noqa: E402 - what needs ROS is imported after the check that it is there
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("vision_msgs.msg", reason="needs the ROS message packages")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from event_camera_msgs.msg import EventPacket
+from gemini_core.pipeline import Pipeline
+from geometry_msgs.msg import TransformStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection3DArray, LabelInfo
+
+from gemini_core.config import FusionConfig, from_flat
+from gemini_core.decode.intake import Intake
+from gemini_core.model import checkpoints
+from gemini_core.model.segmentation import Segmenter, SegmenterConfig
+from gemini_core.predictor import Predictor
+from gemini_core.types import MODALITIES, UNLABELLED, Role
+from gemini_ros.convert import stamp_to_ros
+from gemini_ros.node import FusionNode
+from gemini_ros.session import MESSAGE_TYPES
+from gemini_ros.warmup import warm_up
+from gemini_ros.worker import Worker
+
+pytestmark = pytest.mark.ros
+
+ROOT = Path(__file__).resolve().parents[1]
+DOMAIN = 1 + os.getpid() % 100
+HEIGHT, WIDTH = 96, 128
+MS = 1_000_000
+START_NS = 1_700_000_000_000_000_000
+BASE: dict[str, Any] = {
+    "grid.height": HEIGHT,
+    "grid.width": WIDTH,
+    "model.enabled": False,
+    "node.autostart": False,
+    "node.diagnostics_period_s": 0.1,
+    "node.idle_flush_ms": 150.0,
+    "node.stale_after_s": 30.0,
+    "node.queue_size": 50,
+    "depth.min_interval_ms": 60.0,
+    "lidar.min_interval_ms": 60.0,
+}
+ROLES_OF = {
+    "rgb": ("rgb.camera_info", "rgb.image"),
+    "depth": ("depth.camera_info", "depth.image"),
+    "event": ("event.camera_info", "event.packets"),
+    "lidar": ("lidar.points",),
+}
+SUBSETS = [subset for size in range(1, 5) for subset in itertools.combinations(MODALITIES, size)]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What the sensors send
+
+
+def header(stamp_ns: int, frame_id: str) -> Header:
+    return Header(stamp=stamp_to_ros(stamp_ns), frame_id=frame_id)
+
+
+def color(stamp_ns: int) -> Image:
+    pixels = np.random.default_rng(stamp_ns % 2**32).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    data = array("B", pixels.tobytes())
+    return Image(header=header(stamp_ns, "rgb"), height=HEIGHT, width=WIDTH, encoding="rgb8", step=3 * WIDTH, data=data)
+
+
+def depth(stamp_ns: int) -> Image:
+    pixels = np.random.default_rng(stamp_ns % 2**32).integers(1000, 9000, (48, 64), np.uint16)
+    return Image(
+        header=header(stamp_ns, "depth"), height=48, width=64, encoding="16UC1", step=128, data=array("B", pixels.tobytes())
+    )
+
+
+def camera_info(stamp_ns: int, frame_id: str, width: int, height: int) -> CameraInfo:
+    matrix = [float(width), 0.0, width / 2 - 0.5, 0.0, float(width), height / 2 - 0.5, 0.0, 0.0, 1.0]
+    return CameraInfo(
+        header=header(stamp_ns, frame_id), width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5, k=matrix
+    )
+
+
+def cloud(stamp_ns: int) -> PointCloud2:
+    points = np.random.default_rng(stamp_ns % 2**32).uniform(-2, 2, (200, 4)).astype(np.float32)
+    points[:, 2] += 6
+    fields = [PointField(name=name, offset=4 * i, datatype=7, count=1) for i, name in enumerate(("x", "y", "z", "intensity"))]
+    return PointCloud2(
+        header=header(stamp_ns, "lidar"),
+        height=1,
+        width=200,
+        fields=fields,
+        point_step=16,
+        row_step=3200,
+        data=array("B", points.tobytes()),
+        is_dense=True,
+    )
+
+
+def packet(stamp_ns: int, x: int = 20) -> EventPacket:
+    """EVT3 with the sensor's clock equal to the stamp: a few events, the last of them at the stamp."""
+    words = []
+    for time_ns in (stamp_ns - 20 * MS, stamp_ns - 10 * MS, stamp_ns):
+        micros = time_ns // 1000
+        words += [0x8000 | (micros >> 12 & 0xFFF), 0x6000 | (micros & 0xFFF), 10, 0x2000 | x, 0x2800 | (x + 1)]
+    data = array("B", np.array(words, "<u2").tobytes())
+    return EventPacket(
+        header=header(stamp_ns - 20 * MS, "event"), width=64, height=48, encoding="evt3", time_base=0, seq=0, events=data
+    )
+
+
+def static_transforms(children: tuple[str, ...] = ("depth", "event", "lidar")) -> TFMessage:
+    return TFMessage(transforms=[TransformStamped(header=header(START_NS, "rgb"), child_frame_id=child) for child in children])
+
+
+MAKERS: dict[Role, Callable[[int], Any]] = {
+    "rgb.camera_info": lambda stamp_ns: camera_info(stamp_ns, "rgb", WIDTH, HEIGHT),
+    "depth.camera_info": lambda stamp_ns: camera_info(stamp_ns, "depth", 64, 48),
+    "event.camera_info": lambda stamp_ns: camera_info(stamp_ns, "event", 64, 48),
+    "rgb.image": color,
+    "depth.image": depth,
+    "event.packets": packet,
+    "lidar.points": cloud,
+}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The graph
+
+
+class Graph:
+    """The node under test and a rig beside it, in one executor that the test itself turns."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=DOMAIN)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.rig = rclpy.create_node("rig", context=self.context)
+        self.executor.add_node(self.rig)
+        self.node: FusionNode | None = None
+        self.publishers: dict[Role, Any] = {}
+        self.stamp_ns = START_NS
+        self.received: dict[str, list[Any]] = {}
+        for name, kind in (
+            ("~/segmentation/mask", Image),
+            ("~/detections", Detection3DArray),
+            ("~/timing", DiagnosticArray),
+            ("/diagnostics", DiagnosticArray),
+        ):
+            self.listen(name, kind)
+
+    def listen(self, name: str, kind: Any, qos: QoSProfile | int = 100) -> Any:
+        topic = name.replace("~", "/gemini_fusion")
+        got = self.received.setdefault(name, [])
+        return self.rig.create_subscription(kind, topic, got.append, qos)
+
+    def start(self, **overrides: Any) -> FusionNode:
+        self.drop_node()
+        values = {**BASE, **{key.replace("__", "."): value for key, value in overrides.items()}}
+        parameters = [Parameter(key, value=value) for key, value in values.items()]
+        self.node = FusionNode(context=self.context, parameter_overrides=parameters)
+        self.executor.add_node(self.node)
+        return self.node
+
+    def activate(self, *modalities: str, with_transforms: bool = True) -> None:
+        """A fresh session, with the sensors of these modalities on the graph."""
+        if self.node.state == "active":
+            self.node.trigger_deactivate()
+        if self.node.state == "unconfigured":
+            self.node.trigger_configure()
+        self.offer(*modalities, with_transforms=with_transforms)
+        self.clear()
+        self.node.trigger_activate()
+        assert self.node.state == "active"
+        self.spin_until(lambda: all(publisher.get_subscription_count() for publisher in self.publishers.values()))
+
+    def offer(self, *modalities: str, with_transforms: bool = True) -> None:
+        self.withdraw()
+        for modality in modalities:
+            for role in ROLES_OF[modality]:
+                topic = FusionConfig().topics_by_role()[role]
+                self.publishers[role] = self.rig.create_publisher(MESSAGE_TYPES[role], topic, 50)
+        if with_transforms:
+            latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self.publishers["tf_static"] = self.rig.create_publisher(TFMessage, "/tf_static", latched)
+            self.publishers["tf_static"].publish(static_transforms())
+
+    def withdraw(self) -> None:
+        for publisher in self.publishers.values():
+            self.rig.destroy_publisher(publisher)
+        self.publishers.clear()
+
+    def clear(self) -> None:
+        for messages in self.received.values():
+            messages.clear()
+
+    def send(self, frames: int = 1) -> list[int]:
+        """What every offered sensor sends for some frames, 100 ms apart; gives the stamps."""
+        stamps = []
+        for _ in range(frames):
+            self.stamp_ns += 100 * MS
+            stamps.append(self.stamp_ns)
+            for role, make in MAKERS.items():
+                if role in self.publishers:
+                    self.publishers[role].publish(make(self.stamp_ns))
+            self.spin(0.02)
+        return stamps
+
+    def spin(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.executor.spin_once(timeout_sec=left)
+
+    def spin_until(self, condition: Callable[[], Any], timeout_s: float = 15.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"still not after {timeout_s} s; diagnostics: {self.last_diagnostics()}"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def masks(self) -> dict[int, np.ndarray]:
+        return {
+            stamp_of(message): np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)
+            for message in self.received["~/segmentation/mask"]
+        }
+
+    def await_masks(self, stamps: list[int]) -> dict[int, np.ndarray]:
+        self.spin_until(lambda: set(stamps) <= set(self.masks()))
+        return self.masks()
+
+    def last_diagnostics(self) -> dict[str, DiagnosticStatus]:
+        messages = self.received["/diagnostics"]
+        return {} if not messages else {status.name.split(": ")[1]: status for status in messages[-1].status}
+
+    def diagnostics(self) -> dict[str, DiagnosticStatus]:
+        """One /diagnostics message from now on."""
+        self.received["/diagnostics"].clear()
+        self.spin_until(lambda: self.received["/diagnostics"])
+        return self.last_diagnostics()
+
+    def drop_node(self) -> None:
+        if self.node is not None:
+            self.node.stop()
+            self.executor.remove_node(self.node)
+            self.node.destroy_node()
+            self.node = None
+        self.clear()
+
+    def close(self) -> None:
+        self.drop_node()
+        self.withdraw()
+        self.rig.destroy_node()
+        self.executor.shutdown()
+        rclpy.shutdown(context=self.context)
+
+
+def stamp_of(message: Any) -> int:
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+
+
+def values(status: DiagnosticStatus) -> dict[str, str]:
+    return {entry.key: entry.value for entry in status.values}
+
+
+def names(text: str) -> set[str]:
+    return set(text.split(", ")) - {""}
+
+
+@pytest.fixture(scope="module")
+def graph():
+    made = Graph()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def running(graph):
+    """The graph with a configured node without a network, shared by many tests."""
+    if graph.node is None or graph.node.state not in ("inactive", "active"):
+        graph.start()
+    return graph
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Which sensors there are
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_any_subset_of_sensors(running, subset):
+    absent = set(MODALITIES) - set(subset)
+    running.activate(*subset)
+    stamps = running.send(3)
+    if "rgb" in subset:
+        running.await_masks(stamps)
+        running.spin_until(lambda: len(running.received["~/timing"]) >= 3)
+        for message in running.received["~/timing"]:
+            (entry,) = message.status
+            said = values(entry)
+            assert names(said["modalities"]) == set(subset)
+            assert {key.partition(".")[2] for key in said if key.startswith("missing.")} == absent
+            assert all(said[f"missing.{modality}"] == "never_seen" for modality in absent)
+    else:
+        running.spin(0.2)
+    report = running.diagnostics()
+    inputs = report["inputs"]
+    assert names(values(inputs)["missing"]) == absent
+    for modality in absent:
+        assert values(inputs)[f"{modality}.missing"] == "no_publisher"
+        assert (
+            f"no publisher on /{ROLES_OF[modality][-1].replace('.', '/').replace('event/packets', 'events')}" in inputs.message
+        )
+    if "rgb" in subset:
+        assert inputs.level == (DiagnosticStatus.WARN if absent else DiagnosticStatus.OK)
+    else:
+        assert inputs.level == DiagnosticStatus.ERROR
+        assert inputs.message.startswith("no reference image, so there is no output")
+        assert not running.masks()
+
+
+def test_a_sensor_that_comes_later_is_taken_in(running):
+    running.activate("rgb", "depth")
+    running.await_masks(running.send(2))
+    assert names(values(running.diagnostics()["inputs"])["missing"]) == {"event", "lidar"}
+    running.offer("rgb", "depth", "lidar", "event")
+    running.spin_until(lambda: all(publisher.get_subscription_count() for publisher in running.publishers.values()))
+    running.await_masks(running.send(2))
+    running.spin_until(lambda: running.diagnostics()["inputs"].level == DiagnosticStatus.OK)
+    assert values(running.last_diagnostics()["inputs"])["missing"] == ""
+
+
+def test_a_sensor_that_falls_silent_is_named(running):
+    running.activate(*MODALITIES)
+    running.await_masks(running.send(2))
+    assert running.node.set_parameters([Parameter("node.stale_after_s", value=0.3)])[0].successful
+    for role in ROLES_OF["lidar"]:
+        running.rig.destroy_publisher(running.publishers.pop(role))
+    deadline = time.monotonic() + 10
+    while "silent" not in running.diagnostics()["inputs"].message and time.monotonic() < deadline:
+        running.send(1)
+    inputs = running.last_diagnostics()["inputs"]
+    assert values(inputs)["missing"] == "lidar"
+    assert values(inputs)["lidar.missing"] == "silent"
+    assert "no publisher on /lidar/points" in inputs.message
+    running.node.set_parameters([Parameter("node.stale_after_s", value=30.0)])
+
+
+def test_the_nearest_topic_of_the_right_type_is_named(running):
+    stray = running.rig.create_publisher(Image, "/rgb/image_raw", 10)
+    running.activate("lidar")
+    running.spin_until(lambda: "/rgb/image_raw" in running.diagnostics()["inputs"].message)
+    assert "no publisher on /rgb/image (sensor_msgs/msg/Image; nearest known: /rgb/image_raw" in (
+        running.last_diagnostics()["inputs"].message
+    )
+    running.rig.destroy_publisher(stray)
+
+
+def test_a_topic_of_another_type_is_named(running):
+    stray = running.rig.create_publisher(Header, "/depth/image", 10)
+    running.activate("rgb")
+    running.spin_until(lambda: values(running.diagnostics()["inputs"]).get("depth.missing") == "other_type")
+    message = running.last_diagnostics()["input depth"].message
+    assert message == "rig publishes /depth/image as std_msgs/msg/Header, expected sensor_msgs/msg/Image"
+    running.rig.destroy_publisher(stray)
+
+
+def test_a_missing_transform_names_both_frames(running):
+    running.activate(*MODALITIES, with_transforms=False)
+    running.await_masks(running.send(3))
+    running.spin_until(lambda: values(running.diagnostics()["inputs"]).get("lidar.missing") == "no_transform")
+    report = running.last_diagnostics()
+    assert names(values(report["inputs"])["missing"]) == {"depth", "event", "lidar"}
+    message = report["input lidar"].message
+    assert "lidar" in message
+    assert "rgb" in message
+    assert " frames)" in message  # since when
+    running.publishers["tf_static"] = running.rig.create_publisher(
+        TFMessage, "/tf_static", QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    )
+    running.publishers["tf_static"].publish(static_transforms())
+    running.spin(0.2)
+    running.await_masks(running.send(3))
+    running.spin_until(lambda: running.diagnostics()["inputs"].level == DiagnosticStatus.OK)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is published
+
+
+def test_outputs_carry_the_stamp_and_frame_of_the_reference(running):
+    running.activate(*MODALITIES)
+    (stamp,) = running.send(1)
+    mask = running.await_masks([stamp])[stamp]
+    assert mask.shape == (HEIGHT, WIDTH)
+    assert (mask == UNLABELLED).all()  # no network
+    running.spin_until(lambda: running.received["~/timing"] and running.received["~/detections"])
+    for name in ("~/segmentation/mask", "~/detections", "~/timing"):
+        (message,) = running.received[name]
+        assert (stamp_of(message), message.header.frame_id) == (stamp, "rgb")
+    assert running.received["~/segmentation/mask"][0].encoding == "mono8"
+    (entry,) = running.received["~/timing"][0].status
+    said = values(entry)
+    assert {"frame", "modalities", "age_ms", "sync_wait_ms", "queue_ms", "total_ms"} <= set(said)
+    assert {f"skew_ms.{modality}" for modality in MODALITIES} <= set(said)
+    assert {"stage_ms.decode", "stage_ms.project", "stage_ms.publish"} <= set(said)
+
+
+def test_classes_are_latched(running):
+    running.activate("rgb")
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    subscription = running.listen("~/segmentation/label_info", LabelInfo, latched)
+    running.spin_until(lambda: running.received["~/segmentation/label_info"])
+    (message, *_) = running.received["~/segmentation/label_info"]
+    assert {entry.class_id: entry.class_name for entry in message.class_map} == {
+        **dict(enumerate(FusionConfig().model.classes)),
+        UNLABELLED: "unlabelled",
+    }
+    running.rig.destroy_subscription(subscription)
+
+
+def test_pictures_are_made_for_listeners_only(running):
+    running.activate(*MODALITIES)
+    running.await_masks(running.send(1))
+    subscriptions = [running.listen(name, Image) for name in ("~/segmentation/overlay", "~/debug/alignment")]
+    running.spin(0.2)
+    running.await_masks(running.send(1))
+    running.spin_until(lambda: running.received["~/segmentation/overlay"] and running.received["~/debug/alignment"])
+    (overlay,) = running.received["~/segmentation/overlay"]
+    assert (overlay.height, overlay.width, overlay.encoding) == (HEIGHT, WIDTH, "rgb8")
+    assert stamp_of(overlay) == running.stamp_ns
+    for subscription in subscriptions:
+        running.rig.destroy_subscription(subscription)
+
+
+def test_the_clock_may_jump_back(running):
+    running.activate(*MODALITIES)
+    running.await_masks(running.send(3))
+    now = running.stamp_ns
+    running.stamp_ns = START_NS - 3_600_000 * MS
+    running.await_masks(running.send(3))
+    said = values(running.diagnostics()["frames"])
+    assert said["resets"] == "1"
+    running.stamp_ns = now
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Bad input
+
+
+def short_step() -> Image:
+    image = color(START_NS)
+    image.step = 3 * WIDTH - 1
+    return image
+
+
+def unknown_encoding(image: Image) -> Image:
+    image.encoding = "yuv999"
+    return image
+
+
+def short_cloud() -> PointCloud2:
+    message = cloud(START_NS)
+    message.data = message.data[:-20]
+    return message
+
+
+def uncalibrated(role: str) -> CameraInfo:
+    message = MAKERS[f"{role}.camera_info"](START_NS)
+    message.k = [0.0] * 9
+    return message
+
+
+def other_event_encoding() -> EventPacket:
+    message = packet(START_NS)
+    message.encoding = "evt9"
+    return message
+
+
+BAD = {
+    "unknown colour encoding": ("rgb.image", lambda: unknown_encoding(color(START_NS)), "yuv999"),
+    "unknown depth encoding": ("depth.image", lambda: unknown_encoding(depth(START_NS)), "yuv999"),
+    "step shorter than the row": ("rgb.image", short_step, "step"),
+    "cloud shorter than its size": ("lidar.points", short_cloud, ""),
+    "uncalibrated reference": ("rgb.camera_info", lambda: uncalibrated("rgb"), ""),
+    "uncalibrated depth camera": ("depth.camera_info", lambda: uncalibrated("depth"), ""),
+    "unknown event encoding": ("event.packets", other_event_encoding, "evt9"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_messages_are_refused_and_counted_and_the_next_frame_comes(running, case):
+    role, make, says = BAD[case]
+    running.activate(*MODALITIES)
+    running.await_masks(running.send(2))
+    running.publishers[role].publish(make())
+    status = f"input {role.partition('.')[0]}"
+    running.spin_until(lambda: values(running.diagnostics()[status])[f"{role}.refused"] == "1")
+    said = values(running.last_diagnostics()[status])
+    assert (
+        f"/{FusionConfig().topics_by_role()[role]}" in said[f"{role}.last_refusal"] or "topic" in said[f"{role}.last_refusal"]
+    )
+    assert says in said[f"{role}.last_refusal"]
+    running.await_masks(running.send(2))
+    assert running.diagnostics()["inputs"].level == DiagnosticStatus.OK
+    assert running.node.state == "active"
+
+
+def test_events_outside_the_sensor_are_dropped_and_counted(running):
+    running.activate(*MODALITIES)
+    running.await_masks(running.send(2))
+    running.publishers["event.packets"].publish(packet(running.stamp_ns + 10 * MS, x=1000))
+    running.await_masks(running.send(2))
+    outside = [
+        int(entry.value) for entry in running.diagnostics()["frames"].values if entry.key.endswith("dropped.outside_sensor")
+    ]
+    assert outside == [6]
+    assert running.last_diagnostics()["inputs"].level == DiagnosticStatus.OK
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Lifecycle and parameters
+
+
+def change_state(graph: Graph, transition: int) -> bool:
+    client = graph.rig.create_client(ChangeState, "/gemini_fusion/change_state")
+    graph.spin_until(client.service_is_ready)
+    future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+    graph.spin_until(future.done)
+    graph.rig.destroy_client(client)
+    return future.result().success
+
+
+def state_by_service(graph: Graph) -> str:
+    client = graph.rig.create_client(GetState, "/gemini_fusion/get_state")
+    graph.spin_until(client.service_is_ready)
+    future = client.call_async(GetState.Request())
+    graph.spin_until(future.done)
+    graph.rig.destroy_client(client)
+    return future.result().current_state.label
+
+
+def test_a_lifecycle_manager_can_drive_it(graph):
+    node = graph.start()
+    node.start()  # autostart is off
+    for transition, state in (
+        (Transition.TRANSITION_CONFIGURE, "inactive"),
+        (Transition.TRANSITION_ACTIVATE, "active"),
+        (Transition.TRANSITION_DEACTIVATE, "inactive"),
+        (Transition.TRANSITION_ACTIVATE, "active"),
+        (Transition.TRANSITION_DEACTIVATE, "inactive"),
+        (Transition.TRANSITION_CLEANUP, "unconfigured"),
+        (Transition.TRANSITION_CONFIGURE, "inactive"),
+        (Transition.TRANSITION_INACTIVE_SHUTDOWN, "finalized"),
+    ):
+        assert change_state(graph, transition)
+        assert state_by_service(graph) == node.state == state
+        said = graph.diagnostics()["state"]
+        assert values(said)["state"] == state
+    assert not any(thread.name == "gemini_fusion_worker" for thread in threading.enumerate())
+
+
+def test_autostart(graph):
+    node = graph.start(node__autostart=True)
+    node.start()
+    assert node.state == "active"
+
+
+def test_what_waits_is_published_on_the_way_down(graph):
+    graph.start(node__idle_flush_ms=60000.0)
+    graph.activate("rgb")
+    stamps = graph.send(1)
+    graph.spin(0.2)
+    assert not graph.masks()  # it waits for the other sensors
+    graph.node.trigger_deactivate()
+    graph.await_masks(stamps)
+
+
+def weights_file(folder: Path, modalities: tuple[str, ...], classes: tuple[str, ...]) -> str:
+    path = folder / "weights.safetensors"
+    segmenter = Segmenter(SegmenterConfig("mit_b0", modalities, len(classes), 8))
+    checkpoints.save(segmenter, path, classes, trained=False)
+    return str(path)
+
+
+CLASSES = FusionConfig().model.classes
+
+
+@pytest.mark.parametrize(
+    ("modalities", "classes", "says"),
+    [
+        (None, CLASSES, "nowhere.safetensors"),
+        (("rgb", "depth"), CLASSES, "expected modalities rgb, depth, event, lidar as configured, got rgb, depth"),
+        (MODALITIES, CLASSES[:-1], "expected classes road"),
+    ],
+)
+def test_weights_that_do_not_fit_leave_the_node_alive(graph, tmp_path, modalities, classes, says):
+    path = str(tmp_path / "nowhere.safetensors") if modalities is None else weights_file(tmp_path, modalities, classes)
+    node = graph.start(model__enabled=True, model__weights=path)
+    assert not change_state(graph, Transition.TRANSITION_CONFIGURE)
+    assert node.state == state_by_service(graph) == "unconfigured"
+    said = graph.diagnostics()["state"]
+    assert said.level == DiagnosticStatus.ERROR
+    assert said.message.startswith("configure failed: ")
+    assert says in said.message
+    assert node.set_parameters([Parameter("model.enabled", value=False)])[0].successful
+    assert change_state(graph, Transition.TRANSITION_CONFIGURE)
+    assert graph.diagnostics()["state"].level == DiagnosticStatus.WARN  # inactive
+
+
+def test_parameters_that_do_not_fit_leave_the_node_alive(graph):
+    node = graph.start(lidar__min_height_m=20.0, grid__heigth=96)
+    node.trigger_configure()
+    assert node.state == "unconfigured"
+    assert "unknown parameter 'grid.heigth' (nearest known: grid.height" in graph.diagnostics()["state"].message
+
+
+def test_a_fixed_parameter_is_refused_while_active_and_taken_up_after_cleanup(graph):
+    node = graph.start()
+    graph.activate("rgb")
+    (result,) = node.set_parameters([Parameter("grid.height", value=64)])
+    assert not result.successful
+    assert result.reason == "grid.height: changes only while the node is unconfigured, and it is active; clean it up first"
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    assert node.set_parameters([Parameter("grid.height", value=64)])[0].successful
+    node.trigger_configure()
+    assert node.state == "inactive"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Quality of service
+
+
+def test_a_qos_mismatch_is_reported_with_both_profiles(graph):
+    graph.start(**{"qos_overrides./rgb/image.subscription.reliability": "reliable"})
+    best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    graph.withdraw()
+    graph.node.trigger_configure()
+    graph.clear()
+    graph.node.trigger_activate()
+    publisher = graph.rig.create_publisher(Image, "/rgb/image", best_effort)
+    expected = "QoS incompatible on /rgb/image: rig offers best_effort, volatile, this node asks for reliable, volatile"
+    graph.spin_until(lambda: graph.diagnostics()["connections"].level == DiagnosticStatus.WARN)
+    report = graph.last_diagnostics()
+    assert report["connections"].message == expected
+    assert values(report["inputs"])["rgb.missing"] == "qos_incompatible"
+    assert expected in report["inputs"].message
+    graph.rig.destroy_publisher(publisher)
+    graph.spin_until(lambda: graph.diagnostics()["connections"].level == DiagnosticStatus.OK)
+
+
+def test_a_listener_that_cannot_be_served_is_reported(graph):
+    graph.start()
+    graph.activate("rgb")
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    subscription = graph.listen("~/segmentation/mask", Image, latched)
+    graph.spin_until(lambda: graph.diagnostics()["connections"].level == DiagnosticStatus.WARN)
+    assert graph.last_diagnostics()["connections"].message == (
+        "QoS incompatible on /gemini_fusion/segmentation/mask: rig asks for reliable, transient_local, "
+        "this node offers reliable, volatile"
+    )
+    graph.rig.destroy_subscription(subscription)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The same as without ROS
+
+
+def test_live_masks_equal_those_of_the_pipeline(graph):
+    changed = {"model.enabled": True, "model.head_width": 8, "modalities": list(MODALITIES)}
+    graph.start(**{key.replace(".", "__"): value for key, value in changed.items()})
+    graph.activate(*MODALITIES)
+    stamps = graph.send(4)
+    live = graph.await_masks(stamps)
+    assert graph.diagnostics()["model"].level == DiagnosticStatus.WARN
+    assert "never trained" in graph.last_diagnostics()["model"].message
+
+    config = from_flat({**BASE, **changed})
+    intake, pipeline = Intake(config), Pipeline(config, Predictor(config))
+    offline = []
+    for role, message in [("tf_static", static_transforms())] + [
+        (role, make(stamp_ns)) for stamp_ns in stamps for role, make in MAKERS.items()
+    ]:
+        offline += pipeline.push(intake.accept(role, message))
+    offline += pipeline.flush()
+    assert [perception.stamp_ns for perception in offline] == stamps
+    for perception in offline:
+        assert all(status.present for status in perception.status)
+        np.testing.assert_array_equal(live[perception.stamp_ns], perception.mask)
+    assert len({perception.mask.tobytes() for perception in offline}) > 1
+
+
+def test_the_warm_up_frame_has_every_modality():
+    config = from_flat(BASE)
+    assert [status.present for status in warm_up(config, None).status] == [True] * 4
+    same_view = from_flat({**BASE, "event.alignment": "same_view", "modalities": ["rgb", "event"]})
+    assert [status.present for status in warm_up(same_view, None).status] == [True] * 2
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The worker
+
+
+def test_the_worker_keeps_the_order_and_skips_the_oldest():
+    free, done = threading.Event(), []
+
+    def work(item: int) -> None:
+        free.wait(5)
+        done.append(item)
+
+    worker = Worker(work, limit=2)
+    worker.put(0)
+    while worker.waiting:  # until it is being worked on
+        time.sleep(0.001)
+    for item in (1, 2, 3, 4):
+        worker.put(item)
+    free.set()
+    worker.finish()
+    assert done == [0, 3, 4]
+    assert worker.skipped == 2
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The executable
+
+
+def run_node(*arguments: str) -> subprocess.Popen[str]:
+    variables = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN % 100 + 1), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "gemini_ros.main", "--ros-args", *arguments],
+        cwd=ROOT,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_line(process: subprocess.Popen[str], part: str) -> list[str]:
+    """Read up to the line with ``part``; a process that never says it is ended after a minute."""
+    lines, watchdog = [], threading.Timer(60, process.kill)
+    watchdog.start()
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if part in line:
+                return lines
+    finally:
+        watchdog.cancel()
+    raise AssertionError("".join(lines))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_process_in_order(number):
+    if number == signal.SIGINT:
+        arguments, line = ["--params-file", "config/fusion.yaml", "-p", "model.enabled:=false"], "activate: done, active"
+    else:
+        arguments, line = ["-p", "grid.heigth:=96"], "unknown parameter 'grid.heigth' (nearest known: grid.height"
+    process = run_node(*arguments)
+    lines = wait_for_line(process, line)
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in "".join(lines) + rest
+    assert "shutdown: done, finalized" in rest
