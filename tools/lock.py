@@ -10,7 +10,6 @@ accelerator libraries it brings depends on where it comes from, so its line is e
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,7 +19,15 @@ from pathlib import Path
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements"
 SOURCES = ("runtime.in", "development.in", "ros.in")
 TORCH = "torch==2.13.0"
-TORCH_NEEDS = ("filelock", "fsspec>=0.8.5", "jinja2", "networkx>=2.5.1", "setuptools>=77.0.3", "sympy>=1.13.3", "typing-extensions>=4.10")
+TORCH_NEEDS = (
+    "filelock",
+    "fsspec>=0.8.5",
+    "jinja2",
+    "networkx>=2.5.1",
+    "setuptools>=77.0.3",
+    "sympy>=1.13.3",
+    "typing-extensions>=4.10",
+)
 HEADER = """\
 # Made by tools/lock.py out of requirements/*.in: exact versions for CPython {pythons} on x86-64 Linux.
 # Torch brings its own accelerator libraries, at the versions that its own metadata names; they are not listed here.
@@ -76,7 +83,7 @@ def main() -> int:
     text = HEADER.format(pythons=", ".join(resolved)) + "\n".join(merge(resolved)) + "\n"
     unfinished = REQUIREMENTS / ".lock.txt"
     unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, REQUIREMENTS / "lock.txt")
+    unfinished.replace(REQUIREMENTS / "lock.txt")
     return 0
 
 

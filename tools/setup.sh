@@ -13,31 +13,31 @@ need() { # need PACKAGE COMMAND...: remember the package if the command fails
     "$@" >/dev/null 2>&1 || missing="$missing $package"
 }
 library() { ldconfig -p | grep -q "^[[:space:]]*$1 "; }
+builds() { [ -z "${ROS_DISTRO:-}" ] || [ -z "${AMENT_PREFIX_PATH:-}" ]; }
 
-if ! command -v "$PYTHON" >/dev/null 2>&1; then
-    missing=" python3 python3-venv python3-dev"
-elif ! "$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'; then
-    echo "set-up: expected Python 3.10 to 3.13, got $("$PYTHON" --version 2>&1) from $(command -v "$PYTHON");" \
-        "name another one: make PYTHON=python3.12" >&2
-    exit 1
-else
+if command -v "$PYTHON" >/dev/null 2>&1; then
+    if ! "$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'; then
+        echo "set-up: expected Python 3.10 to 3.13, got $("$PYTHON" --version 2>&1) from $(command -v "$PYTHON");" \
+            "name another one, such as: make setup PYTHON=python3.12" >&2
+        exit 1
+    fi
     need python3-venv "$PYTHON" -c 'import ensurepip, venv'
+    headers='import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
+    builds && need python3-dev "$PYTHON" -c "$headers"
+else
+    missing=" python3 python3-venv python3-dev"
 fi
-if [ -z "${ROS_DISTRO:-}" ] || [ -z "${AMENT_PREFIX_PATH:-}" ]; then
+if builds; then
     need g++ command -v g++
     need cmake command -v cmake
     need make command -v make
-    if [ -z "$missing" ] || command -v "$PYTHON" >/dev/null 2>&1; then
-        need python3-dev "$PYTHON" -c 'import os.path, sys, sysconfig
-sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
-    fi
 fi
 need libusb-1.0-0 library libusb-1.0.so.0
 need libgl1 library libGL.so.1
 need libgomp1 library libgomp.so.1
 
 if [ -n "$missing" ]; then
-    echo "set-up: the distribution's packages that are missing here: sudo apt-get install -y$missing" >&2
+    echo "set-up: expected these packages of the distribution, please install them: sudo apt-get install -y$missing" >&2
     exit 1
 fi
-exec "$PYTHON" "$(dirname "$0")/setup_environment.py" "$@"
+exec "$PYTHON" "$(dirname "$0")/setup_environment.py"

@@ -8,8 +8,8 @@ Four steps, each with a key (a hash of all that it depends on); a step runs agai
 - interfaces: the message packages of interfaces/, which no wheel brings, built and installed into .venv like on a robot.
 - package: gemini_ros itself, editable, with its launch and config files in .venv/share.
 
-Where a ROS installation is sourced, .venv sees it (--system-site-packages): its numpy, rclpy and messages are used, the ranges of
-requirements/*.in take the place of the lock, and nothing is built.
+Where a ROS installation is sourced, .venv sees it (--system-site-packages): its numpy, rclpy and messages are used, the ranges
+of requirements/*.in take the place of the lock, and nothing is built.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 KEYS = VENV / "setup_keys.json"
 REQUIREMENTS = ROOT / "requirements"
+LOCK = REQUIREMENTS / "lock.txt"
 INTERFACES = ROOT / "interfaces"
 ROS_MODULES = (
     "ament_index_python",
@@ -144,10 +145,12 @@ def install_wheels(*, ros_installed: bool) -> None:
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install"]
     log = VENV / "wheels.log"
     if not ros_installed:
-        run([*pip, "-r", str(REQUIREMENTS / "lock.txt")], log)
+        run([*pip, "-r", str(LOCK)], log)
         return
     # rclpy's messages are compiled against the installation's own numpy, so that one must stay.
-    installed = subprocess.run([str(PYTHON), "-c", "import numpy; print(numpy.__version__)"], capture_output=True, text=True, check=True)
+    installed = subprocess.run(
+        [str(PYTHON), "-c", "import numpy; print(numpy.__version__)"], capture_output=True, text=True, check=True
+    )
     constraint = VENV / "constraint.txt"
     constraint.write_text(f"numpy=={installed.stdout.strip()}\n", encoding="utf-8")
     run([*pip, "-c", str(constraint), "-r", str(REQUIREMENTS / "runtime.in"), "-r", str(REQUIREMENTS / "development.in")], log)
@@ -216,7 +219,7 @@ def write_keys(keys: dict[str, str]) -> None:
     """Remember the keys, whole or not at all."""
     unfinished = KEYS.with_suffix(".new")
     unfinished.write_text(json.dumps(keys, indent=1), encoding="utf-8")
-    os.replace(unfinished, KEYS)
+    unfinished.replace(KEYS)
 
 
 def set_up() -> None:
@@ -227,12 +230,13 @@ def set_up() -> None:
     """
     started = time.monotonic()
     ros_installed = uses_ros_installation()
-    here = Path(__file__)
     venv = content_hash([], sys.version, str(Path(sys.executable).resolve()), str(VENV), str(ros_installed))
-    wheels = content_hash([REQUIREMENTS], venv)
-    interfaces = content_hash([INTERFACES, here], wheels)
-    shipped = [ROOT / name for name in ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "config", "launch", "resource")]
-    package = content_hash([*shipped, INTERFACES], wheels)
+    ranges = [REQUIREMENTS / "runtime.in", REQUIREMENTS / "development.in"]
+    wheels = content_hash(ranges if ros_installed else [LOCK], venv)
+    builders = [line for line in LOCK.read_text(encoding="utf-8").splitlines() if line.startswith(("ros-", "numpy=", "empy="))]
+    interfaces = content_hash([INTERFACES, Path(__file__)], venv, *builders)
+    shipped = [ROOT / name for name in ("setup.py", "setup.cfg", "package.xml", "config", "launch", "resource")]
+    package = content_hash([*ranges, *shipped, INTERFACES], venv)
     steps = [
         ("venv", venv, lambda: make_venv(ros_installed=ros_installed)),
         ("wheels", wheels, lambda: install_wheels(ros_installed=ros_installed)),
