@@ -32,7 +32,7 @@ TEXT_COLOR = (255, 255, 255)
 
 EDGE_THRESHOLDS = (60, 140)  # Canny's, for 8-bit images of streets
 WIDE_SHAPE = 2.0  # panels wider than this many times their height stand below each other
-LIDAR_POINT_PX = 5
+LIDAR_POINT_PX = 3
 
 
 def palette(class_names: Sequence[str]) -> U8:
@@ -87,9 +87,10 @@ def points_image(background: U8, depth_m: F32, valid: Bool, size_px: int = LIDAR
     Shapes: background (H, W, 3), depth_m and valid (H, W).
     """
     kernel = np.ones((size_px, size_px), np.uint8)
+    nothing = np.finfo(np.float32).max  # what OpenCV itself takes for the pixels outside the picture
     # the smallest depth in a pixel's neighbourhood is the nearest point that covers it
-    nearest = cv2.erode(np.where(valid, depth_m, np.float32(np.inf)).astype(np.float32), kernel)
-    covered = np.isfinite(nearest)
+    nearest = cv2.erode(np.where(valid, depth_m, nothing).astype(np.float32), kernel)
+    covered = nearest < nothing
     grey = cv2.cvtColor(cv2.cvtColor(background, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) // 2
     return np.where(covered[..., None], depth_image(np.where(covered, nearest, np.float32(0)), covered), grey)
 

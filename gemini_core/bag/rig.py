@@ -1,0 +1,73 @@
+"""Which topic of a bag is which sensor of the rig, and what is near where one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gemini_core.bag.reader import TopicInfo
+from gemini_core.config import FusionConfig
+from gemini_core.errors import BagError, nearest_names
+from gemini_core.types import Role
+
+ROLE_TYPES: dict[Role, str] = {
+    "rgb.image": "sensor_msgs/msg/Image",
+    "rgb.camera_info": "sensor_msgs/msg/CameraInfo",
+    "depth.image": "sensor_msgs/msg/Image",
+    "depth.camera_info": "sensor_msgs/msg/CameraInfo",
+    "lidar.points": "sensor_msgs/msg/PointCloud2",
+    "event.packets": "event_camera_msgs/msg/EventPacket",
+    "event.camera_info": "sensor_msgs/msg/CameraInfo",
+    "tf": "tf2_msgs/msg/TFMessage",
+    "tf_static": "tf2_msgs/msg/TFMessage",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RigEntry:
+    """One topic that the rig asks for; ``problem`` is "" where the bag has it, else one sentence."""
+
+    role: Role
+    topic: str
+    problem: str
+
+
+def match_rig(topics: Sequence[TopicInfo], config: FusionConfig) -> tuple[RigEntry, ...]:
+    """Look up every topic of the rig among those of a bag.
+
+    A missing /tf is no problem where there is a /tf_static, and the other way round: many rigs have only one of them.
+    """
+    by_name = {topic.name: topic for topic in topics}
+    roles = {role: topic for topic, role in config.roles_by_absolute_topic().items()}
+    entries = []
+    for role, name in roles.items():
+        found = by_name.get(name)
+        other_tree = {"tf": roles["tf_static"], "tf_static": roles["tf"]}.get(role)
+        if found is None and other_tree in by_name:
+            continue
+        if found is None:
+            problem = f"not in the bag; {_candidates(name, ROLE_TYPES[role], topics)}"
+        elif found.type != ROLE_TYPES[role]:
+            problem = f"expected {ROLE_TYPES[role]}, got {found.type}; {_candidates(name, ROLE_TYPES[role], topics)}"
+        else:
+            problem = ""
+        entries.append(RigEntry(role, name, problem))
+    return tuple(entries)
+
+
+def require_reference(entries: Sequence[RigEntry], path: object) -> None:
+    """Refuse a bag without the reference camera's images: nothing could come out.
+
+    Raises:
+        BagError: the rig's rgb.image is not there; names what is near.
+    """
+    for entry in entries:
+        if entry.role == "rgb.image" and entry.problem:
+            msg = f"{path}: expected the reference camera's images on {entry.topic} (topics.rgb.image): {entry.problem}"
+            raise BagError(msg)
+
+
+def _candidates(name: str, type_name: str, topics: Sequence[TopicInfo]) -> str:
+    same_type = [topic.name for topic in topics if topic.type == type_name and topic.name != name]
+    of_type = f"of type {type_name}: {', '.join(same_type) or 'none'}"
+    return f"{nearest_names(name, [topic.name for topic in topics if topic.name != name])}; {of_type}"
