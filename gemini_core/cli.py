@@ -1,0 +1,227 @@
+"""The ``gemini-fusion`` command: simulate, inspect, replay, and bags from other formats.
+
+A mistake of the user, or a file that is not as it should be, is one line on standard error and exit code 2.
+"""
+
+# The stages import torch, Open3D and numba, which takes seconds; `--help` should not wait for them.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from tqdm import tqdm
+
+from gemini_core.config import FusionConfig, from_flat, load_config
+from gemini_core.errors import ConfigError, GeminiError
+
+if TYPE_CHECKING:
+    from gemini_core.bag.kitti import Converted
+    from gemini_core.replay import ReplayResult
+
+EXIT_DONE, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 0, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and give its exit code: 0 done, 2 wrong input, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except GeminiError as error:
+        print(f"gemini-fusion: {error}", file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    except KeyboardInterrupt:
+        print("gemini-fusion: interrupted; nothing unfinished was left behind", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return code
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What can be typed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gemini-fusion",
+        description="Perception from camera, depth camera, event camera and LiDAR, on recorded bags and without ROS.",
+        epilog="'gemini-fusion COMMAND --help' says more about one command.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    simulate = commands.add_parser("simulate", help="make a bag of a simulated street, with ground truth")
+    simulate.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder to write, a ROS 2 bag")
+    simulate.add_argument("--seed", type=int, default=0, help="another number, another street (default 0)")
+    simulate.add_argument("--seconds", type=_positive, default=10.0, help="length of the recording (default 10)")
+    _add_output_options(simulate)
+    simulate.set_defaults(run=_simulate)
+
+    inspect = commands.add_parser("inspect", help="what is in a bag, what the rig uses of it, how well it is synchronized")
+    inspect.add_argument("bag", type=Path, help="bag folder, or one .mcap or .db3 file")
+    _add_config_options(inspect)
+    inspect.add_argument("--json", action="store_true", help="write JSON instead of text")
+    inspect.set_defaults(run=_inspect)
+
+    replay = commands.add_parser("replay", help="run a bag through the whole pipeline; masks and boxes go to another bag")
+    replay.add_argument("bag", type=Path, help="bag folder, or one .mcap or .db3 file")
+    replay.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder to write, a ROS 2 bag")
+    _add_config_options(replay)
+    _add_output_options(replay)
+    replay.set_defaults(run=_replay)
+
+    bag = commands.add_parser("bag", help="make bags of recordings in other formats")
+    formats = bag.add_subparsers(title="formats", required=True, metavar="FORMAT")
+    raw = formats.add_parser("from-kitti-raw", help="one drive of KITTI raw: left colour camera and Velodyne")
+    raw.add_argument("folder", type=Path, help="the drive: image_02 and velodyne_points (or velodyne) in it")
+    raw.set_defaults(run=_kitti_raw)
+    objects = formats.add_parser("from-kitti-object", help="frames of KITTI object, with labelled boxes where there are any")
+    objects.add_argument("folder", type=Path, help="image_2, velodyne, calib and perhaps label_2 in it")
+    objects.set_defaults(run=_kitti_object)
+    for each in (raw, objects):
+        each.add_argument("out", type=Path, help="folder to write, a ROS 2 bag")
+        _add_output_options(each)
+    return parser
+
+
+def _add_config_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="rig and parameters, YAML (without: the defaults)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override one option of the file, e.g. --set model.enabled=false; may be repeated",
+    )
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format in the bag (default mcap)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a bag that is already there")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        msg = f"expected a number above 0, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _config(path: Path | None, overrides: list[str]) -> FusionConfig:
+    values: dict[str, object] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            msg = f"--set: expected KEY=VALUE, got {text!r}"
+            raise ConfigError(msg)
+        try:
+            values[key.strip()] = yaml.safe_load(value) if value.strip() else ""
+        except yaml.YAMLError:
+            msg = f"--set {key}: expected a value that YAML can read, got {value!r}"
+            raise ConfigError(msg) from None
+    return from_flat(values, where="--set") if path is None else load_config(path, values)
+
+
+@contextmanager
+def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error while the block runs; only where a person looks at it."""
+    with tqdm(desc=what, unit=f" {unit}", disable=None, leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The commands
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from gemini_core.simulation import simulate
+
+    with _progress("simulating", "frames") as progress:
+        simulate(
+            options.out,
+            seed=options.seed,
+            seconds=options.seconds,
+            storage=options.storage,
+            overwrite=options.overwrite,
+            progress=progress,
+        )
+    print(f"wrote {options.out}: {options.seconds:g} s of street {options.seed}")
+    return EXIT_DONE
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from gemini_core.bag.inspect import inspect, to_json, to_text
+
+    config = _config(options.config, options.overrides)
+    with _progress("reading", "messages") as progress:
+        inspection = inspect(options.bag, config, progress)
+    print(to_json(inspection) if options.json else to_text(inspection))
+    return EXIT_WRONG_INPUT if inspection.damage else EXIT_DONE
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from gemini_core.replay import replay
+
+    config = _config(options.config, options.overrides)
+    with _progress("replaying", "messages") as progress:
+        result = replay(options.bag, config, options.out, options.storage, overwrite=options.overwrite, progress=progress)
+    _print_replay(result, options.out)
+    if result.damage:
+        print(f"gemini-fusion: {result.damage}", file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    return EXIT_DONE
+
+
+def _print_replay(result: ReplayResult, out: Path) -> None:
+    from gemini_core.evaluate.text import distributions_text, missing_text
+
+    print(f"wrote {out}: {result.frames} masks, {result.complete} from frames with every sensor")
+    print(f"network: {result.network}")
+    if result.trained is False:
+        print("THE WEIGHTS WERE NEVER TRAINED: the masks show that everything runs, not what is where.")
+    for entry in result.rig:
+        if entry.problem:
+            print(f"{entry.role} on {entry.topic}: {entry.problem}")
+    for line in missing_text(result.missing):
+        print(line)
+    print("Time per frame:")
+    print(distributions_text(result.stages))
+    print("Counted:")
+    for count in result.counts:
+        print(f"  {count.what}: {count.number}")
+
+
+def _kitti_raw(options: argparse.Namespace) -> int:
+    from gemini_core.bag.kitti import from_kitti_raw
+
+    return _convert(options, from_kitti_raw)
+
+
+def _kitti_object(options: argparse.Namespace) -> int:
+    from gemini_core.bag.kitti import from_kitti_object
+
+    return _convert(options, from_kitti_object)
+
+
+def _convert(options: argparse.Namespace, convert: Callable[..., Converted]) -> int:
+    with _progress("converting", "files") as progress:
+        done = convert(options.folder, options.out, options.storage, overwrite=options.overwrite, progress=progress)
+    print(f"wrote {options.out}: {done.images} images, {done.sweeps} sweeps, {done.boxes} labelled boxes")
+    if done.images_without_sweep:
+        print(f"{done.images_without_sweep} images have no sweep of the same number")
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""A bag through the whole pipeline, offline: the same decoders, frames and masks as in the live node."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemini_core.bag import messages
+from gemini_core.bag.reader import BagMessage, BagReader
+from gemini_core.bag.rig import RigEntry, match_rig, require_reference
+from gemini_core.bag.writer import BagWriter, Storage
+from gemini_core.config import FusionConfig
+from gemini_core.decode.intake import Intake
+from gemini_core.errors import BagError
+from gemini_core.evaluate.report import Distribution, Missing
+from gemini_core.pipeline import Pipeline
+from gemini_core.predictor import Predictor
+from gemini_core.types import Count, Perception, SensorFrame
+
+MASK_TOPIC = "/gemini_fusion/segmentation/mask"
+LABEL_INFO_TOPIC = "/gemini_fusion/segmentation/label_info"
+DETECTIONS_TOPIC = "/gemini_fusion/detections"
+
+Progress = Callable[[int, int], None]
+"""Called with the number of messages read and the number of all that the rig uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """What a replay did: frames that came out, and of these the complete ones; times per frame; what was counted.
+
+    ``network`` says what ran, ``trained`` is False for weights from a seed (None without a network). ``rig`` has the rig's
+    topics and their problems. ``damage`` is "" or says how the bag ends early.
+    """
+
+    frames: int
+    complete: int
+    network: str
+    trained: bool | None
+    rig: tuple[RigEntry, ...]
+    stages: tuple[Distribution, ...]
+    missing: tuple[Missing, ...]
+    counts: tuple[Count, ...]
+    damage: str
+
+
+class Replay:
+    """One pass of one open bag through one pipeline.
+
+    Take either :meth:`frames` (decode and synchronize only) or :meth:`perceptions` (everything), once, to its end; then
+    ``stages``, ``missing``, ``counts`` and ``damage`` say how it went. A damaged bag is worked off as far as it can be read.
+
+    Raises:
+        BagError: on construction, the bag has no images of the reference camera.
+    """
+
+    def __init__(
+        self, bag: BagReader, config: FusionConfig, predictor: Predictor | None = None, progress: Progress | None = None
+    ) -> None:
+        self.rig = match_rig(bag.topics(), config)
+        require_reference(self.rig, bag.path)
+        self.damage = ""
+        self.closed = 0
+        self.complete = 0
+        self._bag = bag
+        self._progress = progress
+        self._roles = {entry.topic: entry.role for entry in self.rig if not entry.problem}
+        self._intake = Intake(config)
+        self._pipeline = Pipeline(config, predictor, clock=time.perf_counter_ns)
+        self._pending_ns = dict.fromkeys(("read", "decode", "synchronize"), 0)
+        self._durations_ns: dict[str, list[int]] = {stage: [] for stage in self._pending_ns}
+        self._missing: Counter[tuple[str, str]] = Counter()
+        self._skews_ns: dict[str, list[int]] = {name: [] for name in config.modalities if name != "rgb"}
+        self._unreadable: Counter[str] = Counter()
+
+    def perceptions(self) -> Iterator[Perception]:
+        """Give what the pipeline says about every reference image, in the order of their stamps."""
+        for frame in self.frames():
+            perception = self._pipeline.process(frame)
+            for timing in perception.timings:
+                self.record(timing.stage, timing.duration_ns)
+            yield perception
+
+    def frames(self) -> Iterator[SensorFrame]:
+        """Give the synchronized frames, as they would go to the network."""
+        began_ns = time.perf_counter_ns()
+        for stored in self._messages():
+            role = self._roles[stored.topic]
+            try:
+                message = stored.message
+            except BagError:
+                self._unreadable[f"{role}.refused.unreadable"] += 1
+                began_ns = self._lap("read", began_ns)
+                continue
+            began_ns = self._lap("read", began_ns)
+            sample = self._intake.accept(role, message)
+            began_ns = self._lap("decode", began_ns)
+            if sample is None:
+                continue
+            closed = self._pipeline.advance(sample)
+            self._lap("synchronize", began_ns)
+            for frame in closed:
+                yield self._closed(frame)
+            began_ns = time.perf_counter_ns()
+        for frame in self._pipeline.finish():
+            yield self._closed(frame)
+
+    def record(self, stage: str, duration_ns: int) -> None:
+        """Add the time that one frame took in one stage."""
+        self._durations_ns.setdefault(stage, []).append(duration_ns)
+
+    def stages(self) -> tuple[Distribution, ...]:
+        """How long a frame took in each stage: read, decode and synchronize of all messages since the frame before."""
+        return tuple(Distribution.of_ns(stage, durations) for stage, durations in self._durations_ns.items())
+
+    def skews(self) -> tuple[Distribution, ...]:
+        """How far the stamps of each modality were from the reference's, without sign."""
+        return tuple(Distribution.of_ns(name, map(abs, skews)) for name, skews in self._skews_ns.items())
+
+    def missing(self) -> tuple[Missing, ...]:
+        """How many frames lacked which modality, and why."""
+        return tuple(Missing(modality, reason, number) for (modality, reason), number in sorted(self._missing.items()))
+
+    def counts(self) -> tuple[Count, ...]:
+        """Everything that was counted on the way."""
+        unreadable = tuple(Count(what, number) for what, number in sorted(self._unreadable.items()))
+        return (*unreadable, *self._intake.counts(), *self._pipeline.counts())
+
+    def last_refusals(self) -> tuple[str, ...]:
+        """One sentence per kind of message that could not be used."""
+        return tuple(refusal.sentence for refusal in self._intake.last_refusals())
+
+    def _messages(self) -> Iterator[BagMessage]:
+        """Give the messages of the rig's topics up to the end or the damage, which is kept for later."""
+        total = sum(topic.count for topic in self._bag.topics() if topic.name in self._roles)
+        stream = self._bag.messages(tuple(self._roles))
+        done = 0
+        while True:
+            try:
+                stored = next(stream, None)
+            except BagError as error:
+                self.damage = str(error)
+                return
+            if stored is None:
+                return
+            yield stored
+            done += 1
+            if self._progress is not None:
+                self._progress(done, total)
+
+    def _lap(self, stage: str, began_ns: int) -> int:
+        now_ns = time.perf_counter_ns()
+        self._pending_ns[stage] += now_ns - began_ns
+        return now_ns
+
+    def _closed(self, frame: SensorFrame) -> SensorFrame:
+        for stage, duration_ns in self._pending_ns.items():
+            self.record(stage, duration_ns)
+            self._pending_ns[stage] = 0
+        self.closed += 1
+        self.complete += all(status.present for status in frame.status)
+        for status in frame.status:
+            if not status.present:
+                self._missing[status.modality, status.reason] += 1
+            elif status.skew_ns is not None and status.modality in self._skews_ns:
+                self._skews_ns[status.modality].append(status.skew_ns)
+        return frame
+
+
+def replay(
+    path: str | Path,
+    config: FusionConfig,
+    out: str | Path,
+    storage: Storage = "mcap",
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ReplayResult:
+    """Run a bag through the pipeline and write masks, class names and boxes as a bag, logged at the reference stamps.
+
+    Raises:
+        BagError: the bag cannot be read, has no usable reference image, or ``out`` cannot be written.
+        WeightsError: the network's weights do not fit the configuration.
+    """
+    with BagReader(path) as bag:
+        require_reference(match_rig(bag.topics(), config), path)  # before the weights are loaded
+        predictor = Predictor(config) if config.model.enabled else None
+        run = Replay(bag, config, predictor, progress)
+        with BagWriter(out, storage, overwrite=overwrite) as results:
+            for perception in run.perceptions():
+                began_ns = time.perf_counter_ns()
+                _write(results, perception, with_labels=run.closed == 1)
+                run.record("write", time.perf_counter_ns() - began_ns)
+            if not run.closed:
+                reasons = run.last_refusals()
+                msg = f"{path}: expected reference images that can be used, got none" + "".join(f"; {each}" for each in reasons)
+                raise BagError(msg)
+    return ReplayResult(
+        frames=run.closed,
+        complete=run.complete,
+        network="none (model.enabled is false)" if predictor is None else predictor.describe(),
+        trained=None if predictor is None else predictor.trained,
+        rig=run.rig,
+        stages=run.stages(),
+        missing=run.missing(),
+        counts=run.counts(),
+        damage=run.damage,
+    )
+
+
+def _write(bag: BagWriter, perception: Perception, *, with_labels: bool) -> None:
+    stamp_ns, frame_id = perception.stamp_ns, perception.frame_id
+    if with_labels:
+        bag.write(LABEL_INFO_TOPIC, messages.label_info(perception.class_names, stamp_ns, frame_id), stamp_ns)
+    bag.write(MASK_TOPIC, messages.mask(perception.mask, stamp_ns, frame_id), stamp_ns)
+    bag.write(DETECTIONS_TOPIC, messages.detections(perception.detections, stamp_ns, frame_id), stamp_ns)
