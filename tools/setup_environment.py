@@ -15,25 +15,20 @@ of requirements/*.in take the place of the lock, and nothing is built.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
+from build_interfaces import INTERFACES, build_interfaces
+from commands import PYTHON, ROOT, VENV, SetupError, content_hash, environment, run
+
 KEYS = VENV / "setup_keys.json"
 REQUIREMENTS = ROOT / "requirements"
 LOCK = REQUIREMENTS / "lock.txt"
-INTERFACES = ROOT / "interfaces"
 ROS_MODULES = (
     "ament_index_python",
     "cv_bridge",
@@ -49,44 +44,6 @@ ROS_MODULES = (
     "tf2_msgs",
     "vision_msgs",
 )
-
-
-class SetupError(Exception):
-    """One sentence: what was expected, what came."""
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """The caller's environment without what another virtual environment may have left in it."""
-    foreign = {"VIRTUAL_ENV", "PYTHONHOME", "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
-    return {name: value for name, value in os.environ.items() if name not in foreign} | extra
-
-
-def content_hash(paths: Iterable[Path], *more: str) -> str:
-    """Hash of the files (names and content; folders with all that is in them) and of further strings."""
-    digest = hashlib.sha256("\0".join(more).encode())
-    for path in paths:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and "__pycache__" not in file.parts:
-                digest.update(f"\0{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
-    return digest.hexdigest()
-
-
-def run(command: list[str], log: Path | None = None, env: dict[str, str] | None = None) -> None:
-    """Run a command from the project's folder; with ``log``, its output goes there and shows only on failure.
-
-    Raises:
-        SetupError: the command failed.
-    """
-    if log is None:
-        done = subprocess.run(command, check=False, cwd=ROOT, env=env or environment())
-    else:
-        with log.open("ab") as file:
-            done = subprocess.run(command, check=False, cwd=ROOT, env=env or environment(), stdout=file, stderr=file)
-    if done.returncode != 0:
-        if log is not None:
-            sys.stderr.write("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-40:]) + "\n")
-        msg = f"expected this command to succeed, it ended with {done.returncode}: {' '.join(command)}"
-        raise SetupError(msg)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -156,48 +113,6 @@ def install_wheels(*, ros_installed: bool) -> None:
     run([*pip, "-c", str(constraint), "-r", str(REQUIREMENTS / "runtime.in"), "-r", str(REQUIREMENTS / "development.in")], log)
 
 
-def build_interfaces() -> None:
-    """Build the message packages of interfaces/ into .venv."""
-    point_cmake_here()
-    packages = sorted(path.parent for path in INTERFACES.glob("*/CMakeLists.txt"))
-    with ThreadPoolExecutor(len(packages)) as pool:  # each spends most of its time in one-threaded generators
-        list(pool.map(build_interface, packages))
-
-
-def point_cmake_here() -> None:
-    """Put this interpreter's include folders where the wheels name those of the machine that they were made on."""
-    program = "import numpy, sysconfig; print(sysconfig.get_path('include')); print(numpy.get_include())"
-    done = subprocess.run([str(PYTHON), "-c", program], check=True, capture_output=True, text=True, env=environment())
-    python_include, numpy_include = done.stdout.splitlines()
-    for file in VENV.glob("share/*/cmake/*.cmake"):
-        text = file.read_text(encoding="utf-8")
-        here = re.sub(r"/opt/python/[\w-]+/include/python3\.\d+", python_include, text)
-        here = re.sub(r"/opt/python/[\w-]+/lib/python3\.\d+/site-packages/numpy/_core/include", numpy_include, here)
-        if here != text:
-            file.write_text(here, encoding="utf-8")
-
-
-def build_interface(package: Path) -> None:
-    """Build one message package with cmake and install it into .venv."""
-    build = VENV / "interfaces-build" / package.name
-    shutil.rmtree(build, ignore_errors=True)
-    build.mkdir(parents=True)
-    log = build / "build.log"
-    env = environment(
-        ROS_VERSION="2",
-        ROS_DISTRO="kilted",
-        AMENT_PREFIX_PATH=str(VENV),
-        CMAKE_PREFIX_PATH=str(VENV),
-        LD_LIBRARY_PATH=str(VENV / "lib"),
-    )
-    configure = ["cmake", "-S", str(package), "-B", str(build), f"-DCMAKE_INSTALL_PREFIX={VENV}"]
-    options = ["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={PYTHON}"]
-    run([*configure, *options], log, env)
-    run(["cmake", "--build", str(build), "--parallel", str(os.cpu_count())], log, env)
-    run(["cmake", "--install", str(build)], log, env)
-    shutil.rmtree(build)
-
-
 def install_package() -> None:
     """Install gemini_ros itself, editable."""
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
@@ -234,7 +149,7 @@ def set_up() -> None:
     ranges = [REQUIREMENTS / "runtime.in", REQUIREMENTS / "development.in"]
     wheels = content_hash(ranges if ros_installed else [LOCK], venv)
     builders = [line for line in LOCK.read_text(encoding="utf-8").splitlines() if line.startswith(("ros-", "numpy=", "empy="))]
-    interfaces = content_hash([INTERFACES, Path(__file__)], venv, *builders)
+    interfaces = content_hash([INTERFACES, ROOT / "tools" / "build_interfaces.py"], venv, *builders)
     shipped = [ROOT / name for name in ("setup.py", "setup.cfg", "package.xml", "config", "launch", "resource")]
     package = content_hash([*ranges, *shipped, INTERFACES], venv)
     steps = [
