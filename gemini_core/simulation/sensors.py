@@ -17,9 +17,11 @@ from gemini_core.simulation.rig import CameraMount, LidarMount, ego_pose, ego_po
 from gemini_core.simulation.scene import (
     ACTOR,
     BUILDING,
+    CAR,
     CLASS,
     CURB_M,
     I32,
+    PEDESTRIAN,
     TREE,
     Actor,
     Mesh,
@@ -28,8 +30,10 @@ from gemini_core.simulation.scene import (
 )
 from gemini_core.types import F32, F64, U8, U16, Bool
 
-NEAR_M = 150.0
-"""Things that move farther away than this are left out."""
+NEAR_M = {CAR: 150.0, PEDESTRIAN: 80.0}
+"""Things that move farther away than this (some 8 pixels high) are left out."""
+SHADOW_NEAR_M = {CAR: 60.0, PEDESTRIAN: 30.0}
+"""Things that move farther away than this cast no shadow."""
 DEPTH_MAX_M = 20.0
 POINT_TYPE = np.dtype(
     {
@@ -94,6 +98,19 @@ def _near_movers(rays: F32, centers: F64, radii: F64) -> Bool:
     return near
 
 
+@shading.compiled
+def _cosines(triangles: F32, triangle: I32, rays: F32) -> F32:
+    """Cosine between rays (N, 6) and the normals of what they hit (N,); 1 for the sky."""
+    cosine = np.ones(len(rays), np.float32)
+    for n in range(len(rays)):
+        k = triangle[n]
+        if k >= 0:
+            dx, dy, dz = rays[n, 3], rays[n, 4], rays[n, 5]
+            along = dx * triangles[k, 9] + dy * triangles[k, 10] + dz * triangles[k, 11]
+            cosine[n] = abs(along) / np.sqrt(dx * dx + dy * dy + dz * dz)
+    return cosine
+
+
 class Stage:
     """The street set up for rays. ``set_time`` puts what moves where it is then; everything else follows from that."""
 
@@ -103,44 +120,40 @@ class Stage:
         first_surface = np.cumsum([0, *(len(mesh.surfaces) for mesh in meshes)])
         first_triangle = np.cumsum([0, *(len(mesh.triangles) for mesh in meshes)])
         self._first_triangle = first_triangle[1:]
-        self._corners = np.concatenate([mesh.vertices[mesh.triangles] for mesh in meshes])  # (T, 3 corners, 3)
+        corners = np.concatenate([mesh.vertices[mesh.triangles] for mesh in meshes])  # (T, 3 corners, 3)
         static = street.static
         self._static = _scene(static.vertices, static.triangles)
         self._centers, self._radii = np.zeros((0, 3)), np.zeros(0)
         self._moving: o3d.t.geometry.RaycastingScene | None = None
         self._moving_triangles = np.zeros(0, np.int32)
         light, light_origin = _light_map(street, self._static)
-        count = len(self._corners)
         self.world = shading.World(
-            corner=np.zeros((count, 3), np.float32),
-            edge1=np.zeros((count, 3), np.float32),
-            edge2=np.zeros((count, 3), np.float32),
-            normal=np.zeros((count, 3), np.float32),
+            triangles=np.zeros((len(corners), 12), np.float32),
             surface_of=np.concatenate([m.surface_of + np.int32(k) for m, k in zip(meshes, first_surface[:-1], strict=True)]),
             surfaces=np.concatenate([mesh.surfaces for mesh in meshes]),
             noise=shading.noise_tile(seed),
             light=light,
             light_origin=light_origin,
             movers=np.zeros((0, 7)),
-            sun=street.sun,
+            sun=(float(street.sun[0]), float(street.sun[1]), float(street.sun[2])),
         )
-        self._fill(0, self._corners)
+        self._fill(0, corners)
 
     def _fill(self, first: int, corners: F32) -> None:
         rows = slice(first, first + len(corners))
         edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         normal = np.cross(edge1, edge2)
         length = np.linalg.norm(normal, axis=1, keepdims=True)
-        self.world.corner[rows], self.world.edge1[rows], self.world.edge2[rows] = corners[:, 0], edge1, edge2
-        self.world.normal[rows] = normal / np.maximum(length, 1e-12)
+        self.world.triangles[rows] = np.hstack([corners[:, 0], edge1, edge2, normal / np.maximum(length, 1e-12)])
 
     def set_time(self, time_s: float | F64, viewer: F64) -> None:
         """Put what moves where it is at ``time_s`` (one for all, or (M,), one each); ``viewer`` (3,) is who looks."""
         times = np.broadcast_to(np.asarray(time_s, np.float64), len(self._movers))
-        vertices, triangles, slots, boxes = [], [], [], []
+        vertices, triangles, slots, boxes, shadows = [], [], [], [], []
         count = 0
         for m, (actor, time) in enumerate(zip(self._movers, times, strict=True)):
-            if abs(actor.x_at(float(time)) - viewer[0]) > NEAR_M:
+            away = abs(actor.x_at(float(time)) - viewer[0])
+            if away > NEAR_M[actor.label]:
                 continue
             at = actor.vertices_at(float(time))
             self._fill(self._first_triangle[m], at[actor.mesh.triangles])
@@ -151,8 +164,10 @@ class Stage:
             center = actor.world_from_actor(float(time))
             length, width, height = actor.size_m
             boxes.append((*center[:2, 3], center[0, 0], center[1, 0], length / 2, width / 2, height))
+            if away < SHADOW_NEAR_M[actor.label]:
+                shadows.append(boxes[-1])
         movers = np.array(boxes).reshape(-1, 7)
-        self.world = self.world._replace(movers=movers)
+        self.world = self.world._replace(movers=np.array(shadows).reshape(-1, 7))
         self._centers = np.column_stack([movers[:, :2], CURB_M + movers[:, 6] / 2])
         self._radii = np.linalg.norm(np.column_stack([movers[:, 4:6] + 0.15, movers[:, 6] / 2 + 0.15]), axis=1)
         self._moving = _scene(np.concatenate(vertices), np.concatenate(triangles)) if vertices else None
@@ -194,7 +209,7 @@ class Stage:
         self.set_time(time_s, world_from_camera[:3, 3])
         rays = _camera_rays(mount, world_from_camera, np.arange(camera.width), np.arange(camera.height))
         distance, triangle = self.cast(rays)
-        cosine = np.abs(np.einsum("nk,nk->n", self.world.normal[triangle], rays[:, 3:])) / np.linalg.norm(rays[:, 3:], axis=1)
+        cosine = _cosines(self.world.triangles, triangle, rays)
         return distance.reshape(camera.height, camera.width), cosine.reshape(camera.height, camera.width)
 
     def brightness(self, mount: CameraMount, time_s: float) -> F32:
@@ -281,7 +296,7 @@ def _camera_rays(mount: CameraMount, world_from_camera: F64, columns: np.ndarray
     return rays.reshape(-1, 6)
 
 
-def _light_map(street: Street, everything: o3d.t.geometry.RaycastingScene) -> tuple[F32, F64]:
+def _light_map(street: Street, everything: o3d.t.geometry.RaycastingScene) -> tuple[F32, tuple[float, float]]:
     """Where on the ground the sun and the sky are seen; shading.World says how it is laid out."""
     step = shading.LIGHT_STEP_M
     x = np.arange(street.start_m, street.end_m, step)
@@ -308,7 +323,7 @@ def _light_map(street: Street, everything: o3d.t.geometry.RaycastingScene) -> tu
     size = (len(lateral), len(x))
     light[..., 2] = 0.25 + 0.75 * cv2.GaussianBlur(cv2.resize(seen, size, interpolation=cv2.INTER_LINEAR), (0, 0), 1.5)
     light[..., :2] = cv2.GaussianBlur(light[..., :2].copy(), (0, 0), 0.6)
-    return light, np.array([x[0], lateral[0]])
+    return light, (float(x[0]), float(lateral[0]))
 
 
 def _open(scene: o3d.t.geometry.RaycastingScene, points: F32, direction: F64) -> F32:
@@ -334,9 +349,16 @@ _TONE_CURVE = _tone_curve()
 def expose(color: F32, rng: np.random.Generator) -> U8:
     """Make the 8-bit picture (H, W, 3) of linear light: the lens's blur, shot and read noise, the tone curve."""
     blurred = cv2.GaussianBlur(color, (0, 0), 0.45)
-    noise = rng.standard_normal(color.shape, dtype=np.float32)
-    level = 2048 * (blurred + noise * np.sqrt(1.5e-4 * blurred + 4e-6))
-    picture: U8 = _TONE_CURVE[np.clip(level, 0, len(_TONE_CURVE) - 1).astype(np.int32)]
+    noise = rng.standard_normal(color.size, dtype=np.float32)
+    return _develop(blurred.reshape(-1), noise, _TONE_CURVE).reshape(color.shape)
+
+
+@shading.compiled
+def _develop(linear: F32, noise: F32, curve: U8) -> U8:
+    picture = np.empty(len(linear), np.uint8)
+    for n in range(len(linear)):
+        level = linear[n] + noise[n] * np.sqrt(np.float32(1.5e-4) * linear[n] + np.float32(4e-6))
+        picture[n] = curve[min(max(int(level * 2048), 0), len(curve) - 1)]
     return picture
 
 

@@ -57,38 +57,45 @@ from gemini_core.simulation.scene import (
 )
 from gemini_core.types import F32, F64, U8
 
+Vector = tuple[float, float, float]
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def compiled(function: _Function) -> _Function:
     """Compile with numba; kept on disk, since it takes seconds."""
-    return cast("_Function", numba.njit(cache=True, fastmath=True)(function))
+    return cast("_Function", numba.njit(cache=True, fastmath=True, error_model="numpy")(function))
+
+
+def scalar(function: _Function) -> _Function:
+    """Compile a function that makes no arrays and is called per pixel.
+
+    numba otherwise counts references to every array argument at every call, which takes three times as long as the work.
+    """
+    return cast("_Function", numba.njit(cache=True, fastmath=True, error_model="numpy", _nrt=False)(function))
 
 
 class World(NamedTuple):
     """Everything the compiled code reads. T triangles (those that move come last), S surfaces, M things that move.
 
-    ``corner edge1 edge2 normal`` (T, 3) float32; ``surface_of`` (T,) int32; ``surfaces`` (S, SURFACE_COLUMNS) float32;
+    ``triangles`` (T, 12) float32: first corner, the two edges from it, unit normal; ``surface_of`` (T,) int32 rows of
+    ``surfaces`` (S, SURFACE_COLUMNS) float32;
     ``noise`` (N, N) float32, repeating, mean 0, deviation 1; ``light`` (X, D, 3) float32 in [0, 1]: sun on the ground, sun
-    past buildings and trees, open share of the sky, at (x, lateral) from ``light_origin`` (2,) in steps of LIGHT_STEP_M;
-    ``movers`` (M, 7) float64: x, y, cos yaw, sin yaw, half length, half width, height; ``sun`` (3,) float64 towards the sun.
+    past buildings and trees, open share of the sky, at (x, lateral) from ``light_origin`` in steps of LIGHT_STEP_M;
+    ``movers`` (M, 7) float64: x, y, cos yaw, sin yaw, half length, half width, height; ``sun``: unit vector towards the sun.
     """
 
-    corner: F32
-    edge1: F32
-    edge2: F32
-    normal: F32
+    triangles: F32
     surface_of: I32
     surfaces: F32
     noise: F32
     light: F32
-    light_origin: F64
+    light_origin: tuple[float, float]
     movers: F64
-    sun: F64
+    sun: Vector
 
 
 LIGHT_STEP_M = 0.2
-NOISE_SIZE = 512
+NOISE_SIZE = 256
 _ROAD_K = 2 * math.pi / BEND_LENGTH_M
 _SUN_COLOR = (1.25, 1.15, 0.98)
 _AMBIENT_COLOR = (0.33, 0.39, 0.48)
@@ -107,7 +114,7 @@ def noise_tile(seed: int) -> F32:
     return cast("F32", ((tile - tile.mean()) / tile.std()).astype(np.float32))
 
 
-@compiled
+@scalar
 def _noise(tile: F32, u: float, v: float) -> float:
     """Noise at (u, v) texels, bilinear."""
     i, j = math.floor(u), math.floor(v)
@@ -117,7 +124,7 @@ def _noise(tile: F32, u: float, v: float) -> float:
     return (tile[i0, j0] * (1 - b) + tile[i0, j1] * b) * (1 - a) + (tile[i1, j0] * (1 - b) + tile[i1, j1] * b) * a
 
 
-@compiled
+@scalar
 def _hash(i: int, j: int, salt: int) -> float:
     """A number in [0, 1) that looks random, for a cell."""
     n = (i * 374761393 + j * 668265263 + salt * 974634777) & 0xFFFFFFFF
@@ -125,20 +132,20 @@ def _hash(i: int, j: int, salt: int) -> float:
     return ((n ^ (n >> 16)) & 0xFFFF) / 65536.0
 
 
-@compiled
+@scalar
 def _inside(x: float, low: float, high: float, width: float) -> float:
     """Share of a window of ``width`` around x that lies between low and high."""
     return max(0.0, min(high, x + 0.5 * width) - max(low, x - 0.5 * width)) / width
 
 
-@compiled
+@scalar
 def _fade(footprint: float, detail: float) -> float:
     """How much of a detail's contrast is left when a pixel covers ``footprint`` metres."""
     ratio = footprint / detail
     return 1.0 / (1.0 + ratio * ratio)
 
 
-@compiled
+@scalar
 def _markings(x: float, d: float, along: float, across: float) -> float:
     """Share of white paint on the road at (x, lateral d); ``along`` and ``across`` are the pixel's footprint."""
     paint = _inside(abs(d), LANE_EDGE_M - 0.06, LANE_EDGE_M + 0.06, across)
@@ -162,14 +169,14 @@ def _markings(x: float, d: float, along: float, across: float) -> float:
     return paint
 
 
-@compiled
-def _facade(row: F32, tile: F32, px: float, py: float, pz: float, footprint: float) -> tuple[float, float, float, float]:
+@scalar
+def _facade(surfaces: F32, n: int, tile: F32, px: float, py: float, pz: float, footprint: float) -> tuple[float, float, float, float]:
     """Colour and gloss of a wall with windows."""
-    u = row[TANGENT_X] * px + row[TANGENT_Y] * py + row[OFFSET]
-    style, salt = int(row[STYLE]), int(row[SALT])
+    u = surfaces[n, TANGENT_X] * px + surfaces[n, TANGENT_Y] * py + surfaces[n, OFFSET]
+    style, salt = int(surfaces[n, STYLE]), int(surfaces[n, SALT])
     fine = _fade(footprint, 0.05)
     grain = 1.0 + 0.10 * _noise(tile, u * 9.0 + salt, pz * 9.0) * (0.35 + 0.65 * _fade(footprint, 0.3))
-    r, g, b = row[RED] * grain, row[GREEN] * grain, row[BLUE] * grain
+    r, g, b = surfaces[n, RED] * grain, surfaces[n, GREEN] * grain, surfaces[n, BLUE] * grain
     if style < 2 and pz > 0.6:  # bricks  # noqa: PLR2004 - two of four styles
         course = math.floor(pz / 0.10)
         brick = math.floor(u / 0.26 + 0.5 * (int(course) & 1))
@@ -178,17 +185,17 @@ def _facade(row: F32, tile: F32, px: float, py: float, pz: float, footprint: flo
         r, g, b = r * tone + joint * 0.12, g * tone + joint * 0.12, b * tone + joint * 0.12
     if pz < 0.6:  # plinth  # noqa: PLR2004 - metres
         r, g, b = 0.28 * grain, 0.27 * grain, 0.26 * grain
-    if pz > row[HEIGHT] - 0.45:  # cornice
+    if pz > surfaces[n, HEIGHT] - 0.45:  # cornice
         r, g, b = r * 0.6 + 0.28, g * 0.6 + 0.27, b * 0.6 + 0.25
-    column = math.floor(u / row[CELL])
-    s = (u - column * row[CELL]) / row[CELL]
-    ground_floor = pz < row[FIRST_FLOOR]
+    column = math.floor(u / surfaces[n, CELL])
+    s = (u - column * surfaces[n, CELL]) / surfaces[n, CELL]
+    ground_floor = pz < surfaces[n, FIRST_FLOOR]
     if ground_floor:
-        level, v, floor_height = 0, pz / row[FIRST_FLOOR], row[FIRST_FLOOR]
+        level, v, floor_height = 0, pz / surfaces[n, FIRST_FLOOR], surfaces[n, FIRST_FLOOR]
     else:
-        floors_up = math.floor((pz - row[FIRST_FLOOR]) / row[FLOOR])
-        level, floor_height = int(floors_up) + 1, row[FLOOR]
-        v = (pz - row[FIRST_FLOOR]) / row[FLOOR] - floors_up
+        floors_up = math.floor((pz - surfaces[n, FIRST_FLOOR]) / surfaces[n, FLOOR])
+        level, floor_height = int(floors_up) + 1, surfaces[n, FLOOR]
+        v = (pz - surfaces[n, FIRST_FLOOR]) / surfaces[n, FLOOR] - floors_up
     shop = style % 2 == 0
     left, right, low, high = 0.27, 0.73, 0.24, 0.80
     chance = _hash(int(column), level, salt)
@@ -197,10 +204,10 @@ def _facade(row: F32, tile: F32, px: float, py: float, pz: float, footprint: flo
     door = ground_floor and chance < 0.3  # noqa: PLR2004 - share of doors
     if door:
         left, right, low, high = 0.30, 0.70, 0.04, 0.66
-    if pz > row[HEIGHT] - 0.6:
+    if pz > surfaces[n, HEIGHT] - 0.6:
         return r, g, b, 0.0
-    ws, wv = footprint / row[CELL], footprint / floor_height
-    frame_s, frame_v = 0.09 / row[CELL], 0.09 / floor_height
+    ws, wv = footprint / surfaces[n, CELL], footprint / floor_height
+    frame_s, frame_v = 0.09 / surfaces[n, CELL], 0.09 / floor_height
     frame = _inside(s, left - frame_s, right + frame_s, ws) * _inside(v, low - frame_v, high + frame_v, wv)
     pane = _inside(s, left, right, ws) * _inside(v, low, high, wv)
     bar = 0.5 * frame_s
@@ -221,23 +228,23 @@ def _facade(row: F32, tile: F32, px: float, py: float, pz: float, footprint: flo
     return r, g, b, 0.0 if door else pane
 
 
-@compiled
+@scalar
 def _albedo(
-    world: World, row: F32, px: float, py: float, pz: float, nz: float, dx: float, dy: float, footprint: float, stretch: float
+    surfaces: F32, n: int, tile: F32, px: float, py: float, pz: float, d: float, nz: float, dx: float, dy: float,
+    footprint: float, stretch: float
 ) -> tuple[float, float, float, float, int]:
     """Colour, gloss (share of mirrored sky) and class at a hit.
 
     (dx, dy) is the ray's direction, ``footprint`` the width of a pixel at the hit, ``stretch`` its length on the surface.
     """
-    material, label, tile = int(row[MATERIAL]), int(row[CLASS]), world.noise
-    r, g, b, gloss = row[RED], row[GREEN], row[BLUE], 0.0
+    material, label = int(surfaces[n, MATERIAL]), int(surfaces[n, CLASS])
+    r, g, b, gloss = surfaces[n, RED], surfaces[n, GREEN], surfaces[n, BLUE], 0.0
     if material == ASPHALT or material == PAVING or material == GRASS:  # noqa: PLR1714 - numba compares numbers, not sets
-        d = py - BEND_M * math.sin(px * _ROAD_K)
         coarse = _noise(tile, px * 3.1, d * 3.1)
         fine = _noise(tile, px * 38.0, d * 38.0) * _fade(0.5 * (footprint + stretch), 0.06)
         if material == ASPHALT:
             track = abs(abs(abs(d) - 1.75) - 0.75)
-            tone = 1.0 + 0.10 * coarse + 0.16 * fine - 0.12 * math.exp(-track * track * 12.0)
+            tone = 1.0 + 0.10 * coarse + 0.16 * fine - 0.12 * _fade(track, 0.25)
             tone += 0.10 * max(0.0, min(1.0, (abs(d) - LANE_EDGE_M) * 4.0))
             along_x = abs(dx) / math.sqrt(dx * dx + dy * dy + 1e-12)
             along, across = stretch * along_x + footprint, stretch * (1.0 - along_x) + footprint
@@ -256,11 +263,10 @@ def _albedo(
             tone = 1.0 + 0.22 * coarse + 0.30 * fine
             r, g, b = r * tone * (1.0 + 0.15 * coarse), g * tone, b * tone
     elif material == FACADE:
-        r, g, b, gloss = _facade(row, tile, px, py, pz, footprint)
+        r, g, b, gloss = _facade(surfaces, n, tile, px, py, pz, footprint)
     elif material == LEAVES:
-        n = 0.5 * _noise(tile, px * 21.0 + pz * 9.0, py * 21.0 - pz * 17.0) * _fade(footprint, 0.1)
-        n += 0.3 * _noise(tile, px * 6.0 - pz * 5.0, py * 6.0 + pz * 4.0)
-        tone = max(0.15, 1.0 + n)
+        tone = 1.0 + 0.5 * _noise(tile, px * 21.0 + pz * 9.0, py * 21.0 - pz * 17.0) * _fade(footprint, 0.1)
+        tone = max(0.15, tone + 0.3 * _noise(tile, px * 6.0 - pz * 5.0, py * 6.0 + pz * 4.0))
         r, g, b = r * tone, g * tone, b * tone
     elif material == ROOFING:
         tone = 1.0 + 0.14 * _noise(tile, px * 8.0, py * 8.0) + 0.10 * (_inside(pz * 3.0 - math.floor(pz * 3.0), 0.0, 0.2, 0.1 + 3 * footprint))
@@ -275,7 +281,7 @@ def _albedo(
     return r, g, b, gloss, label
 
 
-@compiled
+@scalar
 def sky_color(tile: F32, dx: float, dy: float, dz: float) -> tuple[float, float, float]:
     """The sky in a direction of unit length: a gradient with clouds."""
     up = max(dz, 0.0)
@@ -288,38 +294,37 @@ def sky_color(tile: F32, dx: float, dy: float, dz: float) -> tuple[float, float,
     return r + (tone - r) * cloud, g + (tone - g) * cloud, b + (tone - b) * cloud
 
 
-@compiled
-def _sky_light(world: World, px: float, py: float, pz: float, ground: bool) -> tuple[float, float]:
+@scalar
+def _sky_light(light: F32, origin: tuple[float, float], movers: F64, sun_at: Vector, px: float, py: float, pz: float, d: float, ground: bool) -> tuple[float, float]:
     """Share of the sun and of the sky that reach a point."""
-    shift = 0.0 if ground else pz / world.sun[2]
-    qx, qy = px - world.sun[0] * shift, py - world.sun[1] * shift
-    d = qy - BEND_M * math.sin(qx * _ROAD_K)
-    u, v = (qx - world.light_origin[0]) / LIGHT_STEP_M, (d - world.light_origin[1]) / LIGHT_STEP_M
+    if not ground:  # follow the sun's ray down to the ground
+        px, d = px - sun_at[0] * pz / sun_at[2], d - sun_at[1] * pz / sun_at[2]
+    u, v = (px - origin[0]) / LIGHT_STEP_M, (d - origin[1]) / LIGHT_STEP_M
     sun, sky = 1.0, 1.0
-    if 0 <= u < world.light.shape[0] - 1 and 0 <= v < world.light.shape[1] - 1:
+    if 0 <= u < light.shape[0] - 1 and 0 <= v < light.shape[1] - 1:
         i, j = int(u), int(v)
         a, b = u - i, v - j
         k = 0 if ground else 1
-        low = world.light[i, j, k] * (1 - b) + world.light[i, j + 1, k] * b
-        high = world.light[i + 1, j, k] * (1 - b) + world.light[i + 1, j + 1, k] * b
+        low = light[i, j, k] * (1 - b) + light[i, j + 1, k] * b
+        high = light[i + 1, j, k] * (1 - b) + light[i + 1, j + 1, k] * b
         sun = low * (1 - a) + high * a
         if ground:
-            low = world.light[i, j, 2] * (1 - b) + world.light[i, j + 1, 2] * b
-            high = world.light[i + 1, j, 2] * (1 - b) + world.light[i + 1, j + 1, 2] * b
+            low = light[i, j, 2] * (1 - b) + light[i, j + 1, 2] * b
+            high = light[i + 1, j, 2] * (1 - b) + light[i + 1, j + 1, 2] * b
             sky = low * (1 - a) + high * a
     if ground:
-        for m in range(world.movers.shape[0]):
-            x, y = px - world.movers[m, 0], py - world.movers[m, 1]
+        for m in range(movers.shape[0]):
+            x, y = px - movers[m, 0], py - movers[m, 1]
             if x * x + y * y > 36.0:  # noqa: PLR2004 - square of more than a car's shadow, metres
                 continue
-            c, s = world.movers[m, 2], world.movers[m, 3]
+            c, s = movers[m, 2], movers[m, 3]
             x, y = c * x + s * y, c * y - s * x
-            half_x, half_y, height = world.movers[m, 4], world.movers[m, 5], world.movers[m, 6]
+            half_x, half_y, height = movers[m, 4], movers[m, 5], movers[m, 6]
             out_x, out_y = max(abs(x) - half_x, 0.0), max(abs(y) - half_y, 0.0)
-            sky *= 1.0 - 0.6 * math.exp(-(out_x * out_x + out_y * out_y) / 0.12)
+            sky *= 1.0 - 0.6 * _fade(out_x * out_x + out_y * out_y, 0.15)
             # Does the ray to the sun pass through the box, from its ground to its height?
-            lx = (c * world.sun[0] + s * world.sun[1]) / world.sun[2]
-            ly = (c * world.sun[1] - s * world.sun[0]) / world.sun[2]
+            lx = (c * sun_at[0] + s * sun_at[1]) / sun_at[2]
+            ly = (c * sun_at[1] - s * sun_at[0]) / sun_at[2]
             ax, bx = (-half_x - x) / lx, (half_x - x) / lx
             ay, by = (-half_y - y) / ly, (half_y - y) / ly
             enter = max(min(ax, bx), min(ay, by), 0.15)
@@ -328,25 +333,26 @@ def _sky_light(world: World, px: float, py: float, pz: float, ground: bool) -> t
     return sun, sky
 
 
-@compiled
+@scalar
 def shade(
-    world: World, triangle: int, px: float, py: float, pz: float, dx: float, dy: float, dz: float, distance: float, pixel_rad: float
+    triangles: F32, surfaces: F32, tile: F32, light: F32, origin: tuple[float, float], movers: F64, sun_at: Vector,
+    k: int, n: int, px: float, py: float, pz: float, dx: float, dy: float, dz: float, distance: float, pixel_rad: float
 ) -> tuple[float, float, float, int]:
-    """Linear colour and class of a hit at (px, py, pz), seen along the unit direction (dx, dy, dz) from ``distance``.
+    """Linear colour and class of a hit on triangle k with surface n at (px, py, pz), seen along the unit direction (dx, dy, dz) from ``distance``.
 
     ``pixel_rad`` is the angle that a pixel spans.
     """
-    nx, ny, nz = world.normal[triangle, 0], world.normal[triangle, 1], world.normal[triangle, 2]
+    nx, ny, nz = triangles[k, 9], triangles[k, 10], triangles[k, 11]
     facing = nx * dx + ny * dy + nz * dz
     if facing > 0:
         nx, ny, nz, facing = -nx, -ny, -nz, -facing
-    row = world.surfaces[world.surface_of[triangle]]
     footprint = distance * pixel_rad
-    r, g, b, gloss, label = _albedo(world, row, px, py, pz, nz, dx, dy, footprint, footprint / max(-facing, 0.03))
+    d = py - BEND_M * math.sin(px * _ROAD_K)
+    r, g, b, gloss, label = _albedo(surfaces, n, tile, px, py, pz, d, nz, dx, dy, footprint, footprint / max(-facing, 0.03))
     flat = label <= GROUND and nz > 0.9  # noqa: PLR2004 - road, markings, pavement, grass, not the curb's front
-    sun, sky = _sky_light(world, px, py, pz, flat)
-    sun *= max(nx * world.sun[0] + ny * world.sun[1] + nz * world.sun[2], 0.0)
-    if int(row[MATERIAL]) == LEAVES:  # light passes through
+    sun, sky = _sky_light(light, origin, movers, sun_at, px, py, pz, d, flat)
+    sun *= max(nx * sun_at[0] + ny * sun_at[1] + nz * sun_at[2], 0.0)
+    if int(surfaces[n, MATERIAL]) == LEAVES:  # light passes through
         sun = 0.45 * sun + 0.25
     sky *= 0.72 + 0.28 * nz
     if not flat and label >= CAR:  # the dark ground around things that stand on it
@@ -355,18 +361,19 @@ def shade(
     g *= sun * _SUN_COLOR[1] + sky * _AMBIENT_COLOR[1]
     b *= sun * _SUN_COLOR[2] + sky * _AMBIENT_COLOR[2]
     if gloss > 0.0:
-        k = -2.0 * facing
-        mx, my, mz = dx + k * nx, dy + k * ny, dz + k * nz
-        fresnel = gloss * (0.12 + 0.88 * (1.0 + facing) ** 4)
+        twice = -2.0 * facing
+        mx, my, mz = dx + twice * nx, dy + twice * ny, dz + twice * nz
+        grazing = (1.0 + facing) * (1.0 + facing)
+        fresnel = gloss * (0.12 + 0.88 * grazing * grazing)
         if mz > 0.02:  # noqa: PLR2004 - just above the horizon
-            sr, sg, sb = sky_color(world.noise, mx, my, mz)
+            sr, sg, sb = sky_color(tile, mx, my, mz)
             # What stands around hides the low sky.
             seen = min(1.0, 0.25 + 1.6 * mz)
             sr, sg, sb = sr * seen, sg * seen, sb * seen
         else:
             sr, sg, sb = 0.12, 0.12, 0.12
         r, g, b = r + fresnel * (sr - r), g + fresnel * (sg - g), b + fresnel * (sb - b)
-        glint = mx * world.sun[0] + my * world.sun[1] + mz * world.sun[2]
+        glint = mx * sun_at[0] + my * sun_at[1] + mz * sun_at[2]
         if glint > 0.97 and sun > 0:  # noqa: PLR2004 - within 14 degrees of the mirrored sun
             spot = gloss * 1.5 * (glint - 0.97) / 0.03
             r, g, b = r + spot, g + spot, b + spot
@@ -383,6 +390,7 @@ def shade_image(world: World, origin: F64, directions: F32, distance: F32, trian
 
     ``directions`` (H, W, 3) in the world, of any length; ``distance`` (H, W) in units of them; ``triangle`` (H, W), -1: sky.
     """
+    triangles, surface_of, surfaces, tile, light, light_origin, movers, sun = world
     height, width = distance.shape
     color = np.empty((height, width, 3), np.float32)
     label = np.empty((height, width), np.uint8)
@@ -393,35 +401,35 @@ def shade_image(world: World, origin: F64, directions: F32, distance: F32, trian
             length = math.sqrt(dx * dx + dy * dy + dz * dz)
             k = triangle[i, j]
             if k < 0:
-                r, g, b = sky_color(world.noise, dx / length, dy / length, dz / length)
+                r, g, b = sky_color(tile, dx / length, dy / length, dz / length)
                 label[i, j] = SKY
             else:
                 t = float(distance[i, j])
                 px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
-                r, g, b, kind = shade(world, k, px, py, pz, dx / length, dy / length, dz / length, t * length, pixel_rad)
+                r, g, b, kind = shade(triangles, surfaces, tile, light, light_origin, movers, sun, k, surface_of[k], px, py, pz, dx / length, dy / length, dz / length, t * length, pixel_rad)
                 label[i, j] = kind
-                actor[i, j] = int(world.surfaces[world.surface_of[k], ACTOR])
+                actor[i, j] = int(surfaces[surface_of[k], ACTOR])
             color[i, j, 0], color[i, j, 1], color[i, j, 2] = r, g, b
     return color, label, actor
 
 
-@compiled
-def _hit(world: World, k: int, origin: F64, dx: float, dy: float, dz: float, slack: float) -> float:
-    """Distance to triangle k along a ray in units of its direction, or -1; ``slack`` widens it (barycentric units).
+@scalar
+def _hit(triangles: F32, k: int, origin: F64, dx: float, dy: float, dz: float) -> float:
+    """Distance to triangle k along a ray in units of its direction, or -1.
 
     Möller and Trumbore, Fast, Minimum Storage Ray/Triangle Intersection (1997).
     """
-    e1x, e1y, e1z = world.edge1[k, 0], world.edge1[k, 1], world.edge1[k, 2]
-    e2x, e2y, e2z = world.edge2[k, 0], world.edge2[k, 1], world.edge2[k, 2]
+    e1x, e1y, e1z = triangles[k, 3], triangles[k, 4], triangles[k, 5]
+    e2x, e2y, e2z = triangles[k, 6], triangles[k, 7], triangles[k, 8]
     qx, qy, qz = dy * e2z - dz * e2y, dz * e2x - dx * e2z, dx * e2y - dy * e2x
     det = e1x * qx + e1y * qy + e1z * qz
     if abs(det) < 1e-12:  # noqa: PLR2004 - parallel
         return -1.0
-    sx, sy, sz = origin[0] - world.corner[k, 0], origin[1] - world.corner[k, 1], origin[2] - world.corner[k, 2]
+    sx, sy, sz = origin[0] - triangles[k, 0], origin[1] - triangles[k, 1], origin[2] - triangles[k, 2]
     u = (sx * qx + sy * qy + sz * qz) / det
     rx, ry, rz = sy * e1z - sz * e1y, sz * e1x - sx * e1z, sx * e1y - sy * e1x
     v = (dx * rx + dy * ry + dz * rz) / det
-    if u < -slack or v < -slack or u + v > 1.0 + slack:
+    if u < -1e-4 or v < -1e-4 or u + v > 1.0001:  # a little more, so that neighbours leave no gap
         return -1.0
     return (e2x * rx + e2y * ry + e2z * rz) / det
 
@@ -436,6 +444,7 @@ def brightness_image(
     full resolution, and only things that fall between those rays are missed. ``intrinsics``: fx, fy, cx, cy at full
     resolution; half-resolution ray (i, j) goes through full-resolution pixel (2 i + 0.5, 2 j + 0.5).
     """
+    triangles, surface_of, surfaces, tile, light, light_origin, movers, sun = world
     h, w = distance.shape
     fx, fy, cx, cy = intrinsics
     image = np.empty((2 * h, 2 * w), np.float32)
@@ -453,13 +462,15 @@ def brightness_image(
             k0, k1, k2, k3 = triangle[i0, j0], triangle[i0, j1], triangle[i1, j0], triangle[i1, j1]
             k, t = k0, float(distance[i0, j0])
             if k0 == k1 and k0 == k2 and k0 == k3:
-                if k0 >= 0:
-                    t = _hit(world, k0, origin, dx, dy, dz, 1e9)
+                if k0 >= 0:  # where the ray meets the plane of the triangle
+                    nx, ny, nz = triangles[k0, 9], triangles[k0, 10], triangles[k0, 11]
+                    ox, oy, oz = triangles[k0, 0] - origin[0], triangles[k0, 1] - origin[1], triangles[k0, 2] - origin[2]
+                    t = (nx * ox + ny * oy + nz * oz) / (nx * dx + ny * dy + nz * dz)
             else:
                 best, found = 1e30, -1
                 for candidate in (k0, k1, k2, k3):
                     if candidate >= 0 and candidate != found:
-                        s = _hit(world, candidate, origin, dx, dy, dz, 1e-4)
+                        s = _hit(triangles, candidate, origin, dx, dy, dz)
                         if 0.0 < s < best:
                             best, found = s, candidate
                 if found >= 0:
@@ -468,10 +479,10 @@ def brightness_image(
                     k = -1
             length = math.sqrt(1.0 + x * x + y * y)
             if k < 0:
-                r, g, b = sky_color(world.noise, dx / length, dy / length, dz / length)
+                r, g, b = sky_color(tile, dx / length, dy / length, dz / length)
             else:
                 px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
-                r, g, b, _ = shade(world, k, px, py, pz, dx / length, dy / length, dz / length, t * length, pixel_rad)
+                r, g, b, _ = shade(triangles, surfaces, tile, light, light_origin, movers, sun, k, surface_of[k], px, py, pz, dx / length, dy / length, dz / length, t * length, pixel_rad)
             image[i, j] = 0.2126 * r + 0.7152 * g + 0.0722 * b
     return image
 
@@ -479,6 +490,7 @@ def brightness_image(
 @compiled
 def lidar_returns(world: World, origins: F32, directions: F32, distance: F32, triangle: I32) -> tuple[F32, U8]:
     """Share of the light (N,) float32 that comes back and class (N,) of LiDAR hits; directions (N, 3) of unit length."""
+    triangles, surface_of, surfaces, tile, light, light_origin, movers, sun = world
     strength = np.zeros(len(distance), np.float32)
     label = np.full(len(distance), SKY, np.uint8)
     for n in range(len(distance)):
@@ -488,14 +500,14 @@ def lidar_returns(world: World, origins: F32, directions: F32, distance: F32, tr
         t = float(distance[n])
         dx, dy, dz = float(directions[n, 0]), float(directions[n, 1]), float(directions[n, 2])
         px, py, pz = origins[n, 0] + t * dx, origins[n, 1] + t * dy, origins[n, 2] + t * dz
-        row = world.surfaces[world.surface_of[k]]
-        cosine = abs(world.normal[k, 0] * dx + world.normal[k, 1] * dy + world.normal[k, 2] * dz)
+        m = surface_of[k]
+        cosine = abs(triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz)
         footprint = 0.002 * t + 0.01
-        r, g, b, gloss, kind = _albedo(world, row, px, py, pz, 1.0, dx, dy, footprint, footprint)
+        r, g, b, gloss, kind = _albedo(surfaces, m, tile, px, py, pz, py - BEND_M * math.sin(px * _ROAD_K), 1.0, dx, dy, footprint, footprint)
         value = (0.6 * r + 0.3 * g + 0.1 * b) * (1.0 - 0.9 * gloss) * (0.3 + 0.7 * cosine)
-        if int(row[MATERIAL]) == LEAVES:
+        if int(surfaces[m, MATERIAL]) == LEAVES:
             value += 0.25  # leaves are bright in the near infrared
-        elif int(row[MATERIAL]) == MIRROR:
+        elif int(surfaces[m, MATERIAL]) == MIRROR:
             value = 1.0  # retroreflectors
         elif kind == LANE_MARKING:
             value += 0.2  # glass beads

@@ -1,0 +1,1 @@
+"""Drives through a procedural street, recorded as bags with ground truth: :func:`gemini_core.simulation.record.simulate`."""
