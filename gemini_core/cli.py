@@ -145,7 +145,7 @@ def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from gemini_core.simulation import simulate
+    from gemini_core.simulation.record import simulate
 
     with _progress("simulating", "frames") as progress:
         simulate(

@@ -79,10 +79,14 @@ class Replay:
     def perceptions(self) -> Iterator[Perception]:
         """Give what the pipeline says about every reference image, in the order of their stamps."""
         for frame in self.frames():
-            perception = self._pipeline.process(frame)
-            for timing in perception.timings:
-                self.record(timing.stage, timing.duration_ns)
-            yield perception
+            yield self.process(frame)
+
+    def process(self, frame: SensorFrame) -> Perception:
+        """Project one of :meth:`frames` and predict from it."""
+        perception = self._pipeline.process(frame)
+        for timing in perception.timings:
+            self.record(timing.stage, timing.duration_ns)
+        return perception
 
     def frames(self) -> Iterator[SensorFrame]:
         """Give the synchronized frames, as they would go to the network."""
@@ -100,7 +104,10 @@ class Replay:
             began_ns = self._lap("decode", began_ns)
             if sample is None:
                 continue
+            resets = self._pipeline.resets
             closed = self._pipeline.advance(sample)
+            if self._pipeline.resets != resets:
+                self._intake.reset()
             self._lap("synchronize", began_ns)
             for frame in closed:
                 yield self._closed(frame)
@@ -131,7 +138,7 @@ class Replay:
 
     def last_refusals(self) -> tuple[str, ...]:
         """One sentence per kind of message that could not be used."""
-        return tuple(refusal.sentence for refusal in self._intake.last_refusals())
+        return tuple(refusal.message for refusal in self._intake.last_refusals())
 
     def _messages(self) -> Iterator[BagMessage]:
         """Give the messages of the rig's topics up to the end or the damage, which is kept for later."""
@@ -168,6 +175,22 @@ class Replay:
             elif status.skew_ns is not None and status.modality in self._skews_ns:
                 self._skews_ns[status.modality].append(status.skew_ns)
         return frame
+
+
+def replayed(
+    path: str | Path, config: FusionConfig, predictor: Predictor | None = None
+) -> Iterator[tuple[SensorFrame, Replay]]:
+    """Give the frames of a bag, each with the replay that can process it, for those who want only some processed.
+
+    Raises:
+        BagError: the bag cannot be read, has no images of the reference camera, or, after its last frame, is damaged.
+    """
+    with BagReader(path) as bag:
+        run = Replay(bag, config, predictor)
+        for frame in run.frames():
+            yield frame, run
+    if run.damage:
+        raise BagError(run.damage)
 
 
 def replay(
