@@ -1,0 +1,162 @@
+"""The whole program: samples in, perceptions out.
+
+``push`` is the replay tool's way. A live node calls the two halves of it on two threads: ``advance`` and ``finish`` where
+messages arrive, ``process`` on its worker. The halves share nothing that changes: a frame is complete in itself, and each
+half has its own counters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from gemini_core.calibration import CalibrationStore
+from gemini_core.config import FusionConfig
+from gemini_core.project.projector import Projector
+from gemini_core.synchronize import Synchronizer
+from gemini_core.types import (
+    U8,
+    UNLABELLED,
+    AlignedGrids,
+    CameraInfoSample,
+    Count,
+    Detection3D,
+    Modality,
+    Perception,
+    Sample,
+    SensorFrame,
+    StageTime,
+    TransformSample,
+)
+
+
+class PredictionLike(Protocol):
+    """What the pipeline takes from a prediction (``gemini_core.predictor.Prediction``)."""
+
+    @property
+    def mask(self) -> U8:
+        """(H, W) uint8 at the size of the reference image."""
+
+    @property
+    def detections(self) -> tuple[Detection3D, ...]:
+        """Boxes in the reference's frame."""
+
+
+class PredictorLike(Protocol):
+    """What the pipeline asks of a predictor; a protocol, so that a pipeline without a network does not load torch."""
+
+    def predict(self, grids: AlignedGrids) -> PredictionLike:
+        """Say what is in the grids."""
+
+
+_Result = TypeVar("_Result")
+
+
+class Pipeline:
+    """Synchronize, resolve calibration, project, predict.
+
+    Args:
+        config: the configuration.
+        predictor: the network; None (``model.enabled`` false): masks are all ``UNLABELLED``.
+        clock: nanoseconds of any steady clock, to time the stages by; None: no timings, and the output depends on nothing
+            but the samples.
+    """
+
+    def __init__(
+        self, config: FusionConfig, predictor: PredictorLike | None = None, clock: Callable[[], int] | None = None
+    ) -> None:
+        self._class_names = config.model.classes
+        self._predictor = predictor
+        self._clock = clock
+        self._calibration = CalibrationStore(config)
+        self._synchronizer = Synchronizer(config, self._calibrated)
+        self._projector = Projector(config)
+        self._missing: Counter[str] = Counter()
+        self._processed = 0
+
+    @property
+    def resets(self) -> int:
+        """How often the clock jumped back so far; the event decoder has to begin anew then, too (``Intake``)."""
+        return self._synchronizer.resets
+
+    def push(self, sample: Sample) -> list[Perception]:
+        """Take one sample and give back what it lets the pipeline say, in the order of the reference stamps."""
+        return [self.process(frame) for frame in self.advance(sample)]
+
+    def flush(self) -> list[Perception]:
+        """Process the frames that still wait, with what they have; at the end of a bag."""
+        return [self.process(frame) for frame in self.finish()]
+
+    def advance(self, sample: Sample) -> list[SensorFrame]:
+        """Take one sample and give back the frames that it closes, complete with their calibration."""
+        if isinstance(sample, CameraInfoSample | TransformSample):
+            self._calibration.push(sample)
+            return self._resolve(self._synchronizer.recheck())
+        before: list[SensorFrame] = []
+        if self._synchronizer.jumped_back(sample):
+            before = self._resolve(self._synchronizer.restart())
+            self._calibration.clear()
+        return before + self._resolve(self._synchronizer.push(sample))
+
+    def finish(self) -> list[SensorFrame]:
+        """Close the frames that wait, with what they have; the stream may go on afterwards."""
+        return self._resolve(self._synchronizer.flush())
+
+    def process(self, frame: SensorFrame) -> Perception:
+        """Project one closed frame and predict from it."""
+        timings: list[StageTime] = []
+        grids = self._timed("project", timings, lambda: self._projector.project(frame))
+        predictor = self._predictor
+        if predictor is None:
+            mask: U8 = np.full(frame.rgb.pixels.shape[:2], UNLABELLED, np.uint8)
+            detections: tuple[Detection3D, ...] = ()
+        else:
+            prediction = self._timed("predict", timings, lambda: predictor.predict(grids))
+            mask, detections = prediction.mask, prediction.detections
+        self._processed += 1
+        return Perception(
+            index=frame.index,
+            stamp_ns=frame.stamp_ns,
+            frame_id=frame.frame_id,
+            mask=mask,
+            class_names=self._class_names,
+            detections=detections,
+            status=frame.status,
+            grids=grids,
+            timings=tuple(timings),
+        )
+
+    def reset(self) -> None:
+        """Forget samples, stamps and moving transforms; intrinsics, fixed transforms and counts stay."""
+        self._synchronizer.clear()
+        self._calibration.clear()
+
+    def counts(self) -> tuple[Count, ...]:
+        """Everything counted since the start.
+
+        The synchronizer's and the calibration's counts, ``<modality>.missing.<reason>`` (closed frames without the modality)
+        and ``frames.processed``.
+        """
+        missing = (Count(what, number) for what, number in sorted(self._missing.items()))
+        processed = Count("frames.processed", self._processed)
+        return (*self._synchronizer.counts(), *self._calibration.counts(), *missing, processed)
+
+    def _calibrated(self, modality: Modality, frame_id: str, reference_frame_id: str, stamp_ns: int) -> bool:
+        return self._calibration.missing(modality, frame_id, reference_frame_id, stamp_ns) is None
+
+    def _resolve(self, frames: list[SensorFrame]) -> list[SensorFrame]:
+        resolved = [self._calibration.resolve(frame) for frame in frames]
+        for frame in resolved:
+            self._missing.update(f"{entry.modality}.missing.{entry.reason}" for entry in frame.status if not entry.present)
+        return resolved
+
+    def _timed(self, stage: str, timings: list[StageTime], work: Callable[[], _Result]) -> _Result:
+        if self._clock is None:
+            return work()
+        started_ns = self._clock()
+        result = work()
+        timings.append(StageTime(stage, self._clock() - started_ns))
+        return result
