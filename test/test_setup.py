@@ -21,8 +21,8 @@ import gemini_core
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PIN = re.compile(r'[a-z0-9-]+==[^ ;]+( ; python_version == "3\.\d+"( or python_version == "3\.\d+")*)?$')
 SHIPPED = ("launch", "config", "interfaces")
-INSTALLED_NAME = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
-ROSDEP_KEY = {"cv2": "python3-opencv", "PIL": "python3-pil", "yaml": "python3-yaml"}
+INSTALLED_NAME = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
+ROSDEP_KEY = {"cv2": "python3-opencv", "yaml": "python3-yaml"}
 WITHOUT_ROSDEP_KEY = {"torch", "open3d", "rosbags", "numba", "safetensors", "apsw"}
 
 
