@@ -29,7 +29,7 @@ DISTORTION_LENGTHS = {"none": (0,), "plumb_bob": (4, 5), "rational_polynomial": 
 """How many coefficients each distortion model of sensor_msgs/CameraInfo takes."""
 
 _PINHOLE, _RATIONAL, _EQUIDISTANT = 0, 1, 2
-_WIDEST = 1e4  # x/z that no camera sees
+_WIDEST = 50.0  # x/z (89 degrees from the axis) beyond which no image of a pinhole with distortion reaches
 _EXACT = 1e-9  # error of x/z after the inverse: a millionth of a pixel
 
 
@@ -82,7 +82,8 @@ def _lens(camera: CameraModel) -> _Lens:
         polynomial.polymul(polynomial.polyder(top), bottom), polynomial.polymul(top, polynomial.polyder(bottom))
     )
     slope = polynomial.polyadd(polynomial.polymul(top, bottom), polynomial.polymul(s, change))
-    return _Lens(_RATIONAL, coefficients, min(_first_positive_root(slope), _first_positive_root(bottom)))
+    limit = min(_first_positive_root(slope), _first_positive_root(bottom), _WIDEST**2)
+    return _Lens(_RATIONAL, coefficients, _unfolded(coefficients, limit))
 
 
 def _intrinsics(camera: CameraModel) -> _Intrinsics:
@@ -91,9 +92,11 @@ def _intrinsics(camera: CameraModel) -> _Intrinsics:
 
 def _first_positive_root(polynomial: F64) -> float:
     """Smallest positive real root of a polynomial (lowest power first, 1 at zero), infinite where there is none."""
-    roots = np.polynomial.polynomial.polyroots(np.trim_zeros(polynomial, "b"))
-    positive = [root.real for root in np.atleast_1d(roots) if abs(root.imag) <= 1e-9 * max(1.0, abs(root)) and root.real > 0]
-    return float(min(positive, default=math.inf))
+    # The inverses of the roots are the roots of the reversed polynomial, whose first coefficient is 1, so that very small
+    # coefficients do no harm.
+    inverses = np.roots(polynomial)
+    positive = [root.real for root in inverses if abs(root.imag) <= 1e-9 * max(1.0, abs(root)) and root.real > 0]
+    return 1.0 / float(max(positive)) if positive else math.inf
 
 
 @njit("UniTuple(float64, 6)(float64, float64, UniTuple(float64, 8))", cache=True, error_model="numpy", inline="always")
@@ -120,6 +123,27 @@ def _equidistant(angle: float, k: _Coefficients) -> float:
     """Distorted angle of the equidistant (Kannala-Brandt) model."""
     s = angle * angle
     return angle * (1.0 + s * (k[0] + s * (k[1] + s * (k[2] + s * k[3]))))
+
+
+@njit("float64(UniTuple(float64, 8), float64)", cache=True, error_model="numpy")
+def _unfolded(k: _Coefficients, limit: float) -> float:
+    """Shrink a limit of x² + y² to where the tangential part does not fold the image either, in any direction.
+
+    Folding is where the Jacobian's determinant is not positive; looked for on 2000 circles, closer near the axis.
+    """
+    if k[2] == 0.0 and k[3] == 0.0:
+        return limit
+    rings, directions = 2000, 72
+    free = 0.0
+    for ring in range(1, rings):
+        r = math.sqrt(limit) * (ring / rings) ** 2
+        for direction in range(directions):
+            angle = 2.0 * math.pi * direction / directions
+            _, _, xx, xy, yy, _ = _rational(r * math.cos(angle), r * math.sin(angle), k)
+            if not xx * yy > xy * xy:
+                return free
+        free = r * r
+    return limit
 
 
 # The loops over points have no branches, so that the compiler makes vector code of them: five times as fast. Points that are
@@ -154,11 +178,10 @@ def _project_rational(  # noqa: PLR0917 - compiled functions take arguments by p
         z = points[2, i]
         scale = 1.0 / z if z > np.float32(0.0) else np.nan
         x, y = points[0, i] * scale, points[1, i] * scale
-        a, b, xx, xy, yy, _ = _rational(x, y, k)
+        a, b, _, _, _, _ = _rational(x, y, k)
         u, v = np.float32(fx * a + cx), np.float32(fy * b + cy)
         pixels[0, i], pixels[1, i], depth[i] = u, v, z
-        unique = (x * x + y * y < limit) & (xx * yy > xy * xy)
-        visible[i] = unique & (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
+        visible[i] = (x * x + y * y < limit) & (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
 
 
 @njit(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 8), float64, {_PROJECTED})", cache=True, error_model="numpy")
@@ -215,17 +238,14 @@ def project_points(camera: CameraModel, points: F32) -> tuple[F32, F32, Bool]:
 # The inverse
 
 
-@njit("float64(float64, int64, UniTuple(float64, 8), float64)", cache=True)
+@njit("float64(float64, int64, UniTuple(float64, 8), float64)", cache=True, error_model="numpy")
 def _undistorted_radius(distorted: float, kind: int, k: _Coefficients, limit: float) -> float:
     """Invert the radial part: r (rational) or the angle (equidistant) whose distorted value is given; NaN where none.
 
     Bisection on the monotone range; slow and sure, since it runs once for a camera's pixels.
     """
     high = limit if kind == _EQUIDISTANT else math.sqrt(limit)
-    if not math.isfinite(high):
-        high = 1.0
-        while high < _WIDEST and high * _rational(high, 0.0, k)[5] < distorted:
-            high *= 2.0
+    high *= 1.0 - 1e-12  # the border itself may be a pole
     reach = _equidistant(high, k) if kind == _EQUIDISTANT else high * _rational(high, 0.0, k)[5]
     if not distorted < reach:
         return np.nan
@@ -240,7 +260,7 @@ def _undistorted_radius(distorted: float, kind: int, k: _Coefficients, limit: fl
     return 0.5 * (low + high)
 
 
-@njit("UniTuple(float64, 2)(float64, float64, int64, UniTuple(float64, 8), float64)", cache=True)
+@njit("UniTuple(float64, 2)(float64, float64, int64, UniTuple(float64, 8), float64)", cache=True, error_model="numpy")
 def _undistorted(x: float, y: float, kind: int, k: _Coefficients, limit: float) -> tuple[float, float]:
     """Invert the distortion of one point at z = 1; NaN where no point in front of the camera comes here."""
     distorted = math.sqrt(x * x + y * y)
@@ -254,7 +274,7 @@ def _undistorted(x: float, y: float, kind: int, k: _Coefficients, limit: float) 
     guess = _undistorted_radius(distorted, kind, radial, limit)
     if math.isnan(guess):
         # The tangential part may still bring a point here from inside the range.
-        guess = 0.99 * math.sqrt(limit) if math.isfinite(limit) else distorted
+        guess = 0.99 * math.sqrt(limit)
     factor = guess / distorted if distorted > 0.0 else 1.0
     a, b = x * factor, y * factor
     for _ in range(30):
@@ -267,8 +287,8 @@ def _undistorted(x: float, y: float, kind: int, k: _Coefficients, limit: float) 
         a, b = a + da, b + db
         if abs(da) + abs(db) <= 1e-14 * (abs(a) + abs(b)):
             break
-    u, v, xx, xy, yy, _ = _rational(a, b, k)
-    if a * a + b * b < limit and xx * yy > xy * xy and abs(u - x) + abs(v - y) < _EXACT:
+    u, v, _, _, _, _ = _rational(a, b, k)
+    if a * a + b * b < limit and abs(u - x) + abs(v - y) < _EXACT:
         return a, b
     return np.nan, np.nan
 

@@ -1,0 +1,355 @@
+"""Projection against OpenCV and by hand, its inverse, the z-buffer, and the tree of transforms."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from gemini_core.errors import CalibrationError
+from gemini_core.geometry import (
+    TransformTree,
+    _lens,
+    _undistorted,
+    invert_transform,
+    project_points,
+    ray_table,
+    transform_matrix,
+    transform_points,
+    unproject_depth,
+    z_buffer,
+)
+from gemini_core.types import CameraModel, StampedTransform
+
+SECOND = 1_000_000_000
+EPOCH = 1_714_506_077_250_967_979  # a stamp that float64 cannot hold to the nanosecond
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Projection
+
+PINHOLE = CameraModel(640, 480, 500.0, 510.0, 320.0, 240.0)
+PLUMB_BOB = CameraModel(640, 480, 500.0, 510.0, 320.0, 240.0, "plumb_bob", (-0.3, 0.1, 0.001, -0.002, -0.01))
+RATIONAL = CameraModel(
+    640, 480, 500.0, 510.0, 320.0, 240.0, "rational_polynomial", (0.5, -2.6, 0.001, -0.0003, 1.5, 0.4, -2.4, 1.4)
+)
+FISHEYE = CameraModel(640, 480, 280.0, 285.0, 320.0, 240.0, "equidistant", (0.01, -0.02, 0.003, -0.001))
+
+
+def test_a_point_by_hand():
+    pixels, z, visible = project_points(PINHOLE, np.array([[1.0], [-0.5], [4.0]], np.float32))
+    np.testing.assert_allclose(pixels[:, 0], [320 + 500 / 4, 240 - 510 * 0.5 / 4], rtol=1e-6)
+    assert z[0] == 4.0
+    assert visible[0]
+
+
+@pytest.mark.parametrize("camera", [PINHOLE, PLUMB_BOB, RATIONAL, FISHEYE])
+def test_points_behind_have_no_pixel_and_the_axis_has_the_principal_point(camera):
+    points = np.array([[0, 0, 0, 0, np.nan], [0, 0, 0, 0, 0], [1, 0, -1, -1e-30, 1]], np.float32)
+    pixels, _, visible = project_points(camera, points)
+    assert visible.tolist() == [True, False, False, False, False]
+    np.testing.assert_allclose(pixels[:, 0], [320, 240])
+    assert np.isnan(pixels[:, 1:4]).all()
+
+
+def test_the_image_ends_half_a_pixel_beyond_its_outer_centres():
+    camera = CameraModel(4, 3, 1.0, 1.0, 0.0, 0.0)
+    u = np.array([-0.51, -0.5, 3.49, 3.5, 1e30], np.float32)
+    pixels, _, visible = project_points(camera, np.stack([u, np.zeros_like(u), np.ones_like(u)]))
+    assert visible.tolist() == [False, True, True, False, False]
+    inside = np.rint(pixels[0, visible]).astype(int)
+    assert inside.min() >= 0
+    assert inside.max() <= 3
+
+
+@pytest.mark.parametrize("camera", [PINHOLE, PLUMB_BOB, RATIONAL, FISHEYE])
+def test_projection_equals_opencv(camera):
+    points = np.random.default_rng(0).uniform([[-2], [-1.5], [3]], [[2], [1.5], [9]], (3, 1000)).astype(np.float32)
+    pixels, _, _ = project_points(camera, points)
+    rows, zero, distortion = points.T.astype(np.float64)[:, None], np.zeros(3), np.array(camera.distortion)
+    if camera.distortion_model == "equidistant":
+        expected, _ = cv2.fisheye.projectPoints(rows, zero, zero, camera.matrix, distortion)
+    else:
+        expected, _ = cv2.projectPoints(rows, zero, zero, camera.matrix, distortion)
+    np.testing.assert_allclose(pixels, expected.reshape(-1, 2).T, atol=1e-4)
+
+
+def coefficients(*limits):
+    return st.tuples(*(st.floats(-limit, limit) for limit in limits))
+
+
+cameras = st.one_of(
+    st.tuples(st.just("none"), st.just(())),
+    st.tuples(st.just("plumb_bob"), coefficients(0.5, 0.3, 0.01, 0.01, 0.1)),
+    st.tuples(st.just("plumb_bob"), coefficients(0.5, 0.3, 0.01, 0.01)),
+    st.tuples(st.just("rational_polynomial"), coefficients(0.6, 3.0, 0.003, 0.003, 2.0, 0.6, 3.0, 2.0)),
+    st.tuples(st.just("equidistant"), coefficients(0.1, 0.05, 0.02, 0.01)),
+).map(lambda lens: CameraModel(48, 36, 30.0, 31.0, 24.3, 17.1, *lens))
+
+
+@settings(max_examples=150, deadline=None)
+@given(cameras)
+def test_a_pixel_s_ray_projects_to_the_pixel(camera):
+    rays = ray_table.__wrapped__(camera)
+    pixels, _, visible = project_points(camera, (rays * 3.0).reshape(3, -1))
+    reached = np.isfinite(rays[0]).ravel()
+    v, u = np.mgrid[: camera.height, : camera.width]
+    error = np.abs(pixels - np.stack([u.ravel(), v.ravel()]))[:, reached]
+    assert reached[v.ravel() * camera.width + u.ravel() == 17 * camera.width + 24].all()
+    assert error.max() < 1e-3
+    # On the very border of the range, rounding the ray to float32 may fall outside.
+    assert np.count_nonzero(~visible[reached]) <= 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(cameras, st.integers(0, 2**32 - 1))
+def test_what_is_visible_has_no_second_origin(camera, seed):
+    points = np.random.default_rng(seed).uniform([[-9], [-9], [0.1]], [[9], [9], [3]], (3, 300)).astype(np.float32)
+    pixels, _, visible = project_points(camera, points)
+    for (u, v), (x, y, z) in zip(pixels[:, visible].T.astype(float), points[:, visible].T.astype(float), strict=True):
+        a, b = _undistorted((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, *(_parts(camera)))
+        if math.isnan(a):
+            continue  # within a rounding error of the border of the range
+        again, _, _ = project_points(camera, np.array([[a], [b], [1.0]], np.float32))
+        assert np.abs(again[:, 0] - (u, v)).max() < 1e-3
+        assert math.hypot(a - x / z, b - y / z) < 0.05 * (1 + math.hypot(x, y) / z)
+
+
+def _parts(camera):
+    lens = _lens(camera)
+    return lens.kind, lens.coefficients, lens.limit
+
+
+def test_points_far_outside_do_not_fold_back_into_a_barrel_image():
+    camera = CameraModel(640, 480, 500.0, 500.0, 320.0, 240.0, "plumb_bob", (-0.3, 0.0, 0.0, 0.0, 0.0))
+    x = np.linspace(0.0, 3.0, 3001, dtype=np.float32)
+    pixels, _, visible = project_points(camera, np.stack([x, np.zeros_like(x), np.ones_like(x)]))
+    turn = 1 / math.sqrt(0.9)  # 1 - 3 * 0.3 r² = 0
+    folded = (x > turn) & (pixels[0] > 0) & (pixels[0] < 639)
+    assert folded.any(), "this lens would show points twice"
+    assert not visible[folded].any()
+    assert visible[x < 0.6].all()
+
+
+@pytest.mark.parametrize(
+    ("model", "distortion", "words"),
+    [("brown", (), "plumb_bob"), ("plumb_bob", (0.1,), "4 or 5"), ("equidistant", (0.1,) * 5, "4 distortion")],
+)
+def test_an_unknown_lens_is_an_error(model, distortion, words):
+    camera = CameraModel(64, 48, 50.0, 50.0, 32.0, 24.0, model, distortion)
+    with pytest.raises(CalibrationError, match=words):
+        project_points(camera, np.zeros((3, 1), np.float32))
+
+
+def test_arrays_may_be_read_only_strided_or_unaligned():
+    points = np.random.default_rng(1).uniform(1, 2, (3, 50)).astype(np.float32)
+    expected = project_points(PINHOLE, points)[0]
+    frozen = points.copy()
+    frozen.flags.writeable = False
+    unaligned = np.frombuffer(b"x" + points.tobytes(), np.float32, offset=1).reshape(3, 50)
+    for same in (frozen, unaligned, np.asfortranarray(points)):
+        np.testing.assert_array_equal(project_points(PINHOLE, same)[0], expected)
+        np.testing.assert_array_equal(transform_points(np.eye(4), same), points)
+
+
+def test_kitti_sweep_falls_into_the_image_as_known(real_dir):
+    calibration = json.loads((real_dir / "kitti_raw/calib.json").read_text())
+    width, height = calibration["image_size"]
+    p = np.array(calibration["P_rect"])
+    rectify = np.eye(4)
+    rectify[:3, :3] = calibration["R_rect"]
+    camera_from_lidar = rectify @ np.array(calibration["camera0_from_velodyne"])
+    camera_from_lidar[:3, 3] += np.linalg.inv(p[:, :3]) @ p[:, 3]
+    sweep = np.fromfile(real_dir / "kitti_raw/velodyne/0000000000.bin", np.float32).reshape(-1, 4)
+    camera = CameraModel(width, height, p[0, 0], p[1, 1], p[0, 2], p[1, 2])
+    _, _, visible = project_points(camera, transform_points(camera_from_lidar, sweep[:, :3].T))
+    assert abs(int(visible.sum()) - 16_430) <= 164
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Depth, points, z-buffer
+
+
+@pytest.mark.parametrize("camera", [PINHOLE, PLUMB_BOB, RATIONAL, FISHEYE])
+def test_depth_to_points_and_back(camera):
+    depth = np.random.default_rng(2).uniform(0.5, 9, (480, 640)).astype(np.float32)
+    depth[0, :6] = [np.nan, np.inf, -np.inf, 0, -1, 2]
+    depth[1] = np.nan
+    points = unproject_depth(camera, depth)
+    good = np.isfinite(depth) & (depth > 0) & np.isfinite(ray_table(camera)[0])
+    assert points.shape == (3, np.count_nonzero(good))
+    pixels, z, _ = project_points(camera, points)
+    v, u = np.nonzero(good)
+    np.testing.assert_array_equal(z, depth[good])
+    np.testing.assert_allclose(pixels, np.stack([u, v]), atol=1e-3)
+
+
+def test_depth_of_another_size_is_an_error():
+    with pytest.raises(CalibrationError, match="640 x 480, got 320 x 240"):
+        unproject_depth(PINHOLE, np.ones((240, 320), np.float32))
+
+
+def test_rays_are_kept_for_a_camera():
+    assert ray_table(PINHOLE) is ray_table(CameraModel(640, 480, 500.0, 510.0, 320.0, 240.0))
+
+
+@pytest.mark.parametrize("point_size", [1, 3])
+def test_z_buffer_shows_the_nearest_point(point_size):
+    rng = np.random.default_rng(3)
+    pixels = rng.uniform(-4, 14, (2, 400)).astype(np.float32)
+    z = rng.integers(-1, 5, 400).astype(np.float32)  # with ties, zeros and points behind
+    pixels[0, :3], z[3] = (np.nan, np.inf, -np.inf), np.nan
+    expected = np.full((8, 12), -1)
+    reach = point_size // 2
+    for row in range(8):
+        for column in range(12):
+            near = [
+                (z[i], i)
+                for i in range(400)
+                if z[i] > 0
+                and abs(np.floor(pixels[0, i] + 0.5) - column) <= reach
+                and abs(np.floor(pixels[1, i] + 0.5) - row) <= reach
+            ]
+            expected[row, column] = min(near)[1] if near else -1
+    index = z_buffer(pixels, z, 8, 12, point_size)
+    assert index.dtype == np.int32
+    np.testing.assert_array_equal(index, expected)
+
+
+def test_transform_points_keeps_precision_far_from_the_origin():
+    far = np.eye(4)
+    far[:3, 3] = [4e6, -5e6, 100]
+    near = transform_points(invert_transform(far) @ far, np.ones((3, 4), np.float32))
+    np.testing.assert_array_equal(near, np.ones((3, 4), np.float32))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Transforms
+
+
+def moved(x=0.0, y=0.0, z=0.0, yaw_deg=0.0):
+    return transform_matrix((x, y, z), Rotation.from_euler("z", yaw_deg, degrees=True).as_quat())
+
+
+def stamped(parent, child, matrix, stamp_ns=0):
+    return StampedTransform(stamp_ns, parent, child, matrix)
+
+
+def test_fixed_transforms_multiply_along_the_path_at_any_time():
+    tree = TransformTree()
+    camera, lidar = moved(1, 2, 3, 30), moved(-1, 0, 2, -80)
+    tree.add(stamped("base", "mast", moved(0, 0, 1)), static=True)
+    tree.add(stamped("mast", "camera", camera), static=True)
+    tree.add(stamped("/base", "/lidar", lidar), static=True)
+    expected = np.linalg.inv(moved(0, 0, 1) @ camera) @ lidar
+    np.testing.assert_allclose(tree.lookup("camera", "lidar", EPOCH), expected, atol=1e-12)
+    np.testing.assert_allclose(tree.lookup("/lidar", "camera", 0), np.linalg.inv(expected), atol=1e-12)
+    np.testing.assert_array_equal(tree.lookup("camera", "camera", 5), np.eye(4))
+    np.testing.assert_allclose(tree.lookup("base", "camera", 5), moved(0, 0, 1) @ camera, atol=1e-12)
+
+
+def test_between_two_stamps_it_moves_linearly_and_turns_by_slerp():
+    tree = TransformTree()
+    tree.add(stamped("odom", "base", moved(0, 0, 0, 0), EPOCH), static=False)
+    tree.add(stamped("odom", "base", moved(4, 8, 0, 90), EPOCH + 4), static=False)
+    np.testing.assert_allclose(tree.lookup("odom", "base", EPOCH + 1), moved(1, 2, 0, 22.5), atol=1e-9)
+    np.testing.assert_allclose(tree.lookup("odom", "base", EPOCH + 2), moved(2, 4, 0, 45), atol=1e-9)
+    np.testing.assert_allclose(tree.lookup("base", "odom", EPOCH + 2), np.linalg.inv(moved(2, 4, 0, 45)), atol=1e-9)
+    np.testing.assert_array_equal(tree.lookup("odom", "base", EPOCH + 4), moved(4, 8, 0, 90))
+
+
+def test_a_new_fixed_value_is_seen_although_paths_are_kept():
+    tree = TransformTree()
+    tree.add(stamped("a", "b", moved(1)), static=True)
+    assert tree.lookup("a", "b", 0)[0, 3] == 1
+    tree.add(stamped("a", "b", moved(2)), static=True)
+    assert tree.lookup("a", "b", 0)[0, 3] == 2
+
+
+def test_out_of_order_stamps_are_sorted_and_repeated_ones_replaced():
+    tree = TransformTree()
+    for stamp, x in ((0, 0.0), (20, 2.0), (10, 5.0), (10, 1.0)):
+        tree.add(stamped("a", "b", moved(x), stamp), static=False)
+    assert [tree.lookup("a", "b", stamp)[0, 3] for stamp in (0, 5, 10, 15, 20)] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert tree.counts() == ()
+
+
+def test_the_buffer_is_ten_seconds_by_stamp():
+    tree = TransformTree()
+    for second in range(31):
+        tree.add(stamped("a", "b", moved(second), second * SECOND), static=False)
+    assert tree.lookup("a", "b", 20 * SECOND)[0, 3] == 20
+    assert "from 20.000000000 to 30.000000000 s" in tree.why_not("a", "b", 20 * SECOND - 1)
+    tree.add(stamped("a", "b", moved(0), 3 * SECOND), static=False)
+    assert {count.what: count.number for count in tree.counts()} == {"tf.dropped.older_than_buffer": 1}
+
+
+def test_outside_the_known_range_is_an_error_unless_tolerated():
+    strict, tolerant = TransformTree(), TransformTree(tolerance_ns=SECOND)
+    for tree in (strict, tolerant):
+        for second in (1, 2):
+            tree.add(stamped("odom", "base", moved(second), second * SECOND), static=False)
+    for stamp in (0, SECOND - 1, 2 * SECOND + 1):
+        with pytest.raises(CalibrationError, match=r"'base' to 'odom' at .* got it from 1\.000000000 to 2\.000000000 s only"):
+            strict.lookup("odom", "base", stamp)
+    assert tolerant.lookup("odom", "base", 0)[0, 3] == 1
+    assert tolerant.lookup("odom", "base", 3 * SECOND)[0, 3] == 2
+    assert tolerant.why_not("odom", "base", 3 * SECOND + 1)
+
+
+def test_missing_frames_and_separate_trees_are_named():
+    tree = TransformTree()
+    assert "no frame 'camera' (known: none)" in tree.why_not("base", "camera", 0)
+    tree.add(stamped("base_link", "camera_link", moved()), static=True)
+    tree.add(stamped("odom", "lidar", moved()), static=True)
+    with pytest.raises(CalibrationError, match=r"no frame 'camera_lnk' \(nearest known: camera_link"):
+        tree.lookup("base_link", "camera_lnk", 0)
+    with pytest.raises(CalibrationError, match="nothing connects 'odom' and 'base_link'"):
+        tree.lookup("camera_link", "lidar", 0)
+    tree.add(stamped("odom", "base_link", moved()), static=True)
+    assert tree.why_not("camera_link", "lidar", 0) == ""
+
+
+def test_loops_are_refused_and_a_new_parent_replaces_the_old():
+    tree = TransformTree()
+    tree.add(stamped("a", "b", moved(1)), static=True)
+    tree.add(stamped("b", "c", moved(1)), static=True)
+    tree.add(stamped("c", "a", moved(1)), static=True)
+    tree.add(stamped("a", "a", moved(1)), static=True)
+    tree.add(stamped("a", "c", moved(5)), static=True)
+    assert tree.lookup("a", "c", 0)[0, 3] == 5
+    tree.add(stamped("a", "c", moved(7), SECOND), static=False)
+    assert tree.why_not("a", "c", 0)
+    assert {count.what: count.number for count in tree.counts()} == {"tf.refused.loop": 2, "tf.replaced_parent": 2}
+
+
+def test_clear_forgets_what_moves():
+    tree = TransformTree()
+    tree.add(stamped("odom", "base", moved(), SECOND), static=False)
+    tree.add(stamped("base", "camera", moved(1)), static=True)
+    assert tree.why_not("odom", "camera", SECOND) == ""
+    tree.clear()
+    assert tree.why_not("odom", "camera", SECOND)
+    assert tree.lookup("base", "camera", 0)[0, 3] == 1
+    assert tree.frames() == ("base", "camera")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_tree_agrees_with_the_product_of_its_edges(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    tree, root_from = TransformTree(), {"f0": np.eye(4)}
+    for i in range(1, 8):
+        parent = data.draw(st.sampled_from(sorted(root_from)))
+        matrix = transform_matrix(rng.normal(size=3), rng.normal(size=4))
+        static = data.draw(st.booleans())
+        tree.add(stamped(parent, f"f{i}", matrix, EPOCH), static=static)
+        root_from[f"f{i}"] = root_from[parent] @ matrix
+    a, b = data.draw(st.tuples(st.sampled_from(sorted(root_from)), st.sampled_from(sorted(root_from))))
+    np.testing.assert_allclose(tree.lookup(a, b, EPOCH), np.linalg.inv(root_from[a]) @ root_from[b], atol=1e-9)
