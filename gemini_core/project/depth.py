@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import numpy as np
 from numba import njit
 
@@ -36,37 +39,57 @@ def align_depth(
         CalibrationError: the depth image has another size than its camera.
     """
     points = unproject_depth(camera, sample.depth_m)  # (3, N)
-    pixels, z, visible = project_points(grid_camera, transform_points(reference_from_depth, points))
-    half = 0.5 * grid_camera.fx / camera.fx, 0.5 * grid_camera.fy / camera.fy
+    half = 0.5 * grid_camera.fx / camera.fx, 0.5 * grid_camera.fy / camera.fy  # a footprint at the same distance
+    # A footprint reaches into the grid from beyond its border, so the camera to project into is that much larger.
+    border = math.ceil(2.0 * max(*half, 0.5)) + 1
+    pixels, z, visible = project_points(_with_border(grid_camera, border), transform_points(reference_from_depth, points))
     depth_m = np.full((grid_camera.height, grid_camera.width), np.inf, np.float32)
-    _splat(pixels, z, visible, points[2], np.float32(half[0]), np.float32(half[1]), depth_m)
+    _splat(pixels, z, visible, points[2], (np.float32(half[0]), np.float32(half[1])), border, depth_m)
     channels = np.empty((3, *depth_m.shape), np.float32)
     valid = np.empty(depth_m.shape, np.bool_)
     _encode(depth_m, np.float32(config.max_m), channels, valid)
     return AlignedGrid("depth", channels, valid, depth_m)
 
 
+def _with_border(camera: CameraModel, border: int) -> CameraModel:
+    return dataclasses.replace(
+        camera,
+        width=camera.width + 2 * border,
+        height=camera.height + 2 * border,
+        cx=camera.cx + border,
+        cy=camera.cy + border,
+    )
+
+
 @njit(
-    "void(float32[:,::1], float32[::1], b1[::1], float32[::1], float32, float32, float32[:,::1])",
+    "void(float32[:,::1], float32[::1], b1[::1], float32[::1], UniTuple(float32, 2), int64, float32[:,::1])",
     cache=True,
     error_model="numpy",
 )
 def _splat(  # noqa: PLR0917 - compiled functions take arguments by position
-    pixels: F32, z: F32, visible: Bool, z_seen: F32, half_width: float, half_height: float, nearest: F32
+    pixels: F32,
+    z: F32,
+    visible: Bool,
+    z_seen: F32,
+    half: tuple[np.float32, np.float32],
+    border: int,
+    nearest: F32,
 ) -> None:
-    """Keep the least z per pixel; a point's footprint shrinks with z, by the distance it was seen from (``z_seen``)."""
-    zero, half, one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+    """Keep the least z per pixel; a point's footprint grows as it gets nearer than it was seen (``z_seen``)."""
+    least, one = np.float32(0.5), np.float32(1.0)
     last_row, last_column = nearest.shape[0] - 1, nearest.shape[1] - 1
     for i in range(z.shape[0]):
         if not visible[i]:
             continue
         nearer = z_seen[i] / z[i]
-        reach_x = max(half_width * nearer, half) + _FRINGE
-        reach_y = max(half_height * nearer, half) + _FRINGE
+        reach_x = max(half[0] * nearer, least) + _FRINGE
+        reach_y = max(half[1] * nearer, least) + _FRINGE
         u, v = pixels[0, i], pixels[1, i]
-        # The centres within reach. Nothing here is negative, so that cutting off the fraction is floor.
-        left, right = np.int32(max(u - reach_x + one, zero)), min(np.int32(u + reach_x), last_column)
-        top, bottom = np.int32(max(v - reach_y + one, zero)), min(np.int32(v + reach_y), last_row)
+        # Pixels whose centres are within reach; with the border nothing that counts is negative, so int32 rounds down.
+        left, right = max(np.int32(u - reach_x + one) - border, 0), min(np.int32(u + reach_x) - border, last_column)
+        top, bottom = max(np.int32(v - reach_y + one) - border, 0), min(np.int32(v + reach_y) - border, last_row)
+        if left > right or top > bottom:
+            continue
         if right - left <= 1 and bottom - top <= 1:
             # Nearly always; writing a pixel twice is faster than a loop whose length the processor cannot guess.
             nearest[top, left] = min(nearest[top, left], z[i])

@@ -59,9 +59,9 @@ def align_events(window: EventWindow, event_map: EventMap, height: int, width: i
     channels = np.empty((3, height, width), np.float32)
     valid = np.empty((height, width), np.bool_)
     _draw(
-        window.x,
-        window.y,
-        window.polarity,
+        np.ascontiguousarray(window.x),
+        np.ascontiguousarray(window.y),
+        np.ascontiguousarray(window.polarity),
         window.width,
         np.zeros(window.height * window.width, np.uint8),
         event_map.grid_from_event,

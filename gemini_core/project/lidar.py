@@ -33,8 +33,8 @@ def align_lidar(sample: CloudSample, grid_camera: CameraModel, reference_from_li
     heights = np.float32(config.min_height_m), np.float32(config.max_height_m)
     _encode(
         index,
-        sample.points,
-        sample.intensity,
+        np.ascontiguousarray(sample.points),
+        np.ascontiguousarray(sample.intensity),
         z,
         np.float32(config.max_m),
         heights,
