@@ -11,7 +11,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 from rclpy.timer import Timer
 from rclpy.utilities import get_rmw_implementation_identifier
 
@@ -47,7 +47,7 @@ class FusionNode(LifecycleNode):
         super().__init__("gemini_fusion", automatically_declare_parameters_from_overrides=True, **options)
         self._state = "unconfigured"
         self._failure = ""
-        self._parameters = NodeParameters(self, lambda: self._state, self._take_live_options)
+        self._declared = NodeParameters(self, lambda: self._state, self._take_live_options)
         self._config: FusionConfig | None = None
         self._predictor: Predictor | None = None
         self._outputs: Outputs | None = None
@@ -122,7 +122,7 @@ class FusionNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        config = self._parameters.config()
+        config = self._declared.config()
         predictor = Predictor(config) if config.model.enabled else None
         warm_up(config, predictor)
         self._config, self._predictor = config, predictor
@@ -144,7 +144,7 @@ class FusionNode(LifecycleNode):
         self._skipped_before = 0
         self._session = Session(self, config, self._predictor, outputs)
         self._session.start(self._subscription_events)
-        for name in self._parameters.unused_qos_overrides():
+        for name in self._declared.unused_qos_overrides():
             self.get_logger().warning(f"a QoS override without effect: {name}")
 
     def _end_session(self) -> None:
@@ -168,22 +168,22 @@ class FusionNode(LifecycleNode):
     # Connections that do not come about
 
     def _subscription_events(self, topic: str, profile: QoSProfile) -> SubscriptionEventCallbacks:
-        return SubscriptionEventCallbacks(
-            incompatible_qos=lambda _: self._note_mismatch(topic, lambda: qos.mismatched_publishers(self, topic, profile))
-        )
+        def find() -> tuple[str, ...]:
+            return qos.mismatched_publishers(self, topic, profile)
+
+        return SubscriptionEventCallbacks(incompatible_qos=lambda event: self._note_mismatch(topic, find, event))
 
     def _publisher_events(self, topic: str, profile: QoSProfile) -> PublisherEventCallbacks:
-        return PublisherEventCallbacks(
-            incompatible_qos=lambda _event: self._note_mismatch(
-                topic, lambda: qos.mismatched_subscriptions(self, topic, profile)
-            )
-        )
+        def find() -> tuple[str, ...]:
+            return qos.mismatched_subscriptions(self, topic, profile)
 
-    def _note_mismatch(self, topic: str, find: Callable[[], tuple[str, ...]]) -> None:
+        return PublisherEventCallbacks(incompatible_qos=lambda event: self._note_mismatch(topic, find, event))
+
+    def _note_mismatch(self, topic: str, find: Callable[[], tuple[str, ...]], event: Any) -> None:  # noqa: ANN401 - rclpy's
         """Log it now; /diagnostics repeats it as long as it lasts."""
         self._mismatches[topic] = find
-        sentences = find() or (f"QoS incompatible on {topic}: DDS reports another node that cannot be connected",)
-        for sentence in sentences:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        for sentence in find() or (f"QoS incompatible on {topic}: {policy} of another node does not fit",):
             self.get_logger().warning(sentence)
 
     def _why_nothing_arrives(self, role: Role, topic: str, profile: QoSProfile) -> Trouble | None:
@@ -255,7 +255,6 @@ class FusionNode(LifecycleNode):
         return self._status("model", OK, self._predictor.describe(), values)
 
     def _session_statuses(self, session: Session) -> list[DiagnosticStatus]:
-        session.take_up_frames()
         now = time.monotonic()
         stale_after_s = session.config.node.stale_after_s
         graph = {}

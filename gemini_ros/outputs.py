@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from gemini_core.render import alignment, overlay
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
@@ -15,6 +14,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
+from gemini_core.render import alignment, overlay
 from gemini_core.types import Perception, SensorFrame
 from gemini_ros import qos
 from gemini_ros.convert import detections_message, header_of, image_message, label_info
@@ -27,13 +27,14 @@ NS_PER_MS = 1e6
 class QueuedFrame:
     """A closed frame on its way to the worker; times are nanoseconds of a steady clock.
 
-    ``decode_ns`` is what receiving, decoding and synchronizing cost since the frame before.
+    ``decode_ns`` and ``synchronize_ns`` are what these stages cost for all messages since the frame before.
     """
 
     frame: SensorFrame
     arrived_ns: int
     closed_ns: int
     decode_ns: int
+    synchronize_ns: int
 
 
 class Outputs:
@@ -88,7 +89,7 @@ class Outputs:
             self._alignment.publish(image_message(header, alignment(perception.grids)))
         pictured_ns = time.perf_counter_ns()
         age_ms = (self._node.get_clock().now().nanoseconds - perception.stamp_ns) / NS_PER_MS
-        stages = {"decode": queued.decode_ns}
+        stages = {"decode": queued.decode_ns, "synchronize": queued.synchronize_ns}
         stages.update({timing.stage: timing.duration_ns for timing in perception.timings})
         stages.update({"publish": published_ns - begin_ns, "render": pictured_ns - published_ns})
         waits = {

@@ -77,5 +77,18 @@ def mismatched_subscriptions(node: Node, topic: str, profile: QoSProfile) -> tup
         f"QoS incompatible on {topic}: {endpoint.node_name} asks for {describe(endpoint.qos_profile)}, "
         f"this node offers {describe(profile)}"
         for endpoint in node.get_subscriptions_info_by_topic(topic)
-        if qos_check_compatible(profile, endpoint.qos_profile)[0] == QoSCompatibility.ERROR
+        if qos_check_compatible(_offered(profile, endpoint.qos_profile), endpoint.qos_profile)[0] == QoSCompatibility.ERROR
+    )
+
+
+def _offered(profile: QoSProfile, asked: QoSProfile) -> QoSProfile:
+    """Our reliability and durability; rclpy takes an unset deadline or lease on our side for one that does not fit."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=profile.reliability,
+        durability=profile.durability,
+        deadline=asked.deadline,
+        liveliness=asked.liveliness,
+        liveliness_lease_duration=asked.liveliness_lease_duration,
     )

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from event_camera_msgs.msg import EventPacket
-from gemini_core.pipeline import Pipeline
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
@@ -23,8 +22,9 @@ from tf2_msgs.msg import TFMessage
 
 from gemini_core.config import FusionConfig
 from gemini_core.decode.intake import Intake
+from gemini_core.pipeline import Pipeline
 from gemini_core.predictor import Predictor
-from gemini_core.types import Count, ImageSample, ModalityStatus, Role, Sample, SensorFrame
+from gemini_core.types import Count, ImageSample, Role, Sample, SensorFrame
 from gemini_ros import qos
 from gemini_ros.diagnostics import InputHealth
 from gemini_ros.outputs import Outputs, QueuedFrame
@@ -72,13 +72,13 @@ class Session:
         self.health = InputHealth(config.modalities, topics)
         self.profiles: dict[Role, QoSProfile] = {}
         self._arrived_ns: OrderedDict[int, int] = OrderedDict()  # reference stamp -> steady clock
-        self._decode_ns = 0
+        self._decode_ns = self._synchronize_ns = 0
         self._last_sensor_ns = time.perf_counter_ns()
         self._idle = True
         self._counts = Counter({"frames.published": 0, "frames.failed": 0, "messages.failed": 0})
         self._last_failure = ""
+        self._resets = 0
         self._refused: Counter[tuple[Role, str]] = Counter()
-        self._seen: deque[tuple[tuple[ModalityStatus, ...], float]] = deque()  # from the worker to take_up_frames
         self._worker: Worker[QueuedFrame] = Worker(self._work, config.node.queue_size)
         self._subscriptions: list[Subscription] = []
         self._timer = node.create_timer(
@@ -103,11 +103,6 @@ class Session:
         own = {**self._counts, "frames.skipped_busy": self._worker.skipped, "frames.queued": self._worker.waiting}
         own_counts = tuple(Count(what, number) for what, number in own.items())
         return (*own_counts, *self._pipeline.counts(), *self._intake.counts())
-
-    def take_up_frames(self) -> None:
-        """Tell ``health`` what the frames published since the last call had and lacked."""
-        while self._seen:
-            self.health.saw_frame(*self._seen.popleft())
 
     @property
     def last_failure(self) -> str:
@@ -139,6 +134,7 @@ class Session:
             self._idle = False
         try:
             sample = self._intake.accept(role, message)
+            decoded_ns = time.perf_counter_ns()
             frames = [] if sample is None else self._advance(sample, began_ns)
         except Exception as error:  # noqa: BLE001 - whatever a message does, the node lives and says so
             self._counts["messages.failed"] += 1
@@ -149,7 +145,10 @@ class Session:
             self._take_up_refusals()
         else:
             record.accept()
-        self._decode_ns += time.perf_counter_ns() - began_ns
+        if self._pipeline.resets != self._resets:
+            self._take_up_reset(record.topic)
+        self._decode_ns += decoded_ns - began_ns
+        self._synchronize_ns += time.perf_counter_ns() - decoded_ns
         self._submit(frames)
 
     def _advance(self, sample: Sample, now_ns: int) -> list[SensorFrame]:
@@ -158,6 +157,12 @@ class Session:
             if len(self._arrived_ns) > _REMEMBERED_ARRIVALS:
                 self._arrived_ns.popitem(last=False)
         return self._pipeline.advance(sample)
+
+    def _take_up_reset(self, topic: str) -> None:
+        """The clock jumped back, and the pipeline began anew; so must the event decoder."""
+        self._resets = self._pipeline.resets
+        self._intake.reset()
+        self._node.get_logger().warning(f"the clock jumped back on {topic}: begin anew (jump {self._resets} since activation)")
 
     def _take_up_refusals(self) -> None:
         """Note what the intake has refused since the last look; None alone may be a message with nothing in it."""
@@ -170,9 +175,10 @@ class Session:
     def _submit(self, frames: list[SensorFrame]) -> None:
         now_ns = time.perf_counter_ns()
         for frame in frames:
+            self.health.saw_frame(frame.status, time.monotonic())
             arrived_ns = self._arrived_ns.pop(frame.stamp_ns, now_ns)
-            self._worker.put(QueuedFrame(frame, arrived_ns, now_ns, self._decode_ns))
-            self._decode_ns = 0
+            self._worker.put(QueuedFrame(frame, arrived_ns, now_ns, self._decode_ns, self._synchronize_ns))
+            self._decode_ns = self._synchronize_ns = 0
 
     def _flush_when_idle(self) -> None:
         """The last frames of a stream wait for messages that never come; let them go."""
@@ -194,7 +200,6 @@ class Session:
             self._report_failure(f"frame {queued.frame.index} failed", error)
             return
         self._counts["frames.published"] += 1
-        self._seen.append((perception.status, time.monotonic()))
 
     def _report_failure(self, what: str, error: Exception) -> None:
         """Log an unexpected error with its trace, once for each kind in a row."""

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 from event_camera_msgs.msg import EventPacket
-from gemini_core.decode.intake import Intake
-from gemini_core.pipeline import Pipeline
 from geometry_msgs.msg import TransformStamped
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from gemini_core.config import FusionConfig
+from gemini_core.decode.intake import Intake
 from gemini_core.errors import GeminiError
+from gemini_core.pipeline import Pipeline
 from gemini_core.predictor import Predictor
 from gemini_core.types import Modality, Perception, Role
 from gemini_ros.convert import stamp_to_ros
@@ -95,7 +95,8 @@ def _cloud() -> PointCloud2:
 
 
 def _packet() -> EventPacket:
-    """EVT3: TIME_HIGH, TIME_LOW, ADDR_Y, then two events."""
-    words = np.array([0x8000, 0x6001, 0x0000 | 10, 0x2000 | 10, 0x2800 | 11], "<u2")
+    """EVT3 from 10 ms before the stamp up to it: TIME_HIGH, TIME_LOW, ADDR_Y, two events, TIME_HIGH, TIME_LOW."""
+    words = np.array([0x8000, 0x6001, 0x0000 | 10, 0x2000 | 10, 0x2800 | 11, 0x8002, 0x6000 | 1809], "<u2")
+    header = Header(stamp=stamp_to_ros(_STAMP_NS - 10_000_000), frame_id="event")
     data = array("B", words.tobytes())
-    return EventPacket(header=_header("event"), width=_WIDTH, height=_HEIGHT, encoding="evt3", time_base=0, seq=0, events=data)
+    return EventPacket(header=header, width=_WIDTH, height=_HEIGHT, encoding="evt3", time_base=0, seq=0, events=data)
