@@ -14,9 +14,9 @@ test: lint
 	@$(TIMED) tests $(VENV)/python -m pytest --durations=10
 
 lint: setup
-	@$(TIMED) "ruff check" $(VENV)/ruff check .
-	@$(TIMED) "ruff format" $(VENV)/ruff format --check .
-	@$(TIMED) mypy $(VENV)/mypy
+	@$(TIMED) "ruff check" $(VENV)/python -m ruff check .
+	@$(TIMED) "ruff format" $(VENV)/python -m ruff format --check .
+	@$(TIMED) mypy $(VENV)/python -m mypy
 
 benchmark: setup
 	@$(TIMED) benchmark $(VENV)/python -m benchmarks.live
