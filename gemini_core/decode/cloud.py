@@ -78,7 +78,7 @@ def decode_cloud(message: PointCloud2, topic: str) -> CloudSample:
         return values.reshape(-1)
 
     points = np.empty((3, message.height * message.width), np.float32)
-    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite and is left out
+    with np.errstate(over="ignore", invalid="ignore"):  # a float64 too large for float32 becomes infinite and is left out
         for row, name in enumerate(_POSITION):
             points[row] = column(name)
     kept = _with_position(points)
@@ -154,7 +154,7 @@ def _with_position(points: F32) -> slice | npt.NDArray[np.bool_]:
 
 
 def _intensity(column: Column) -> F32:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         intensity = column.astype(np.float32)
     intensity[~np.isfinite(intensity)] = 0.0
     return intensity
@@ -167,23 +167,18 @@ def _point_times(column: Column, name: str, stamp: int) -> I64 | None:
     if column.dtype.kind in "iu":
         after = column.astype(np.int64)
         return after + stamp if _near(after) else None
-    value: F64 = column.astype(np.float64)
-    if not np.isfinite(value).all():
-        return None
-    absolute = name in {"timestamp", "time_stamp"}
+    with np.errstate(over="ignore", invalid="ignore"):
+        value: F64 = column.astype(np.float64)
+        after_stamp, absolute = _after_stamp(value, stamp), _absolute(value, stamp)
     if column.dtype.itemsize == np.dtype(np.float32).itemsize:
-        return _after_stamp(value, stamp)
-    if absolute:
-        return _first(_absolute(value, stamp), _after_stamp(value, stamp))
-    return _first(_after_stamp(value, stamp), _absolute(value, stamp))
-
-
-def _first(preferred: I64 | None, other: I64 | None) -> I64 | None:
+        return after_stamp  # too coarse for an absolute time
+    preferred, other = (absolute, after_stamp) if name in {"timestamp", "time_stamp"} else (after_stamp, absolute)
     return other if preferred is None else preferred
 
 
 def _near(after_stamp: npt.NDArray[Any]) -> bool:
-    return bool(np.abs(after_stamp).max() <= _LONGEST_SWEEP_NS)
+    """Whether all values, NaN not among them, are times of one sweep."""
+    return bool((np.abs(after_stamp) <= _LONGEST_SWEEP_NS).all())
 
 
 def _after_stamp(seconds: F64, stamp: int) -> I64 | None:

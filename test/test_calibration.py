@@ -1,0 +1,205 @@
+"""What calibration each modality needs, what is said where it is missing, and what a frame gets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gemini_core.calibration import CalibrationStore
+from gemini_core.config import from_flat
+from gemini_core.types import (
+    CameraInfoSample,
+    CameraModel,
+    CloudSample,
+    DepthSample,
+    EventWindow,
+    ImageSample,
+    ModalityStatus,
+    SensorFrame,
+    StampedTransform,
+    TransformSample,
+)
+
+STAMP = 1_700_000_000_000_000_000
+CAMERAS = {
+    "rgb": CameraModel(64, 48, 50.0, 50.0, 32.0, 24.0),
+    "depth": CameraModel(32, 24, 25.0, 25.0, 16.0, 12.0),
+    "event": CameraModel(40, 30, 30.0, 30.0, 20.0, 15.0),
+}
+
+
+def shifted(x):
+    matrix = np.eye(4)
+    matrix[0, 3] = x
+    return matrix
+
+
+def transforms(static, *edges, stamp_ns=STAMP):
+    parts = tuple(StampedTransform(stamp_ns, parent, child, shifted(x)) for parent, child, x in edges)
+    return TransformSample(stamp_ns, static, parts)
+
+
+def info(modality, camera=None):
+    return CameraInfoSample(STAMP, f"{modality}_frame", modality, camera or CAMERAS[modality])
+
+
+RIG = transforms(
+    True, ("base", "rgb_frame", 1.0), ("base", "depth_frame", 2.0), ("base", "event_frame", 3.0), ("base", "lidar_frame", 4.0)
+)
+
+
+def store(*samples, **options):
+    calibration = CalibrationStore(from_flat(options))
+    for sample in samples:
+        calibration.push(sample)
+    return calibration
+
+
+def frame(depth_frame="depth_frame", stamp_ns=STAMP, present=("rgb", "depth", "event", "lidar")):
+    no_events = np.empty(0, np.uint16)
+    return SensorFrame(
+        index=0,
+        stamp_ns=stamp_ns,
+        frame_id="rgb_frame",
+        rgb=ImageSample(stamp_ns, "rgb_frame", np.zeros((48, 64, 3), np.uint8)),
+        depth=DepthSample(stamp_ns, depth_frame, np.ones((24, 32), np.float32)) if "depth" in present else None,
+        lidar=CloudSample(
+            stamp_ns, "lidar_frame", np.ones((3, 5), np.float32), np.zeros(5, np.float32), None, None, stamp_ns, stamp_ns
+        )
+        if "lidar" in present
+        else None,
+        event=EventWindow(
+            stamp_ns - 1,
+            stamp_ns,
+            "event_frame",
+            40,
+            30,
+            no_events,
+            no_events,
+            no_events.astype(np.uint8),
+            no_events.astype(np.int64),
+        )
+        if "event" in present
+        else None,
+        status=tuple(
+            ModalityStatus(modality, present=True, reason="", skew_ns=0)
+            if modality in present
+            else ModalityStatus(modality, present=False, reason="late", skew_ns=None, detail="too late")
+            for modality in ("rgb", "depth", "event", "lidar")
+        ),
+    )
+
+
+def reasons(resolved):
+    return {status.modality: status.reason for status in resolved.status}
+
+
+ALL = [info("rgb"), info("depth"), info("event"), RIG]
+
+
+def test_a_whole_rig():
+    resolved = store(*ALL).resolve(frame())
+    assert reasons(resolved) == {"rgb": "", "depth": "", "event": "", "lidar": ""}
+    calibration = resolved.calibration
+    assert (calibration.reference, calibration.depth, calibration.event) == tuple(CAMERAS[m] for m in ("rgb", "depth", "event"))
+    for matrix, x in (
+        (calibration.reference_from_depth, 1.0),
+        (calibration.reference_from_event, 2.0),
+        (calibration.reference_from_lidar, 3.0),
+    ):
+        np.testing.assert_array_equal(matrix, shifted(x))
+
+
+def test_without_anything_only_the_reference_is_left():
+    calibration = store()
+    before = frame()
+    resolved = calibration.resolve(before)
+    assert reasons(resolved) == {"rgb": "", "depth": "no_camera_info", "event": "no_camera_info", "lidar": "no_camera_info"}
+    assert (resolved.depth, resolved.event, resolved.lidar) == (None, None, None)
+    assert resolved.rgb is before.rgb
+    assert resolved.calibration.reference is None
+    assert all("'rgb/camera_info'" in status.detail for status in resolved.status[1:])
+    assert all(status.skew_ns is None and not status.present for status in resolved.status[1:])
+
+
+@pytest.mark.parametrize(
+    ("modality", "samples", "reason", "words"),
+    [
+        ("lidar", [RIG], "no_camera_info", "'rgb/camera_info'"),
+        ("depth", [RIG, info("rgb")], "no_camera_info", "'depth/camera_info'"),
+        ("event", [RIG, info("rgb")], "no_camera_info", "'events/camera_info'"),
+        ("lidar", [info("rgb")], "no_transform", "'lidar_frame' to 'rgb_frame'"),
+        ("depth", [info("rgb"), info("depth")], "no_transform", "'depth_frame' to 'rgb_frame'"),
+    ],
+)
+def test_what_is_missing_is_named(modality, samples, reason, words):
+    calibration = store(*samples)
+    lack = calibration.missing(modality, f"{modality}_frame", "rgb_frame", STAMP)
+    assert lack is not None
+    assert lack[0] == reason
+    assert words in lack[1]
+    status = next(status for status in calibration.resolve(frame()).status if status.modality == modality)
+    assert (status.present, status.reason, status.detail) == (False, *lack)
+
+
+def test_nothing_is_missing_of_a_whole_rig_nor_ever_of_the_reference():
+    for modality in ("rgb", "depth", "event", "lidar"):
+        assert store(*ALL).missing(modality, f"{modality}_frame", "rgb_frame", STAMP) is None
+    assert store().missing("rgb", "rgb_frame", "rgb_frame", STAMP) is None
+
+
+def test_one_frame_id_needs_no_transform():
+    calibration = store(info("rgb"), info("depth"))
+    assert calibration.missing("depth", "/rgb_frame", "rgb_frame", STAMP) is None
+    resolved = calibration.resolve(frame(depth_frame="/rgb_frame"))
+    np.testing.assert_array_equal(resolved.calibration.reference_from_depth, np.eye(4))
+
+
+def test_events_of_the_same_view_need_nothing():
+    calibration = store(**{"event.alignment": "same_view"})
+    assert calibration.missing("event", "event_frame", "rgb_frame", STAMP) is None
+    resolved = calibration.resolve(frame())
+    assert reasons(resolved)["event"] == ""
+    assert resolved.event is not None
+    assert (resolved.calibration.event, resolved.calibration.reference_from_event) == (None, None)
+
+
+def test_what_was_absent_stays_so_for_its_own_reason():
+    resolved = store(*ALL).resolve(frame(present=("rgb", "lidar")))
+    assert reasons(resolved) == {"rgb": "", "depth": "late", "event": "late", "lidar": ""}
+    assert resolved.status[1].detail == "too late"
+    assert (resolved.calibration.depth, resolved.calibration.reference_from_depth) == (None, None)
+
+
+def test_camera_info_of_another_size_is_no_camera_info():
+    resolved = store(*ALL, info("depth", CAMERAS["rgb"])).resolve(frame())
+    assert reasons(resolved) == {"rgb": "", "depth": "no_camera_info", "event": "", "lidar": ""}
+    assert "32 x 24" in resolved.status[1].detail
+    assert "64 x 48" in resolved.status[1].detail
+    resolved = store(*ALL, info("rgb", CAMERAS["depth"])).resolve(frame())
+    assert reasons(resolved) == {"rgb": "", "depth": "no_camera_info", "event": "no_camera_info", "lidar": "no_camera_info"}
+    assert resolved.calibration.reference is None
+    assert "the rgb image's 64 x 48 on topic 'rgb/camera_info', got one for 32 x 24" in resolved.status[3].detail
+
+
+def test_transforms_are_taken_at_the_frame_s_stamp():
+    calibration = store(info("rgb"))
+    calibration.push(transforms(False, ("rgb_frame", "lidar_frame", 0.0), stamp_ns=STAMP))
+    calibration.push(transforms(False, ("rgb_frame", "lidar_frame", 2.0), stamp_ns=STAMP + 20))
+    lidar_only = frame(stamp_ns=STAMP + 5, present=("rgb", "lidar"))
+    assert calibration.resolve(lidar_only).calibration.reference_from_lidar[0, 3] == 0.5
+    assert calibration.missing("lidar", "lidar_frame", "rgb_frame", STAMP + 21)[0] == "no_transform"
+
+
+def test_clear_keeps_what_does_not_move():
+    calibration = store(*ALL)
+    calibration.push(transforms(False, ("odom", "base", 0.0)))
+    assert calibration.missing("lidar", "odom", "rgb_frame", STAMP) is None
+    calibration.clear()
+    assert calibration.missing("lidar", "odom", "rgb_frame", STAMP)[0] == "no_transform"
+    assert reasons(calibration.resolve(frame())) == {"rgb": "", "depth": "", "event": "", "lidar": ""}
+
+
+def test_what_the_tree_refuses_is_counted():
+    calibration = store(transforms(True, ("a", "b", 1.0), ("b", "a", 1.0)))
+    assert {count.what: count.number for count in calibration.counts()} == {"tf.refused.loop": 1}
