@@ -188,7 +188,9 @@ SETUP = str(REPOSITORY / "tools" / "setup.sh")
 NEEDED_BY_SH = ("sh", "dirname", "grep", "make", "g++", "cmake")
 
 
-def run_setup(tmp_path: Path, *, without: tuple[str, ...] = (), libraries: str = "", python: str = sys.executable):
+def run_setup(
+    tmp_path: Path, *arguments: str, without: tuple[str, ...] = (), libraries: str = "", python: str = sys.executable
+):
     """Run the check with a PATH that holds only chosen programs and an ldconfig that knows only chosen libraries."""
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -196,7 +198,7 @@ def run_setup(tmp_path: Path, *, without: tuple[str, ...] = (), libraries: str =
         (programs / name).symlink_to(shutil.which(name) or "/bin/false")
     script(programs / "ldconfig", f"printf '{libraries}'")
     environment = {"PATH": str(programs), "PYTHON": python}
-    return subprocess.run(["/bin/sh", SETUP], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(["/bin/sh", SETUP, *arguments], env=environment, capture_output=True, text=True, check=False)
 
 
 def script(path: Path, line: str) -> str:
@@ -211,6 +213,11 @@ def test_all_that_is_missing_is_named_in_one_line(tmp_path: Path):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert done.stderr.endswith("sudo apt-get install -y python3-venv python3-dev g++ cmake libusb-1.0-0 libgl1\n")
+
+
+def test_the_missing_packages_are_listed_for_a_machine(tmp_path: Path):
+    done = run_setup(tmp_path, "--missing", without=("g++",), libraries="\\tlibusb-1.0.so.0 (libc6) => /x\\n")
+    assert (done.returncode, done.stdout) == (0, "g++ libgl1 libgomp1\n")
 
 
 def test_a_missing_python_is_named_too(tmp_path: Path):

@@ -2,6 +2,7 @@
 # Set-up, first part: look for what only the distribution can bring, name all that is missing in one line, then hand over to
 # tools/setup_environment.py. Plain sh, so that it also speaks where Python is missing or too old.
 # PYTHON names the interpreter; where a ROS installation is sourced, no compiler is needed, since nothing is built.
+# With --missing: only print the names of the missing packages, for a machine that may install them by itself.
 set -u
 PYTHON=${PYTHON:-python3}
 PATH=$PATH:/usr/sbin:/sbin # ldconfig
@@ -36,6 +37,10 @@ need libusb-1.0-0 library libusb-1.0.so.0
 need libgl1 library libGL.so.1
 need libgomp1 library libgomp.so.1
 
+if [ "${1:-}" = --missing ]; then
+    echo "${missing# }"
+    exit 0
+fi
 if [ -n "$missing" ]; then
     echo "set-up: expected these packages of the distribution, please install them: sudo apt-get install -y$missing" >&2
     exit 1
