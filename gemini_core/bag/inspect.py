@@ -47,7 +47,7 @@ def inspect(path: str | Path, config: FusionConfig, progress: Progress | None = 
         BagError: there is no bag, or nothing of it can be read.
     """
     with BagReader(path) as bag:
-        topics = bag.topics()
+        topics = bag.measured_topics()
         rig = match_rig(topics, config)
         damage, sync = bag.damage, None
         if not any(entry.problem for entry in rig if entry.role == "rgb.image"):
@@ -100,4 +100,6 @@ def _sync_text(sync: SyncQuality) -> str:
         lines.append(distributions_text(sync.skews))
     lines.extend(missing_text(sync.missing))
     lines.extend(f"Refused: {sentence}" for sentence in sync.refusals)
+    unused = [count for count in sync.counts if count.number and (".dropped." in count.what or ".refused." in count.what)]
+    lines.extend(f"Not used: {count.number} ({count.what})" for count in unused)
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import struct
 from collections.abc import Callable, Collection, Iterator
@@ -43,7 +44,7 @@ _READ_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
-    """One topic of a bag; ``rate_hz`` is over the bag's log time, 0 for fewer than two messages."""
+    """One topic of a bag; ``rate_hz`` is over log time, 0 for fewer than two messages."""
 
     name: str
     type: str
@@ -116,16 +117,35 @@ class BagReader:
         self._sources = []
 
     def topics(self) -> tuple[TopicInfo, ...]:
-        """List the topics by name, without reading the messages of an intact bag."""
+        """List the topics by name, without reading the messages of an intact bag; rates are over the whole bag's length."""
         counts: dict[tuple[str, str], int] = {}
         for source in self._sources:
             for topic, count in source.counts.items():
                 counts[topic] = counts.get(topic, 0) + count
-        spans = [source.span_ns for source in self._sources if source.counts]
-        seconds = (max(end for _, end in spans) - min(start for start, _ in spans)) / NANOSECONDS if spans else 0.0
+        first_ns, last_ns = self.span_ns
+        seconds = (last_ns - first_ns) / NANOSECONDS
         return tuple(
             TopicInfo(name, kind, count, (count - 1) / seconds if count > 1 and seconds > 0 else 0.0)
             for (name, kind), count in sorted(counts.items())
+        )
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """Log times of the first and the last message; (0, 0) for an empty bag."""
+        spans = [source.span_ns for source in self._sources if source.counts]
+        return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else (0, 0)
+
+    def measured_topics(self) -> tuple[TopicInfo, ...]:
+        """List the topics with rates over the time from their own first to their own last message; reads the whole bag."""
+        spans: dict[tuple[str, str], list[int]] = {}
+        with contextlib.suppress(BagError):  # of a damaged bag this is what can be read; reading it says what is wrong
+            for stored in self.messages():
+                span = spans.setdefault((stored.topic, stored.type), [0, stored.log_ns, stored.log_ns])
+                span[:] = span[0] + 1, min(span[1], stored.log_ns), max(span[2], stored.log_ns)
+        silent = {(topic.name, topic.type): (0, 0, 0) for topic in self.topics()}
+        return tuple(
+            TopicInfo(name, kind, count, (count - 1) * NANOSECONDS / (last - first) if last > first else 0.0)
+            for (name, kind), (count, first, last) in sorted((silent | spans).items())
         )
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[BagMessage]:

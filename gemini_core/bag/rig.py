@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gemini_core.bag.reader import TopicInfo
 from gemini_core.config import FusionConfig
-from gemini_core.errors import BagError, nearest_names
+from gemini_core.errors import BagError
 from gemini_core.types import Role
 
 ROLE_TYPES: dict[Role, str] = {
@@ -68,6 +69,7 @@ def require_reference(entries: Sequence[RigEntry], path: object) -> None:
 
 
 def _candidates(name: str, type_name: str, topics: Sequence[TopicInfo]) -> str:
-    same_type = [topic.name for topic in topics if topic.type == type_name and topic.name != name]
-    of_type = f"of type {type_name}: {', '.join(same_type) or 'none'}"
-    return f"{nearest_names(name, [topic.name for topic in topics if topic.name != name])}; {of_type}"
+    others = [topic for topic in topics if topic.name != name]
+    near = difflib.get_close_matches(name, [topic.name for topic in others], n=3, cutoff=0.5)
+    same_type = [topic.name for topic in others if topic.type == type_name]
+    return f"nearest by name: {', '.join(near) or 'none'}; of type {type_name}: {', '.join(same_type) or 'none'}"
