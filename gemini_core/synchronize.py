@@ -338,10 +338,11 @@ class _Packet:
 
 
 class _WindowTrack:
-    """Events: those of a window that ends at the stamp, out of all packets that begin before it.
+    """Events: those of a window that ends at the stamp, out of the packets up to the first that reaches to or past it.
 
-    Sensor times may run backwards by some microseconds, so events are picked by their own time, not by their place. Packets
-    stamped at or after the reference never contribute, so that it does not matter whether they have come already.
+    Sensor times may run backwards by some microseconds, and a packet's stamp may lie after its first events, so events are
+    picked by their own time, not by their place. What a later packet still brings from before the stamp is left out: only so
+    does it not matter whether it has come already.
     """
 
     modality: Modality = "event"
@@ -359,7 +360,7 @@ class _WindowTrack:
         if sample.time_ns.size:
             start_ns, end_ns = min(start_ns, int(sample.time_ns.min())), max(end_ns, int(sample.time_ns.max()))
         if self._first_ns is None:
-            self._first_ns = sample.stamp_ns
+            self._first_ns = start_ns
         self._reach_ns = end_ns if self._reach_ns is None else max(self._reach_ns, end_ns)
         self._packets.append(_Packet(sample, start_ns, end_ns))
 
@@ -399,9 +400,7 @@ class _WindowTrack:
         """Packets that reach into the window, up to the first one that settles it; one sensor's, the newest's."""
         found = []
         for packet in self._packets:
-            if packet.sample.stamp_ns >= stamp_ns:
-                break
-            if packet.end_ns >= stamp_ns - self._window_ns:
+            if packet.end_ns >= stamp_ns - self._window_ns and packet.start_ns < stamp_ns:
                 found.append(packet)
             if packet.end_ns >= stamp_ns:
                 break
