@@ -501,10 +501,11 @@ def _add_tree(builder: MeshBuilder, rng: np.random.Generator, x: float, lateral:
     green = rng.uniform(0.8, 1.2)
     leaves = builder.surface(LEAVES, TREE, (0.085 * green * rng.uniform(0.8, 1.5), 0.16 * green, 0.035 * green))
     ball, faces = sphere(2)
-    for _ in range(2):
-        radius = rng.uniform(1.1, 1.6) * scale
-        bumps = 1 + 0.13 * rng.standard_normal(len(ball))[:, None]
-        center = np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6), 0]) * scale + [0, 0, trunk + radius * rng.uniform(0.6, 1.1)]
+    for _ in range(3):
+        radius = rng.uniform(0.95, 1.4) * scale
+        waves = np.sin(ball @ rng.normal(0, 2.6, (3, 5)) + rng.uniform(0, 6.3, 5)).sum(axis=1)
+        bumps = 1 + (0.07 * waves + 0.035 * rng.standard_normal(len(ball)))[:, None]
+        center = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.8), 0]) * scale + [0, 0, trunk + radius * rng.uniform(0.5, 1.2)]
         builder.add(_place((ball * bumps * radius * [1, 1, rng.uniform(0.9, 1.2)] + center, faces), x, lateral), leaves)
 
 

@@ -28,7 +28,7 @@ from gemini_core.simulation.scene import (
     Street,
     road_center,
 )
-from gemini_core.types import F32, F64, U8, U16, Bool
+from gemini_core.types import F32, F64, I64, U8, U16
 
 NEAR_M = {CAR: 150.0, PEDESTRIAN: 80.0}
 """Things that move farther away than this (some 8 pixels high) are left out."""
@@ -83,19 +83,32 @@ def _cast(scene: o3d.t.geometry.RaycastingScene, rays: F32) -> tuple[F32, I32]:
 
 
 @shading.compiled
-def _near_movers(rays: F32, centers: F64, radii: F64) -> Bool:
-    """Which rays (N, 6) pass through one of the spheres."""
-    near = np.zeros(len(rays), np.bool_)
+def _near_movers(rays: F32, boxes: F64, margin: float) -> I64:
+    """Numbers of the rays (N, 6) that pass through one of the boxes (M, 7) of shading.World, widened by ``margin``."""
+    near = np.empty(len(rays), np.int64)
+    count = 0
     for n in range(len(rays)):
-        dx, dy, dz = rays[n, 3], rays[n, 4], rays[n, 5]
+        dx, dy, dz = float(rays[n, 3]), float(rays[n, 4]), float(rays[n, 5])
         square = dx * dx + dy * dy + dz * dz
-        for m in range(len(radii)):
-            x, y, z = centers[m, 0] - rays[n, 0], centers[m, 1] - rays[n, 1], centers[m, 2] - rays[n, 2]
+        for m in range(len(boxes)):
+            half_x, half_y, height = boxes[m, 4] + margin, boxes[m, 5] + margin, boxes[m, 6] + CURB_M + margin
+            x, y, z = boxes[m, 0] - rays[n, 0], boxes[m, 1] - rays[n, 1], 0.5 * height - rays[n, 2]
             along = x * dx + y * dy + z * dz
-            if along > 0 and (x * x + y * y + z * z - radii[m] * radii[m]) * square <= along * along:
-                near[n] = True
+            radius = half_x * half_x + half_y * half_y + 0.25 * height * height
+            if along <= 0 or (x * x + y * y + z * z - radius) * square > along * along:
+                continue
+            # The sphere around the box is met; is the box itself?
+            c, s = boxes[m, 2], boxes[m, 3]
+            ux, uy = 1.0 / (c * dx + s * dy + 1e-12), 1.0 / (c * dy - s * dx + 1e-12)
+            uz = 1.0 / (dz + 1e-12)
+            mx, my = c * x + s * y, c * y - s * x
+            ax, bx, ay, by = (mx - half_x) * ux, (mx + half_x) * ux, (my - half_y) * uy, (my + half_y) * uy
+            az, bz = (z - 0.5 * height - margin) * uz, (z + 0.5 * height) * uz
+            if max(min(ax, bx), min(ay, by), min(az, bz)) <= min(max(ax, bx), max(ay, by), max(az, bz)):
+                near[count] = n
+                count += 1
                 break
-    return near
+    return near[:count]
 
 
 @shading.compiled
@@ -123,7 +136,7 @@ class Stage:
         corners = np.concatenate([mesh.vertices[mesh.triangles] for mesh in meshes])  # (T, 3 corners, 3)
         static = street.static
         self._static = _scene(static.vertices, static.triangles)
-        self._centers, self._radii = np.zeros((0, 3)), np.zeros(0)
+        self._boxes = np.zeros((0, 7))
         self._moving: o3d.t.geometry.RaycastingScene | None = None
         self._moving_triangles = np.zeros(0, np.int32)
         light, light_origin = _light_map(street, self._static)
@@ -137,14 +150,15 @@ class Stage:
             movers=np.zeros((0, 7)),
             sun=(float(street.sun[0]), float(street.sun[1]), float(street.sun[2])),
         )
-        self._fill(0, corners)
+        self._fill(slice(None), corners)
 
-    def _fill(self, first: int, corners: F32) -> None:
-        rows = slice(first, first + len(corners))
+    def _fill(self, slots: I32 | slice, corners: F32) -> None:
         edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-        normal = np.cross(edge1, edge2)
-        length = np.linalg.norm(normal, axis=1, keepdims=True)
-        self.world.triangles[rows] = np.hstack([corners[:, 0], edge1, edge2, normal / np.maximum(length, 1e-12)])
+        x = edge1[:, 1] * edge2[:, 2] - edge1[:, 2] * edge2[:, 1]
+        y = edge1[:, 2] * edge2[:, 0] - edge1[:, 0] * edge2[:, 2]
+        z = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]
+        normal = np.stack([x, y, z], axis=1) / np.maximum(np.sqrt(x * x + y * y + z * z), 1e-12)[:, None]
+        self.world.triangles[slots] = np.hstack([corners[:, 0], edge1, edge2, normal])
 
     def set_time(self, time_s: float | F64, viewer: F64) -> None:
         """Put what moves where it is at ``time_s`` (one for all, or (M,), one each); ``viewer`` (3,) is who looks."""
@@ -156,7 +170,6 @@ class Stage:
             if away > NEAR_M[actor.label]:
                 continue
             at = actor.vertices_at(float(time))
-            self._fill(self._first_triangle[m], at[actor.mesh.triangles])
             vertices.append(at)
             triangles.append(actor.mesh.triangles + np.int32(count))
             slots.append(np.arange(len(actor.mesh.triangles), dtype=np.int32) + np.int32(self._first_triangle[m]))
@@ -166,18 +179,27 @@ class Stage:
             boxes.append((*center[:2, 3], center[0, 0], center[1, 0], length / 2, width / 2, height))
             if away < SHADOW_NEAR_M[actor.label]:
                 shadows.append(boxes[-1])
-        movers = np.array(boxes).reshape(-1, 7)
+        self._boxes = np.array(boxes).reshape(-1, 7)
         self.world = self.world._replace(movers=np.array(shadows).reshape(-1, 7))
-        self._centers = np.column_stack([movers[:, :2], CURB_M + movers[:, 6] / 2])
-        self._radii = np.linalg.norm(np.column_stack([movers[:, 4:6] + 0.15, movers[:, 6] / 2 + 0.15]), axis=1)
-        self._moving = _scene(np.concatenate(vertices), np.concatenate(triangles)) if vertices else None
-        self._moving_triangles = np.concatenate(slots) if slots else np.zeros(0, np.int32)
+        self._moving = None
+        if vertices:
+            self._moving_triangles = np.concatenate(slots)
+            all_vertices, all_triangles = np.concatenate(vertices), np.concatenate(triangles)
+            self._moving = _scene(all_vertices, all_triangles)
+            self._fill(self._moving_triangles, all_vertices[all_triangles])
 
-    def cast(self, rays: F32) -> tuple[F32, I32]:
-        """Cast rays (N, 6): distance in units of the direction (N,), inf for the sky, and triangle (N,), -1 for the sky."""
+    def cast(self, rays: F32, camera_from_world: F64 | None = None) -> tuple[F32, I32]:
+        """Cast rays (N, 6): distance in units of the direction (N,), inf for the sky, and triangle (N,), -1 for the sky.
+
+        ``camera_from_world`` spares the rays of a camera a look at what is behind it.
+        """
         distance, triangle = _cast(self._static, rays)
+        boxes = self._boxes
+        if camera_from_world is not None:
+            ahead = boxes[:, :2] @ camera_from_world[2, :2] + camera_from_world[2, 3]
+            boxes = boxes[ahead > -np.hypot(boxes[:, 4], boxes[:, 5]) - 0.5]
         if self._moving is not None:
-            near = np.flatnonzero(_near_movers(rays, self._centers, self._radii))
+            near = _near_movers(rays, boxes, 0.15)
             moving_distance, moving_triangle = _cast(self._moving, rays[near])
             closer = moving_distance < distance[near]
             distance[near[closer]] = moving_distance[closer]
@@ -189,8 +211,8 @@ class Stage:
         world_from_camera = ego_pose(time_s) @ mount.base_from_camera
         camera = mount.camera
         self.set_time(time_s, world_from_camera[:3, 3])
-        rays = _camera_rays(mount, world_from_camera, np.arange(camera.width), np.arange(camera.height))
-        distance, triangle = self.cast(rays)
+        rays = _camera_rays(mount, world_from_camera, np.arange(float(camera.width)), np.arange(float(camera.height)))
+        distance, triangle = self.cast(rays, np.linalg.inv(world_from_camera))
         shape = (camera.height, camera.width)
         color, label, actor = shading.shade_image(
             self.world,
@@ -207,8 +229,8 @@ class Stage:
         world_from_camera = ego_pose(time_s) @ mount.base_from_camera
         camera = mount.camera
         self.set_time(time_s, world_from_camera[:3, 3])
-        rays = _camera_rays(mount, world_from_camera, np.arange(camera.width), np.arange(camera.height))
-        distance, triangle = self.cast(rays)
+        rays = _camera_rays(mount, world_from_camera, np.arange(float(camera.width)), np.arange(float(camera.height)))
+        distance, triangle = self.cast(rays, np.linalg.inv(world_from_camera))
         cosine = _cosines(self.world.triangles, triangle, rays)
         return distance.reshape(camera.height, camera.width), cosine.reshape(camera.height, camera.width)
 
@@ -218,7 +240,7 @@ class Stage:
         camera = mount.camera
         self.set_time(time_s, world_from_camera[:3, 3])
         columns, rows = np.arange(0.5, camera.width, 2.0), np.arange(0.5, camera.height, 2.0)
-        distance, triangle = self.cast(_camera_rays(mount, world_from_camera, columns, rows))
+        distance, triangle = self.cast(_camera_rays(mount, world_from_camera, columns, rows), np.linalg.inv(world_from_camera))
         shape = (len(rows), len(columns))
         return shading.brightness_image(
             self.world,
@@ -249,7 +271,7 @@ class Stage:
         )  # (columns, beams, 3)
         rays = np.empty((mount.columns, beams, 6), np.float32)
         rays[..., :3] = poses[:, None, :3, 3]
-        rays[..., 3:] = np.einsum("cij,cbj->cbi", poses[:, :3, :3], local)
+        rays[..., 3:] = local.astype(np.float32) @ poses[:, :3, :3].astype(np.float32).transpose(0, 2, 1)
         rays = rays.reshape(-1, 6)
         distance, triangle = self.cast(rays)
         strength, label = shading.lidar_returns(self.world, rays[:, :3], rays[:, 3:], distance, triangle)
@@ -284,16 +306,22 @@ def _numbered(actor: Actor) -> Mesh:
     return Mesh(actor.mesh.vertices, actor.mesh.triangles, actor.mesh.surface_of, surfaces, actor.mesh.swing)
 
 
-def _camera_rays(mount: CameraMount, world_from_camera: F64, columns: np.ndarray, rows: np.ndarray) -> F32:
+def _camera_rays(mount: CameraMount, world_from_camera: F64, columns: F64, rows: F64) -> F32:
     """Rays (rows * columns, 6) through pixels; the directions have z = 1 in the camera, so a distance is a depth."""
     camera = mount.camera
-    x = ((columns - camera.cx) / camera.fx).astype(np.float32)
-    y = ((rows - camera.cy) / camera.fy).astype(np.float32)
-    rotation = world_from_camera[:3, :3].astype(np.float32)
-    rays = np.empty((len(rows), len(columns), 6), np.float32)
-    rays[..., :3] = world_from_camera[:3, 3]
-    rays[..., 3:] = (x[:, None] * rotation[:, 0] + rotation[:, 2]) + (y[:, None] * rotation[:, 1])[:, None]
-    return rays.reshape(-1, 6)
+    return _fill_rays((columns - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy, world_from_camera)
+
+
+@shading.compiled
+def _fill_rays(x: F64, y: F64, world_from_camera: F64) -> F32:
+    rays = np.empty((len(y) * len(x), 6), np.float32)
+    for i in range(len(y)):
+        for j in range(len(x)):
+            for axis in range(3):
+                row = world_from_camera[axis]
+                rays[i * len(x) + j, axis] = row[3]
+                rays[i * len(x) + j, 3 + axis] = row[0] * x[j] + row[1] * y[i] + row[2]
+    return rays
 
 
 def _light_map(street: Street, everything: o3d.t.geometry.RaycastingScene) -> tuple[F32, tuple[float, float]]:

@@ -55,7 +55,7 @@ from gemini_core.simulation.scene import (
     TANGENT_X,
     TANGENT_Y,
 )
-from gemini_core.types import F32, F64, U8
+from gemini_core.types import F32, F64, U8, Bool
 
 Vector = tuple[float, float, float]
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -71,7 +71,7 @@ def scalar(function: _Function) -> _Function:
 
     numba otherwise counts references to every array argument at every call, which takes three times as long as the work.
     """
-    return cast("_Function", numba.njit(cache=True, fastmath=True, error_model="numpy", _nrt=False)(function))
+    return cast("_Function", numba.njit(cache=True, fastmath=True, error_model="numpy", _nrt=False, forceinline=True)(function))
 
 
 class World(NamedTuple):
@@ -97,10 +97,10 @@ class World(NamedTuple):
 LIGHT_STEP_M = 0.2
 NOISE_SIZE = 256
 _ROAD_K = 2 * math.pi / BEND_LENGTH_M
-_SUN_COLOR = (1.25, 1.15, 0.98)
-_AMBIENT_COLOR = (0.33, 0.39, 0.48)
+_SUN_COLOR = (1.55, 1.42, 1.20)
+_AMBIENT_COLOR = (0.30, 0.35, 0.43)
 _HAZE_COLOR = (0.74, 0.82, 0.92)
-_HAZE_M = 420.0
+_HAZE_M = 650.0
 _CROSSING_EVERY_M = CROSSING_EVERY_BLOCKS * BLOCK_M
 
 
@@ -334,41 +334,47 @@ def _sky_light(light: F32, origin: tuple[float, float], movers: F64, sun_at: Vec
 
 
 @scalar
-def shade(
-    triangles: F32, surfaces: F32, tile: F32, light: F32, origin: tuple[float, float], movers: F64, sun_at: Vector,
-    k: int, n: int, px: float, py: float, pz: float, dx: float, dy: float, dz: float, distance: float, pixel_rad: float
-) -> tuple[float, float, float, int]:
-    """Linear colour and class of a hit on triangle k with surface n at (px, py, pz), seen along the unit direction (dx, dy, dz) from ``distance``.
+def _illumination(
+    triangles: F32, surfaces: F32, light: F32, origin: tuple[float, float], movers: F64, sun_at: Vector,
+    k: int, n: int, px: float, py: float, pz: float, d: float, facing: float, distance: float,
+) -> tuple[float, float, float]:  # fmt: skip
+    """Sunlight and skylight that a hit on triangle k with surface n reflects, and the share of haze before it.
 
-    ``pixel_rad`` is the angle that a pixel spans.
+    ``facing`` is the product of the triangle's normal and the direction that the hit is seen along.
     """
-    nx, ny, nz = triangles[k, 9], triangles[k, 10], triangles[k, 11]
-    facing = nx * dx + ny * dy + nz * dz
-    if facing > 0:
-        nx, ny, nz, facing = -nx, -ny, -nz, -facing
-    footprint = distance * pixel_rad
-    d = py - BEND_M * math.sin(px * _ROAD_K)
-    r, g, b, gloss, label = _albedo(surfaces, n, tile, px, py, pz, d, nz, dx, dy, footprint, footprint / max(-facing, 0.03))
-    flat = label <= GROUND and nz > 0.9  # noqa: PLR2004 - road, markings, pavement, grass, not the curb's front
+    side = -1.0 if facing > 0 else 1.0
+    nx, ny, nz = side * triangles[k, 9], side * triangles[k, 10], side * triangles[k, 11]
+    label = int(surfaces[n, CLASS])
+    flat = label <= GROUND and nz > 0.9  # noqa: PLR2004 - not the curb's front
     sun, sky = _sky_light(light, origin, movers, sun_at, px, py, pz, d, flat)
     sun *= max(nx * sun_at[0] + ny * sun_at[1] + nz * sun_at[2], 0.0)
     if int(surfaces[n, MATERIAL]) == LEAVES:  # light passes through
         sun = 0.45 * sun + 0.25
     sky *= 0.72 + 0.28 * nz
-    if not flat and label >= CAR:  # the dark ground around things that stand on it
+    if label >= CAR:  # the dark ground around things that stand on it
         sky *= 0.65 + 0.35 * min(pz, 1.0)
+    return sun, sky, 1.0 - math.exp(-distance / _HAZE_M)
+
+
+@scalar
+def _lit_color(
+    triangles: F32, surfaces: F32, tile: F32, sun_at: Vector, k: int, n: int, px: float, py: float, pz: float, d: float,
+    dx: float, dy: float, dz: float, facing: float, footprint: float, sun: float, sky: float, haze: float,
+) -> tuple[float, float, float, int]:  # fmt: skip
+    """Linear colour and class of a hit, given its illumination; (dx, dy, dz) has unit length."""
+    side = -1.0 if facing > 0 else 1.0
+    nx, ny, nz, facing = side * triangles[k, 9], side * triangles[k, 10], side * triangles[k, 11], side * facing
+    r, g, b, gloss, label = _albedo(surfaces, n, tile, px, py, pz, d, nz, dx, dy, footprint, footprint / max(-facing, 0.03))
     r *= sun * _SUN_COLOR[0] + sky * _AMBIENT_COLOR[0]
     g *= sun * _SUN_COLOR[1] + sky * _AMBIENT_COLOR[1]
     b *= sun * _SUN_COLOR[2] + sky * _AMBIENT_COLOR[2]
     if gloss > 0.0:
-        twice = -2.0 * facing
-        mx, my, mz = dx + twice * nx, dy + twice * ny, dz + twice * nz
+        mx, my, mz = dx - 2.0 * facing * nx, dy - 2.0 * facing * ny, dz - 2.0 * facing * nz
         grazing = (1.0 + facing) * (1.0 + facing)
         fresnel = gloss * (0.12 + 0.88 * grazing * grazing)
         if mz > 0.02:  # noqa: PLR2004 - just above the horizon
             sr, sg, sb = sky_color(tile, mx, my, mz)
-            # What stands around hides the low sky.
-            seen = min(1.0, 0.25 + 1.6 * mz)
+            seen = min(1.0, 0.25 + 1.6 * mz)  # what stands around hides the low sky
             sr, sg, sb = sr * seen, sg * seen, sb * seen
         else:
             sr, sg, sb = 0.12, 0.12, 0.12
@@ -377,11 +383,29 @@ def shade(
         if glint > 0.97 and sun > 0:  # noqa: PLR2004 - within 14 degrees of the mirrored sun
             spot = gloss * 1.5 * (glint - 0.97) / 0.03
             r, g, b = r + spot, g + spot, b + spot
-    haze = 1.0 - math.exp(-distance / _HAZE_M)
     r += (_HAZE_COLOR[0] - r) * haze
     g += (_HAZE_COLOR[1] - g) * haze
     b += (_HAZE_COLOR[2] - b) * haze
     return r, g, b, label
+
+
+@scalar
+def _shade(
+    triangles: F32, surfaces: F32, tile: F32, light: F32, origin: tuple[float, float], movers: F64, sun_at: Vector, k: int, n: int,
+    px: float, py: float, pz: float, dx: float, dy: float, dz: float, distance: float, pixel_rad: float,
+) -> tuple[float, float, float, int]:  # fmt: skip
+    """Linear colour and class of a hit on triangle k with surface n at (px, py, pz), seen along the unit (dx, dy, dz).
+
+    ``pixel_rad`` is the angle that a pixel spans.
+    """
+    facing = triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz
+    d = py - BEND_M * math.sin(px * _ROAD_K)
+    sun, sky, haze = _illumination(
+        triangles, surfaces, light, origin, movers, sun_at, k, n, px, py, pz, d, facing, distance
+    )
+    return _lit_color(
+        triangles, surfaces, tile, sun_at, k, n, px, py, pz, d, dx, dy, dz, facing, distance * pixel_rad, sun, sky, haze
+    )
 
 
 @compiled
@@ -406,7 +430,7 @@ def shade_image(world: World, origin: F64, directions: F32, distance: F32, trian
             else:
                 t = float(distance[i, j])
                 px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
-                r, g, b, kind = shade(triangles, surfaces, tile, light, light_origin, movers, sun, k, surface_of[k], px, py, pz, dx / length, dy / length, dz / length, t * length, pixel_rad)
+                r, g, b, kind = _shade(triangles, surfaces, tile, light, light_origin, movers, sun, k, surface_of[k], px, py, pz, dx / length, dy / length, dz / length, t * length, pixel_rad)
                 label[i, j] = kind
                 actor[i, j] = int(surfaces[surface_of[k], ACTOR])
             color[i, j, 0], color[i, j, 1], color[i, j, 2] = r, g, b
@@ -434,6 +458,34 @@ def _hit(triangles: F32, k: int, origin: F64, dx: float, dy: float, dz: float) -
     return (e2x * rx + e2y * ry + e2z * rz) / det
 
 
+@scalar
+def _turn(R: F64, x: float, y: float) -> Vector:
+    """Direction (x, y, 1) of a camera in the world."""
+    return R[0, 0] * x + R[0, 1] * y + R[0, 2], R[1, 0] * x + R[1, 1] * y + R[1, 2], R[2, 0] * x + R[2, 1] * y + R[2, 2]
+
+
+@scalar
+def _luminance(r: float, g: float, b: float) -> float:
+    """Brightness of a linear colour (ITU-R BT.709)."""
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+@compiled
+def _uniform(triangle: I32) -> Bool:
+    """Where a half-resolution ray (h, w) and its eight neighbours all hit one triangle."""
+    h, w = triangle.shape
+    uniform = np.zeros((h, w), np.bool_)
+    for i in range(1, h - 1):
+        for j in range(1, w - 1):
+            k = triangle[i, j]
+            same = True
+            for a in range(i - 1, i + 2):
+                for b in range(j - 1, j + 2):
+                    same &= triangle[a, b] == k
+            uniform[i, j] = same
+    return uniform
+
+
 @compiled
 def brightness_image(
     world: World, origin: F64, world_from_camera: F64, intrinsics: tuple[float, float, float, float], distance: F32, triangle: I32
@@ -441,49 +493,80 @@ def brightness_image(
     """Luminance (2h, 2w) float32 of a camera whose rays were cast at half resolution (h, w) only.
 
     Every pixel meets the triangles that the nearest four half-resolution rays found, exactly; so outlines and texture have
-    full resolution, and only things that fall between those rays are missed. ``intrinsics``: fx, fy, cx, cy at full
-    resolution; half-resolution ray (i, j) goes through full-resolution pixel (2 i + 0.5, 2 j + 0.5).
+    full resolution, and only things that fall between those rays are missed. Inside a triangle, shadows, haze and the sky
+    are computed once for two by two pixels. ``intrinsics``: fx, fy, cx, cy at full resolution; half-resolution ray (i, j)
+    goes through full-resolution pixel (2 i + 0.5, 2 j + 0.5).
     """
-    triangles, surface_of, surfaces, tile, light, light_origin, movers, sun = world
+    triangles, surface_of, surfaces, tile, light, light_origin, movers, sun_at = world
     h, w = distance.shape
     fx, fy, cx, cy = intrinsics
     image = np.empty((2 * h, 2 * w), np.float32)
+    uniform = _uniform(triangle)
     R = world_from_camera
     pixel_rad = 1.0 / fx
-    for i in range(2 * h):
-        y = (i - cy) / fy
-        i0 = i >> 1
-        i1 = min(max(i0 + (1 if i & 1 else -1), 0), h - 1)
-        for j in range(2 * w):
-            x = (j - cx) / fx
-            dx, dy, dz = R[0, 0] * x + R[0, 1] * y + R[0, 2], R[1, 0] * x + R[1, 1] * y + R[1, 2], R[2, 0] * x + R[2, 1] * y + R[2, 2]
-            j0 = j >> 1
-            j1 = min(max(j0 + (1 if j & 1 else -1), 0), w - 1)
-            k0, k1, k2, k3 = triangle[i0, j0], triangle[i0, j1], triangle[i1, j0], triangle[i1, j1]
-            k, t = k0, float(distance[i0, j0])
-            if k0 == k1 and k0 == k2 and k0 == k3:
-                if k0 >= 0:  # where the ray meets the plane of the triangle
-                    nx, ny, nz = triangles[k0, 9], triangles[k0, 10], triangles[k0, 11]
-                    ox, oy, oz = triangles[k0, 0] - origin[0], triangles[k0, 1] - origin[1], triangles[k0, 2] - origin[2]
-                    t = (nx * ox + ny * oy + nz * oz) / (nx * dx + ny * dy + nz * dz)
-            else:
-                best, found = 1e30, -1
-                for candidate in (k0, k1, k2, k3):
+    for i in range(h):
+        for j in range(w):
+            k = triangle[i, j]
+            n = surface_of[k] if k >= 0 else 0
+            sun, sky, haze, road_y, road_slope, middle_x, value = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+            if uniform[i, j]:
+                x, y = (2 * j + 0.5 - cx) / fx, (2 * i + 0.5 - cy) / fy
+                dx, dy, dz = _turn(R, x, y)
+                length = math.sqrt(1.0 + x * x + y * y)
+                if k < 0:
+                    r, g, b = sky_color(tile, dx / length, dy / length, dz / length)
+                    value = _luminance(r, g, b)
+                else:
+                    t = float(distance[i, j])
+                    middle_x, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
+                    road_y, road_slope = BEND_M * math.sin(middle_x * _ROAD_K), BEND_M * _ROAD_K * math.cos(middle_x * _ROAD_K)
+                    facing = triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz
+                    sun, sky, haze = _illumination(
+                        triangles, surfaces, light, light_origin, movers, sun_at, k, n, middle_x, py, pz, py - road_y, facing, t * length
+                    )
+            for corner in range(4):
+                row, column = 2 * i + (corner >> 1), 2 * j + (corner & 1)
+                if uniform[i, j] and k < 0:
+                    image[row, column] = value
+                    continue
+                x, y = (column - cx) / fx, (row - cy) / fy
+                dx, dy, dz = _turn(R, x, y)
+                length = math.sqrt(1.0 + x * x + y * y)
+                if uniform[i, j]:
+                    # Where the ray meets the plane of the triangle.
+                    facing = triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz
+                    ox, oy, oz = triangles[k, 0] - origin[0], triangles[k, 1] - origin[1], triangles[k, 2] - origin[2]
+                    t = (triangles[k, 9] * ox + triangles[k, 10] * oy + triangles[k, 11] * oz) / facing
+                    px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
+                    d = py - road_y - road_slope * (px - middle_x)
+                    dx, dy, dz, facing = dx / length, dy / length, dz / length, facing / length
+                    r, g, b, _ = _lit_color(
+                        triangles, surfaces, tile, sun_at, k, n, px, py, pz, d, dx, dy, dz, facing, t * length * pixel_rad, sun, sky, haze
+                    )
+                    image[row, column] = _luminance(r, g, b)
+                    continue
+                i1 = min(max(i + (1 if corner >> 1 else -1), 0), h - 1)
+                j1 = min(max(j + (1 if corner & 1 else -1), 0), w - 1)
+                best, found, open_sky = 1e30, -1, False
+                for candidate in (k, triangle[i, j1], triangle[i1, j], triangle[i1, j1]):
+                    open_sky |= candidate < 0
                     if candidate >= 0 and candidate != found:
-                        s = _hit(triangles, candidate, origin, dx, dy, dz)
-                        if 0.0 < s < best:
-                            best, found = s, candidate
-                if found >= 0:
-                    k, t = found, best
-                elif k1 < 0 or k2 < 0 or k3 < 0:
-                    k = -1
-            length = math.sqrt(1.0 + x * x + y * y)
-            if k < 0:
-                r, g, b = sky_color(tile, dx / length, dy / length, dz / length)
-            else:
-                px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
-                r, g, b, _ = shade(triangles, surfaces, tile, light, light_origin, movers, sun, k, surface_of[k], px, py, pz, dx / length, dy / length, dz / length, t * length, pixel_rad)
-            image[i, j] = 0.2126 * r + 0.7152 * g + 0.0722 * b
+                        t = _hit(triangles, candidate, origin, dx, dy, dz)
+                        if 0.0 < t < best:
+                            best, found = t, candidate
+                if found < 0 and not open_sky:  # a crack between triangles that no ray found
+                    best, found = float(distance[i, j]), k
+                dx, dy, dz = dx / length, dy / length, dz / length
+                if found < 0:
+                    r, g, b = sky_color(tile, dx, dy, dz)
+                else:
+                    t = best * length
+                    px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
+                    r, g, b, _ = _shade(
+                        triangles, surfaces, tile, light, light_origin, movers, sun_at, found, surface_of[found],
+                        px, py, pz, dx, dy, dz, t, pixel_rad,
+                    )  # fmt: skip
+                image[row, column] = _luminance(r, g, b)
     return image
 
 
