@@ -169,21 +169,25 @@ def _point_times(column: Column, name: str, stamp: int) -> I64 | None:
         return after + stamp if _near(after) else None
     with np.errstate(over="ignore", invalid="ignore"):
         value: F64 = column.astype(np.float64)
-        after_stamp, absolute = _after_stamp(value, stamp), _absolute(value, stamp)
-    if column.dtype.itemsize == np.dtype(np.float32).itemsize:
-        return after_stamp  # too coarse for an absolute time
-    preferred, other = (absolute, after_stamp) if name in {"timestamp", "time_stamp"} else (after_stamp, absolute)
-    return other if preferred is None else preferred
+        if column.dtype.itemsize == np.dtype(np.float32).itemsize:
+            return _after_stamp(value, stamp)  # too coarse for an absolute time
+        readings = (_absolute, _after_stamp) if name in {"timestamp", "time_stamp"} else (_after_stamp, _absolute)
+        preferred = readings[0](value, stamp)
+        return readings[1](value, stamp) if preferred is None else preferred
 
 
 def _near(after_stamp: npt.NDArray[Any]) -> bool:
     """Whether all values, NaN not among them, are times of one sweep."""
-    return bool((np.abs(after_stamp) <= _LONGEST_SWEEP_NS).all())
+    return bool(after_stamp.min() >= -_LONGEST_SWEEP_NS and after_stamp.max() <= _LONGEST_SWEEP_NS)
 
 
 def _after_stamp(seconds: F64, stamp: int) -> I64 | None:
     after = seconds * 1e9
-    return np.rint(after).astype(np.int64) + stamp if _near(after) else None
+    if not _near(after):
+        return None
+    time_ns: I64 = np.rint(after, out=after).astype(np.int64)
+    time_ns += stamp
+    return time_ns
 
 
 def _absolute(value: F64, stamp: int) -> I64 | None:
