@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     executor.add_node(node)
     node.start()
     while not stopping:
+        # a timeout that varies would make rclpy forget whose turn it is, and the first topics would starve the others
         executor.spin_once(timeout_sec=0.1)
     node.stop()
     executor.shutdown()

@@ -206,6 +206,8 @@ class Graph:
             )
 
         self.spin_until(matched)
+        if "tf_static" in self.publishers:  # DDS sends what is latched a little after the match
+            self.spin_until(lambda: self.node._session.health.records["tf_static"].received)
 
     def offer(self, *modalities: str, with_transforms: bool = True) -> None:
         self.withdraw()
@@ -241,14 +243,18 @@ class Graph:
 
     def spin(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.executor.spin_once(timeout_sec=left)
+        while time.monotonic() < deadline:
+            self.turn()
+
+    def turn(self) -> None:
+        # always the same timeout: rclpy forgets whose turn it is when it changes, and the first topics starve the others
+        self.executor.spin_once(timeout_sec=0.01)
 
     def spin_until(self, condition: Callable[[], Any], timeout_s: float = 15.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"still not after {timeout_s} s; diagnostics: {self.last_diagnostics()}"
-            self.executor.spin_once(timeout_sec=0.02)
+            self.turn()
 
     def masks(self) -> dict[int, np.ndarray]:
         return {
@@ -390,11 +396,12 @@ def test_a_topic_of_another_type_is_named(running):
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=DOMAIN)
     stranger = rclpy.create_node("stranger", context=context)  # one DDS participant may not have two types on a topic
-    stranger.create_publisher(Header, "/depth/image", 10)
+    publisher = stranger.create_publisher(Header, "/depth/image", 10)
     running.activate("rgb")
-    running.spin_until(lambda: values(running.diagnostics()["inputs"]).get("depth.missing") == "other_type")
-    message = running.last_diagnostics()["input depth"].message
-    assert message == "stranger publishes /depth/image as std_msgs/msg/Header, expected sensor_msgs/msg/Image"
+    expected = "stranger publishes /depth/image as std_msgs/msg/Header, expected sensor_msgs/msg/Image"
+    running.spin_until(lambda: running.diagnostics()["input depth"].message == expected)
+    assert values(running.last_diagnostics()["inputs"])["depth.missing"] == "other_type"
+    stranger.destroy_publisher(publisher)
     stranger.destroy_node()
     rclpy.shutdown(context=context)
 
@@ -707,6 +714,9 @@ def test_live_masks_equal_those_of_the_pipeline(graph):
     graph.activate(*MODALITIES)
     stamps = graph.send(4)
     live = graph.await_masks(stamps)
+    graph.spin_until(lambda: len(graph.received["~/timing"]) == len(stamps))
+    for message in graph.received["~/timing"]:
+        assert names(values(message.status[0])["modalities"]) == set(MODALITIES), message.status[0].message
     assert graph.diagnostics()["model"].level == DiagnosticStatus.WARN
     assert "never trained" in graph.last_diagnostics()["model"].message
 
