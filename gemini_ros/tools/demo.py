@@ -9,24 +9,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import gemini_core.simulation
+from gemini_core import simulation
 from gemini_core.config import load_config
 from gemini_core.errors import GeminiError
+from gemini_core.simulation.record import simulate
 from gemini_ros.tools.live import LivePlan, LiveRun, run_live
 from gemini_ros.tools.page import write_page
 from gemini_ros.transport import config_file
 
 SEED, SECONDS = 1, 10.0
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the demo found wrong; empty when all is well."""
-
-    problems: tuple[str, ...]
 
 
 @contextmanager
@@ -41,31 +34,29 @@ def stage(name: str) -> Iterator[None]:
 def simulated_bag(folder: Path, seed: int, seconds: float) -> Path:
     """The demo's recording; reused when the same simulation made it already."""
     code = hashlib.sha256()
-    for file in sorted(Path(gemini_core.simulation.__file__).parent.glob("*.py")):
+    for file in sorted(Path(simulation.__file__).parent.glob("*.py")):
         code.update(file.read_bytes())
     bag = folder / f"street_seed{seed}_{seconds:g}s_{code.hexdigest()[:8]}"
     if not bag.exists():
-        gemini_core.simulation.simulate(bag, seed=seed, seconds=seconds)
+        simulate(bag, seed=seed, seconds=seconds)
     return bag
 
 
-def judge(run: LiveRun, differing: int) -> Verdict:
-    """Hold every reference frame to account: published, or skipped and counted by the node; and live equals replay."""
+def judge(run: LiveRun) -> tuple[str, ...]:
+    """Hold every reference frame to account: published, or skipped and counted; what is wrong, in sentences."""
     problems = []
     skipped = run.counter("frames.skipped_busy")
     unaccounted = run.frames_in - len(run.masks) - skipped
     if unaccounted:
         problems.append(
-            f"{run.frames_in} reference images were played, {len(run.masks)} masks came out and {skipped} were skipped because the "
-            f"network was busy: {abs(unaccounted)} {'are unaccounted for' if unaccounted > 0 else 'came out too many'}"
+            f"{run.frames_in} reference images were played, {len(run.masks)} masks came out and {skipped} were skipped because "
+            f"the network was busy: {abs(unaccounted)} {'are unaccounted for' if unaccounted > 0 else 'came out too many'}"
         )
     if not run.masks:
         problems.append("no mask came out of the node")
-    if differing:
-        problems.append(f"{differing} live masks differ from the replay of the same bag")
     if run.node_exit != 0:
         problems.append(f"the node ended with exit code {run.node_exit}")
-    return Verdict(tuple(problems))
+    return tuple(problems)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,40 +70,43 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="length of the simulated street")
     options = parser.parse_args(arguments)
     try:
-        return run_demo(options.out, options.bag, options.config, options.rate, options.seed, options.seconds)
+        return run_demo(options)
     except GeminiError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
 
 
-def run_demo(out: Path, bag: Path | None, config: Path | None, rate: float, seed: int, seconds: float) -> int:
-    """See `main`.
+def run_demo(options: argparse.Namespace) -> int:
+    """Carry out `main`'s options.
 
     Raises:
         GeminiError: the bag or the configuration cannot be used, or a process failed.
     """
+    out: Path = options.out
+    bag: Path | None = options.bag
+    config: Path | None = options.config
     params_file = config or config_file("demo.yaml")
     fusion = load_config(params_file)
     out.mkdir(parents=True, exist_ok=True)
     if bag is None:
         with stage("simulate a street"):
-            bag = simulated_bag(out / "bags", seed, seconds)
+            bag = simulated_bag(out / "bags", options.seed, options.seconds)
     for old in ("live", "frames"):
         shutil.rmtree(out / old, ignore_errors=True)
     with stage("node, recorder and player on a live ROS graph"):
-        plan = LivePlan(bag=bag, params_file=params_file, out=out / "live", rate=rate, record_overlay=True)
+        plan = LivePlan(bag=bag, params_file=params_file, out=out / "live", rate=options.rate, record_overlay=True)
         run = run_live(plan, echo=lambda line: print(f"   {line}", flush=True))
+    problems = judge(run)
     with stage("replay the same bag and write the page"):
-        differing, page = write_page(out, bag, fusion, run)
-    verdict = judge(run, differing)
+        differing, page = write_page(out, bag, fusion, run, problems)
     print(
-        f"{run.frames_in} reference images in, {len(run.masks)} masks out, {run.counter('frames.skipped_busy')} skipped (network busy); "
-        f"{len(run.masks) - differing} of {len(run.masks)} live masks equal the replay's bit for bit"
+        f"{run.frames_in} reference images in, {len(run.masks)} masks out, {run.counter('frames.skipped_busy')} skipped "
+        f"(network busy); {len(run.masks) - differing} of {len(run.masks)} live masks equal the replay's bit for bit"
     )
-    for problem in verdict.problems:
+    for problem in problems:
         print(f"demo: {problem}", file=sys.stderr)
     print(f"look at {page}")
-    return 1 if verdict.problems else 0
+    return 1 if problems or differing else 0
 
 
 if __name__ == "__main__":

@@ -93,7 +93,16 @@ def run_live(plan: LivePlan, echo: Callable[[str], None] = lambda _line: None) -
     for key, value in plan.overrides.items():
         node_arguments += ["-p", f"{key}:={json.dumps(value)}"]
     report = plan.out / "played.json"
-    player_arguments = [str(plan.bag), "--rate", str(plan.rate), "--loop", str(plan.loops), "--report", str(report), "--restamp"]
+    player_arguments = [
+        str(plan.bag),
+        "--rate",
+        str(plan.rate),
+        "--loop",
+        str(plan.loops),
+        "--report",
+        str(report),
+        "--restamp",
+    ]
     for topic in played:
         player_arguments += ["--wait-for", topic]
     for prefix in plan.exclude:
@@ -126,7 +135,19 @@ def run_live(plan: LivePlan, echo: Callable[[str], None] = lambda _line: None) -
     finally:
         for process in reversed(processes):
             process.stop()
-    return _read_back(recorded, json.loads(report.read_text(encoding="utf-8")), config.topics.rgb.image, node_cpu_s, seconds, node_exit)
+    played_report = json.loads(report.read_text(encoding="utf-8"))
+    outcome = _Outcome(config.topics.rgb.image, node_cpu_s, seconds, node_exit)
+    return _read_back(recorded, played_report, outcome)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What is known of a run beside its recording."""
+
+    image_topic: str
+    node_cpu_s: float
+    seconds: float
+    node_exit: int
 
 
 def _bag_topics(bag: Path) -> set[str]:
@@ -170,9 +191,7 @@ def _await_quiet(recorder: LiveProcess, node: LiveProcess, plan: LivePlan) -> No
         _must_run(node, plan)
 
 
-def _read_back(
-    recorded: Path, report: Mapping[str, object], image_topic: str, node_cpu_s: float, seconds: float, node_exit: int
-) -> LiveRun:
+def _read_back(recorded: Path, report: Mapping[str, object], outcome: _Outcome) -> LiveRun:
     offset_ns = int(str(report["offset_ns"]))
     sent: dict[str, int] = dict(report["sent"])  # type: ignore[call-overload] # our own file, written by the player
     masks: dict[int, U8] = {}
@@ -182,28 +201,28 @@ def _read_back(
     with BagReader(recorded) as bag:
         for item in bag.messages():
             message = item.message
-            stamp_ns = message.header.stamp.sec * _BILLION + message.header.stamp.nanosec - offset_ns if hasattr(message, "header") else 0
+            stamp = message.header.stamp  # every output has a header
+            stamp_ns = stamp.sec * _BILLION + stamp.nanosec - offset_ns
             if item.topic == MASK:
                 masks[stamp_ns] = np.asarray(message.data).reshape(message.height, message.width)
             elif item.topic == OVERLAY:
                 overlays[stamp_ns] = np.asarray(message.data).reshape(message.height, message.width, 3)
             elif item.topic == TIMING:
-                for status in message.status:
-                    timings.append({"stamp_ns": str(stamp_ns), **{value.key: value.value for value in status.values}})
+                timings.extend({value.key: value.value for value in status.values} for status in message.status)
             elif item.topic == "/diagnostics":
                 for status in message.status:
                     counters.update({value.key: value.value for value in status.values})
-    absolute = image_topic if image_topic.startswith("/") else f"/{image_topic}"
+    image_topic = outcome.image_topic if outcome.image_topic.startswith("/") else f"/{outcome.image_topic}"
     return LiveRun(
         recorded=recorded,
-        frames_in=sent.get(absolute, 0),
+        frames_in=sent.get(image_topic, 0),
         masks=masks,
         overlays=overlays,
         timings=tuple(timings),
         counters=counters,
         sent=sent,
         player_late_ms=float(str(report["late_ms"])),
-        seconds=seconds,
-        node_cpu_s=node_cpu_s,
-        node_exit=node_exit,
+        seconds=outcome.seconds,
+        node_cpu_s=outcome.node_cpu_s,
+        node_exit=outcome.node_exit,
     )

@@ -31,16 +31,17 @@ from gemini_core.errors import BagError, GeminiError
 from gemini_ros.tools.files import write_whole
 
 _TF_TYPE = "tf2_msgs/msg/TFMessage"
-_PREFETCH = 256
+_READ_AHEAD = 512  # messages; about two seconds of four sensors
+_LEAD_NS = 500_000_000  # between the static transforms and the first message
 _HEADER_STAMP = slice(4, 12)  # behind the 4 bytes of the CDR encapsulation: int32 sec, uint32 nanosec
 
 
 @dataclass(frozen=True)
-class Outgoing:
-    """One serialized message and the bag time at which it is due."""
+class Stored:
+    """One serialized message and its log time in the bag."""
 
     topic: str
-    due_ns: int
+    log_ns: int
     data: bytes
 
 
@@ -122,46 +123,63 @@ class Player:
 
         Static transforms go out first, once, so that nobody has to guess where the sensors are.
         """
-        first_ns, last_ns = self._span()
-        lead_ns = 500_000_000
-        start_wall_ns = time.time_ns() + lead_ns
-        offset_ns = start_wall_ns - first_ns if restamp else 0
-        start_ns = time.monotonic_ns() + lead_ns
+        with BagReader(self._path) as bag:
+            first_ns, last_ns = bag.span_ns
+        ahead = self._read_ahead(loops)
+        start_ns = time.monotonic_ns() + _LEAD_NS
+        offset_ns = time.time_ns() + _LEAD_NS - first_ns if restamp else 0
         loop_ns = last_ns - first_ns + 1_000_000
-        self._play_static(offset_ns)
-        for loop in range(loops):
-            base_ns = start_ns + int(loop * loop_ns / rate)
-            shift_ns = offset_ns + (loop * loop_ns if restamp else 0)
-            for outgoing in self._prefetched(shift_ns):
-                due_ns = base_ns + int((outgoing.due_ns - first_ns) / rate)
-                wait_ns = due_ns - time.monotonic_ns()
-                if wait_ns > 0:
-                    time.sleep(wait_ns / 1e9)
-                else:
-                    self.late_ns = max(self.late_ns, -wait_ns)
-                self._publishers[outgoing.topic].publish(outgoing.data)
-                self.sent[outgoing.topic] += 1
+        for stored in self._stored(static=True):
+            self._publish(stored, offset_ns)
+        loop = 0
+        while (item := ahead.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            if isinstance(item, int):
+                loop = item
+                continue
+            due_ns = start_ns + int((item.log_ns - first_ns + loop * loop_ns) / rate)
+            wait_ns = due_ns - time.monotonic_ns()
+            if wait_ns > 0:
+                time.sleep(wait_ns / 1e9)
+            self.late_ns = max(self.late_ns, -wait_ns)
+            self._publish(item, offset_ns + loop * loop_ns if restamp else 0)
         return offset_ns
 
-    def _span(self) -> tuple[int, int]:
-        with BagReader(self._path) as bag:
-            times = [message.log_ns for message in bag.messages()]
-        if not times:
-            msg = f"{self._path}: expected messages to play, got an empty bag"
-            raise BagError(msg)
-        return min(times), max(times)
+    def _publish(self, stored: Stored, offset_ns: int) -> None:
+        self._publishers[stored.topic].publish(self._shifted(stored.topic, stored.data, offset_ns))
+        self.sent[stored.topic] += 1
 
-    def _play_static(self, offset_ns: int) -> None:
-        for outgoing in self._messages(offset_ns, static=True):
-            self._publishers[outgoing.topic].publish(outgoing.data)
-            self.sent[outgoing.topic] += 1
-
-    def _messages(self, offset_ns: int, *, static: bool) -> Iterator[Outgoing]:
+    def _stored(self, *, static: bool) -> Iterator[Stored]:
+        topics = [name for name in self._publishers if (name == "/tf_static") == static]
+        if not topics:
+            return
         with BagReader(self._path) as bag:
-            for message in bag.messages():
-                if message.topic not in self._publishers or (message.topic == "/tf_static") != static:
-                    continue
-                yield Outgoing(message.topic, message.log_ns, self._shifted(message.topic, bytes(message.data), offset_ns))
+            for message in bag.messages(topics):
+                yield Stored(message.topic, message.log_ns, bytes(message.data))
+
+    def _read_ahead(self, loops: int) -> queue.Queue[Stored | int | BaseException | None]:
+        """Read on a thread, and some messages before the first is due: unpacking the bag must not make one late.
+
+        The queue gives the number of each loop, then its messages; an exception; and None at the end.
+        """
+        ahead: queue.Queue[Stored | int | BaseException | None] = queue.Queue(_READ_AHEAD)
+
+        def read() -> None:
+            try:
+                for loop in range(loops):
+                    ahead.put(loop)
+                    for stored in self._stored(static=False):
+                        ahead.put(stored)
+                ahead.put(None)
+            except Exception as error:  # noqa: BLE001 - handed to the playing thread, which raises it
+                ahead.put(error)
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        while reader.is_alive() and not ahead.full():
+            time.sleep(0.01)
+        return ahead
 
     def _shifted(self, topic: str, data: bytes, offset_ns: int) -> bytes:
         if offset_ns == 0:
@@ -169,24 +187,6 @@ class Player:
         if self.types[topic] == _TF_TYPE:
             return shift_transforms(data, offset_ns)
         return shift_header(data, offset_ns) if has_header(self._classes[topic]) else data
-
-    def _prefetched(self, offset_ns: int) -> Iterator[Outgoing]:
-        """Read ahead on a thread: unpacking a chunk of the bag must not delay a message that is due."""
-        ahead: queue.Queue[Outgoing | BaseException | None] = queue.Queue(_PREFETCH)
-
-        def read() -> None:
-            try:
-                for outgoing in self._messages(offset_ns, static=False):
-                    ahead.put(outgoing)
-                ahead.put(None)
-            except Exception as error:  # noqa: BLE001 - handed to the playing thread, which raises it
-                ahead.put(error)
-
-        threading.Thread(target=read, daemon=True).start()
-        while (item := ahead.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
 
 
 def _qos(topic: str) -> QoSProfile:
@@ -212,7 +212,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, help="write what was sent to this JSON file")
     options, ros_arguments = parser.parse_known_args(arguments)
     if options.rate <= 0 or options.loop < 1:
-        print(f"gemini_bag_play: expected a rate above 0 and at least one loop, got {options.rate}, {options.loop}", file=sys.stderr)
+        print(
+            f"gemini_bag_play: expected a rate above 0 and at least one loop, got {options.rate}, {options.loop}",
+            file=sys.stderr,
+        )
         return 2
     rclpy.init(args=ros_arguments)
     node = rclpy.create_node("gemini_bag_play")
@@ -227,7 +230,9 @@ def main(arguments: list[str] | None = None) -> int:
         report = {"offset_ns": offset_ns, "late_ms": player.late_ns / 1e6, "sent": dict(player.sent)}
         if options.report:
             write_whole(options.report, json.dumps(report, indent=1))
-        print(f"played {sum(player.sent.values())} messages on {len(player.sent)} topics, at most {report['late_ms']:.0f} ms late")
+        print(
+            f"played {sum(player.sent.values())} messages on {len(player.sent)} topics, at most {report['late_ms']:.0f} ms late"
+        )
         time.sleep(0.5)  # reliable readers may still be fetching the last messages
     except GeminiError as error:
         print(f"gemini_bag_play: {error}", file=sys.stderr)

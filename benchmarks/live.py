@@ -1,0 +1,102 @@
+"""The node without a network, four sensors at 10 Hz and 640x480 for 60 s: what is lost, what it costs, how late it is.
+
+    python -m benchmarks.live [--seconds 60]
+
+Everything but the network runs: decode, synchronize, register, publish. The cost of decode to grids is also measured
+offline on one core, in CPU time, since the live figure contains whatever else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numba
+import numpy as np
+from gemini_core.pipeline import Pipeline
+
+from gemini_core.bag.reader import BagReader
+from gemini_core.config import FusionConfig, load_config
+from gemini_core.decode.intake import Intake
+from gemini_ros.tools.demo import SEED, simulated_bag
+from gemini_ros.tools.live import LivePlan, LiveRun, run_live
+from gemini_ros.transport import config_file
+
+OVERRIDES = {"model.enabled": False}
+
+
+def offline_cost_ms(bag: Path, config: FusionConfig) -> dict[str, np.ndarray]:
+    """CPU time per frame on one thread, milliseconds: decode and synchronize of all its messages, projection, and the sum."""
+    cv2.setNumThreads(1)
+    numba.set_num_threads(1)
+    roles = config.roles_by_absolute_topic()
+    intake, pipeline = Intake(config), Pipeline(config)
+    decode, project = [], []
+    spent = 0.0
+    with BagReader(bag) as reader:
+        for item in reader.messages():
+            role = roles.get(item.topic)
+            if role is None:
+                continue
+            message = item.message  # unpacking CDR is DDS' work in the node
+            started = time.process_time()
+            sample = intake.accept(role, message)
+            frames = [] if sample is None else pipeline.advance(sample)
+            spent += time.process_time() - started
+            for frame in frames:
+                started = time.process_time()
+                pipeline.process(frame)
+                project.append(1e3 * (time.process_time() - started))
+                decode.append(1e3 * spent)
+                spent = 0.0
+    skip = 3  # the first frames compile and fill caches
+    decode_ms, project_ms = np.array(decode[skip:]), np.array(project[skip:])
+    return {"decode + synchronize": decode_ms, "project": project_ms, "decode to grids": decode_ms + project_ms}
+
+
+def table(run: LiveRun, cost: dict[str, np.ndarray]) -> str:
+    """The results as Markdown."""
+    ages = np.array([float(timing["age_ms"]) for timing in run.timings])
+    rows = [
+        "| what | p50 | p95 | p99 | bar |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name}, CPU ms a frame on one core | {np.median(ms):.1f} | {np.percentile(ms, 95):.1f} | {np.percentile(ms, 99):.1f} | "
+            f"{'25' if name == 'decode to grids' else ''} |"
+            for name, ms in cost.items()
+        ),
+        f"| age at publish, live, ms | {np.median(ages):.1f} | {np.percentile(ages, 95):.1f} | {np.percentile(ages, 99):.1f} | p99 60 |",
+        "",
+        (
+            f"Reference frames in: {run.frames_in}, out: {len(run.timings)}, skipped: {run.counter('frames.skipped_busy')}, lost: "
+            f"{run.frames_in - len(run.timings) - run.counter('frames.skipped_busy')} (bar: 0 lost). "
+            f"The node used {100 * run.node_cpu_s / run.seconds:.0f} % of one core; the player was at most {run.player_late_ms:.0f} ms late."
+        ),
+    ]
+    return "\n".join(rows)
+
+
+def main() -> int:
+    """Measure and print; exit code 1 when a frame was lost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=Path("out/benchmark"))
+    options = parser.parse_args()
+    params_file = config_file("fusion.yaml")
+    bag = simulated_bag(options.out / "bags", SEED, 10.0)
+    cost = offline_cost_ms(bag, load_config(params_file, OVERRIDES))
+    shutil.rmtree(options.out / "live", ignore_errors=True)
+    plan = LivePlan(
+        bag=bag, params_file=params_file, out=options.out / "live", overrides=OVERRIDES, loops=max(1, options.seconds // 10)
+    )
+    run = run_live(plan)
+    print(table(run, cost))
+    return 0 if run.frames_in == len(run.timings) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

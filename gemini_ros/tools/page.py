@@ -1,0 +1,138 @@
+"""The demo's page: what the live run published, beside what the offline replay of the same bag says."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gemini_core.bag.reader import BagReader
+from gemini_core.config import FusionConfig
+from gemini_core.evaluate.report import DemoReport, Distribution, Fact, FrameRow, Missing, Picture, render_demo_page, write_png
+from gemini_core.predictor import Predictor
+from gemini_core.render import grid_image
+from gemini_core.replay import Replay
+from gemini_core.types import AlignedGrids, Count, ModalityStatus, Perception
+from gemini_ros.tools.live import LiveRun
+
+MAX_FRAMES_SHOWN = 60
+_TITLES = {"rgb": "camera", "depth": "depth, registered", "lidar": "LiDAR, projected", "event": "events"}
+
+
+def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problems: tuple[str, ...]) -> tuple[int, Path]:
+    """Replay the bag, compare with the live masks, write pictures and page.
+
+    Returns:
+        How many live masks differ from the replayed ones (a mask of a frame that the replay does not know differs too), and
+        the page's path.
+
+    Raises:
+        GeminiError: the bag cannot be read, or the page cannot be written.
+    """
+    predictor = Predictor(config) if config.model.enabled else None
+    equal = 0
+    rows: list[FrameRow] = []
+    class_names: tuple[str, ...] = config.model.classes
+    with BagReader(bag) as reader:
+        for perception in Replay(reader, config, predictor).perceptions():
+            live = run.masks.get(perception.stamp_ns)
+            same = live is not None and np.array_equal(perception.mask, live)
+            equal += same
+            if live is not None and len(rows) < MAX_FRAMES_SHOWN:
+                rows.append(_row(out, perception, run, same=same))
+    differing = len(run.masks) - equal
+    if differing:
+        problems = (*problems, f"{differing} live masks differ from the replay of the same bag")
+    report = DemoReport(
+        title="gemini_ros: four sensors on the same pixels, live",
+        facts=_facts(bag, config, predictor, run, equal),
+        trained=predictor is not None and predictor.trained,
+        frames_in=run.frames_in,
+        frames_out=len(run.masks),
+        problems=problems,
+        drops=_drops(run.counters),
+        missing=_missing(run),
+        skews=_distributions(run, "skew_ms."),
+        stages=_stages(run),
+        ages=(_distribution(run, "age_ms", "age at publish"), _distribution(run, "total_ms", "arrival to publish")),
+        class_names=class_names,
+        frames=tuple(rows),
+    )
+    return differing, render_demo_page(report, out)
+
+
+def _row(out: Path, perception: Perception, run: LiveRun, *, same: bool) -> FrameRow:
+    name = f"{perception.index:04d}"
+    pictures = [_picture(out, name, perception.grids, status) for status in perception.status]
+    overlay = run.overlays.get(perception.stamp_ns)
+    if overlay is None:
+        pictures.append(Picture("mask: no overlay was recorded", ""))
+    else:
+        path = f"frames/{name}_mask.png"
+        write_png(out / path, overlay)
+        pictures.append(Picture("mask, as published live", path))
+    missing = [
+        f"{status.modality} missing: {status.detail or status.reason}" for status in perception.status if not status.present
+    ]
+    sentence = "; ".join(missing) or "all sensors"
+    sentence += "; live mask equals the replay's" if same else "; LIVE MASK DIFFERS FROM THE REPLAY"
+    return FrameRow(perception.index, perception.stamp_ns, not missing, sentence, tuple(pictures))
+
+
+def _picture(out: Path, name: str, grids: AlignedGrids, status: ModalityStatus) -> Picture:
+    title = _TITLES[status.modality]
+    grid = grids.grid(status.modality)
+    if grid is None:
+        return Picture(f"{title}: {status.reason}", "")
+    path = f"frames/{name}_{status.modality}.png"
+    write_png(out / path, grid_image(grids, grid))
+    return Picture(f"{title}, {100 * grid.coverage:.0f} % of the pixels", path)
+
+
+def _facts(bag: Path, config: FusionConfig, predictor: Predictor | None, run: LiveRun, equal: int) -> tuple[Fact, ...]:
+    played = ", ".join(f"{number} {topic}" for topic, number in sorted(run.sent.items()))
+    return (
+        Fact("recording", bag.name),
+        Fact("messages played", played),
+        Fact("network", "none" if predictor is None else predictor.describe()),
+        Fact("network input", f"{config.grid.width} x {config.grid.height}, {', '.join(config.modalities)}"),
+        Fact("live masks equal to the replay's, bit for bit", f"{equal} of {len(run.masks)}"),
+        Fact("the player was late by at most", f"{run.player_late_ms:.0f} ms"),
+        Fact("machine", f"{platform.machine()}, {platform.system()} {platform.release()}, Python {platform.python_version()}"),
+    )
+
+
+def _drops(counters: Mapping[str, str]) -> tuple[Count, ...]:
+    """Every counter of something that did not make it."""
+    words = ("dropped", "refused", "skipped", "lost", "forced", "failed", "crowded_out", "resets")
+    found = {key: value for key, value in counters.items() if value.isdigit() and any(word in key for word in words)}
+    return tuple(Count(key, int(value)) for key, value in sorted(found.items()) if int(value))
+
+
+def _missing(run: LiveRun) -> tuple[Missing, ...]:
+    tally: Counter[tuple[str, str]] = Counter()
+    for timing in run.timings:
+        for key, value in timing.items():
+            if key.startswith("missing."):
+                tally[key.removeprefix("missing."), value] += 1
+    return tuple(Missing(modality, reason, number) for (modality, reason), number in sorted(tally.items()))
+
+
+def _distribution(run: LiveRun, key: str, name: str) -> Distribution:
+    return Distribution.of(name, [abs(float(timing[key])) for timing in run.timings if key in timing])
+
+
+def _distributions(run: LiveRun, prefix: str) -> tuple[Distribution, ...]:
+    keys = dict.fromkeys(key for timing in run.timings for key in timing if key.startswith(prefix))
+    return tuple(_distribution(run, key, key.removeprefix(prefix)) for key in keys)
+
+
+def _stages(run: LiveRun) -> tuple[Distribution, ...]:
+    waits = (
+        _distribution(run, "sync_wait_ms", "wait for the other sensors"),
+        _distribution(run, "queue_ms", "wait for the network"),
+    )
+    return (*waits, *_distributions(run, "stage_ms."))
