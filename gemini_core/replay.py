@@ -16,8 +16,7 @@ from gemini_core.config import FusionConfig
 from gemini_core.decode.intake import Intake
 from gemini_core.errors import BagError
 from gemini_core.evaluate.report import Distribution, Missing
-from gemini_core.pipeline import Pipeline
-from gemini_core.predictor import Predictor
+from gemini_core.pipeline import Pipeline, PredictorLike
 from gemini_core.types import Count, Perception, SensorFrame
 
 MASK_TOPIC = "/gemini_fusion/segmentation/mask"
@@ -58,7 +57,7 @@ class Replay:
     """
 
     def __init__(
-        self, bag: BagReader, config: FusionConfig, predictor: Predictor | None = None, progress: Progress | None = None
+        self, bag: BagReader, config: FusionConfig, predictor: PredictorLike | None = None, progress: Progress | None = None
     ) -> None:
         self.rig = match_rig(bag.topics(), config)
         require_reference(self.rig, bag.path)
@@ -178,7 +177,7 @@ class Replay:
 
 
 def replayed(
-    path: str | Path, config: FusionConfig, predictor: Predictor | None = None
+    path: str | Path, config: FusionConfig, predictor: PredictorLike | None = None
 ) -> Iterator[tuple[SensorFrame, Replay]]:
     """Give the frames of a bag, each with the replay that can process it, for those who want only some processed.
 
@@ -210,7 +209,11 @@ def replay(
     """
     with BagReader(path) as bag:
         require_reference(match_rig(bag.topics(), config), path)  # before the weights are loaded
-        predictor = Predictor(config) if config.model.enabled else None
+        predictor = None
+        if config.model.enabled:
+            from gemini_core.predictor import Predictor  # noqa: PLC0415 - loads torch, which nothing else here needs
+
+            predictor = Predictor(config)
         run = Replay(bag, config, predictor, progress)
         with BagWriter(out, storage, overwrite=overwrite) as results:
             for perception in run.perceptions():
