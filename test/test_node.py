@@ -42,6 +42,7 @@ from gemini_core.predictor import Predictor
 from gemini_core.types import MODALITIES, UNLABELLED, Role
 from gemini_ros.convert import stamp_to_ros
 from gemini_ros.node import FusionNode
+from gemini_ros.ordering import StampOrder
 from gemini_ros.session import MESSAGE_TYPES
 from gemini_ros.warmup import warm_up
 from gemini_ros.worker import Worker
@@ -743,7 +744,57 @@ def test_the_warm_up_frame_has_every_modality():
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# The worker
+# The order of messages, and the worker
+
+
+def ordered(order: StampOrder, *batch: tuple[Role, int]) -> list[tuple[Role, int]]:
+    messages = [
+        (role, TFMessage(transforms=[TransformStamped(header=header(ms * MS, "a"))]))
+        if role.startswith("tf")
+        else (role, Image(header=header(ms * MS, "a")))
+        for role, ms in batch
+    ]
+
+    def milliseconds(message: Any) -> int:
+        return stamp_of(message.transforms[0] if isinstance(message, TFMessage) else message) // MS
+
+    return [(role, milliseconds(message)) for role, message in order.sort(messages)]
+
+
+def test_messages_that_waited_together_are_ordered_by_stamp():
+    order = StampOrder(1000 * MS)
+    batch = [
+        ("rgb.image", 100),
+        ("rgb.image", 200),
+        ("lidar.points", 90),
+        ("event.packets", 150),
+        ("tf", 300),
+        ("tf_static", 0),
+    ]
+    assert ordered(order, *batch) == [
+        ("tf_static", 0),
+        ("tf", 300),
+        ("lidar.points", 90),
+        ("rgb.image", 100),
+        ("event.packets", 150),
+        ("rgb.image", 200),
+    ]
+    # one topic's own order is kept, also where a stamp is a little older than the one before
+    assert ordered(order, ("rgb.image", 300), ("rgb.image", 290), ("lidar.points", 295))[0] == ("lidar.points", 295)
+    assert ordered(order, ("rgb.image", 310), ("rgb.image", 305)) == [("rgb.image", 310), ("rgb.image", 305)]
+
+
+def test_what_came_after_a_jump_back_stays_after_it():
+    order = StampOrder(1000 * MS)
+    ordered(order, ("rgb.image", 8900), ("lidar.points", 8900))
+    batch = [("rgb.image", 9000), ("rgb.image", 100), ("lidar.points", 9000), ("lidar.points", 110), ("event.packets", 8990)]
+    assert ordered(order, *batch) == [
+        ("event.packets", 8990),
+        ("rgb.image", 9000),
+        ("lidar.points", 9000),
+        ("rgb.image", 100),
+        ("lidar.points", 110),
+    ]
 
 
 def test_the_worker_keeps_the_order_and_skips_the_oldest():

@@ -1,0 +1,57 @@
+"""Messages that waited together are worked off in the order of their stamps.
+
+rclpy's executor takes one message per topic and round. After a busy moment a fast topic would then lag behind a slow one, and
+frames would close (by ``sync.max_wait_ms`` of message time) before what they need has been read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from gemini_core.types import Role
+
+_BILLION = 1_000_000_000
+_FIRST: tuple[Role, ...] = ("tf_static", "rgb.camera_info", "depth.camera_info", "event.camera_info")
+
+Arrival = tuple[Role, Any]
+
+
+class StampOrder:
+    """Sorts batches of messages; remembers each topic's last stamp, to keep what came after a jump of the clock after it.
+
+    Intrinsics and fixed transforms come first, moving transforms before sensor data: they do not move time on.
+    """
+
+    def __init__(self, reset_jump_ns: int) -> None:
+        self._reset_jump_ns = reset_jump_ns
+        self._last_ns: dict[Role, int] = {}
+        self._epoch: dict[Role, int] = {}
+
+    def sort(self, batch: Iterable[Arrival]) -> list[Arrival]:
+        """Give the batch in the order of stamps; messages of one topic keep their order."""
+        keyed = [(self._key(role, message), role, message) for role, message in batch]
+        return [(role, message) for _, role, message in sorted(keyed, key=lambda entry: entry[0])]
+
+    def _key(self, role: Role, message: Any) -> tuple[int, int, int]:  # noqa: ANN401 - any input message
+        if role in _FIRST:
+            return (-1, 0, 0)
+        # a topic that begins later begins in the newest epoch
+        epoch = self._epoch.setdefault(role, max(self._epoch.values(), default=0))
+        last_ns = self._last_ns.get(role, 0)
+        stamp_ns = _stamp_ns(message, default=last_ns)
+        if last_ns - stamp_ns > self._reset_jump_ns:
+            epoch = self._epoch[role] = epoch + 1
+            last_ns = stamp_ns
+        self._last_ns[role] = max(last_ns, stamp_ns)
+        return (epoch, 0, 0) if role == "tf" else (epoch, 1, self._last_ns[role])
+
+
+def _stamp_ns(message: Any, default: int) -> int:  # noqa: ANN401 - any input message
+    if hasattr(message, "header"):
+        stamp = message.header.stamp
+    elif message.transforms:
+        stamp = message.transforms[0].header.stamp
+    else:
+        return default
+    return int(stamp.sec) * _BILLION + int(stamp.nanosec)
