@@ -91,7 +91,7 @@ def _mount(x: float, y: float, z: float, yaw: float = 0.0, pitch: float = 0.0) -
 
 
 def _camera(frame_id: str, size: tuple[int, int], focal: float, scale: float, base_from_body: F64) -> CameraMount:
-    width, height = round(size[0] * scale), round(size[1] * scale)
+    width, height = 2 * round(size[0] * scale / 2), 2 * round(size[1] * scale / 2)  # even: rays are cast in pairs
     model = CameraModel(
         width, height, focal * scale, focal * scale, (width - 1) / 2, (height - 1) / 2, "plumb_bob", (0.0, 0.0, 0.0, 0.0, 0.0)
     )
@@ -103,12 +103,12 @@ def _camera(frame_id: str, size: tuple[int, int], focal: float, scale: float, ba
 def default_rig(scale: float = 1.0) -> Rig:
     """Four sensors on a car roof; ``scale`` shrinks images and firings (0.25: a 160 x 120 camera) for quick tests.
 
-    Colour 640 x 480 with 80 degrees of view; depth 480 x 270, 6 cm to the right and turned by 2 degrees; events 640 x 480,
+    Colour 640 x 480 with 80 degrees of view; depth 480 x 360, 6 cm to the right and turned by 2 degrees; events 640 x 480,
     5 cm to the left and turned by 1 degree; a LiDAR of 64 beams and 1024 firings a turn above them.
     """
     return Rig(
         rgb=_camera("rgb_optical", (640, 480), 381.4, scale, _mount(0.9, 0.0, 1.62, 0.0, math.radians(2.0))),
-        depth=_camera("depth_optical", (480, 270), 255.0, scale, _mount(0.9, -0.06, 1.61, math.radians(-2.0), math.radians(3.0))),
+        depth=_camera("depth_optical", (480, 360), 300.0, scale, _mount(0.9, -0.06, 1.61, math.radians(-2.0), math.radians(3.0))),
         event=_camera("event_optical", (640, 480), 400.0, scale, _mount(0.9, 0.05, 1.63, math.radians(1.0), math.radians(2.0))),
         lidar=LidarMount(
             "lidar",

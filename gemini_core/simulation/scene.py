@@ -221,13 +221,9 @@ class Actor:
         yaw = float(road_yaw(x)) + self.turn + (math.pi if self.speed_mps < 0 else 0.0)
         return pose(x, float(road_center(x)) + self.lateral_m, self.ground_m, yaw)
 
-    def vertices_at(self, time_s: float) -> F32:
-        """World positions (V, 3) of the mesh's vertices at a time."""
-        local = self.mesh.vertices.copy()
-        if self.moves:
-            local[:, 0] += self.mesh.swing * np.float32(math.sin(self.speed_mps * 4.2 * time_s))
-        world_from_actor = self.world_from_actor(time_s)
-        return (local @ world_from_actor[:3, :3].T + world_from_actor[:3, 3]).astype(np.float32)
+    def stride(self, time_s: float) -> float:
+        """How wide a walker's stride is at a time, -1 to 1: what the mesh's swing is multiplied with."""
+        return math.sin(self.speed_mps * 4.2 * time_s)
 
 
 _CAR_COLORS: tuple[Color, ...] = (
@@ -500,7 +496,7 @@ def _add_tree(builder: MeshBuilder, rng: np.random.Generator, x: float, lateral:
     builder.add(_place(cylinder((0, 0, -0.1), (0, 0, trunk + 0.8), 0.15 * scale, 0.10 * scale, 7), x, lateral), bark)
     green = rng.uniform(0.8, 1.2)
     leaves = builder.surface(LEAVES, TREE, (0.085 * green * rng.uniform(0.8, 1.5), 0.16 * green, 0.035 * green))
-    ball, faces = sphere(2)
+    ball, faces = sphere(2 if scale < 2.0 else 1)  # the largest stand in the background
     for _ in range(3):
         radius = rng.uniform(0.95, 1.4) * scale
         waves = np.sin(ball @ rng.normal(0, 2.6, (3, 5)) + rng.uniform(0, 6.3, 5)).sum(axis=1)

@@ -6,6 +6,7 @@ that pass near something that moves are cast into it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +14,7 @@ import numpy as np
 import open3d as o3d
 
 from gemini_core.simulation import shading
-from gemini_core.simulation.rig import CameraMount, LidarMount, ego_pose, ego_poses
+from gemini_core.simulation.rig import EGO_MPS, CameraMount, LidarMount, ego_pose, ego_poses
 from gemini_core.simulation.scene import (
     ACTOR,
     BUILDING,
@@ -83,20 +84,30 @@ def _cast(scene: o3d.t.geometry.RaycastingScene, rays: F32) -> tuple[F32, I32]:
 
 
 @shading.compiled
-def _near_movers(rays: F32, boxes: F64, margin: float) -> I64:
-    """Numbers of the rays (N, 6) that pass through one of the boxes (M, 7) of shading.World, widened by ``margin``."""
+def _near_movers(rays: F32, boxes: F64, margin: float, spread: float) -> I64:
+    """Numbers of the rays (N, 6) that pass through one of the boxes (M, 7) of shading.World, widened by ``margin``.
+
+    All rays begin within ``spread`` of the middle one.
+    """
     near = np.empty(len(rays), np.int64)
+    spheres = np.empty((len(boxes), 4))
+    middle = rays[len(rays) // 2]
+    for m in range(len(boxes)):
+        half_height = 0.5 * (boxes[m, 6] + CURB_M)
+        x, y, z = boxes[m, 0] - middle[0], boxes[m, 1] - middle[1], half_height - middle[2]
+        radius = math.sqrt(boxes[m, 4] ** 2 + boxes[m, 5] ** 2 + half_height**2) + 2 * margin + spread
+        spheres[m, 0], spheres[m, 1], spheres[m, 2] = x, y, z
+        spheres[m, 3] = x * x + y * y + z * z - radius * radius
     count = 0
     for n in range(len(rays)):
         dx, dy, dz = float(rays[n, 3]), float(rays[n, 4]), float(rays[n, 5])
         square = dx * dx + dy * dy + dz * dz
         for m in range(len(boxes)):
+            along = spheres[m, 0] * dx + spheres[m, 1] * dy + spheres[m, 2] * dz
+            if spheres[m, 3] > 0 and (along <= 0 or spheres[m, 3] * square > along * along):
+                continue
             half_x, half_y, height = boxes[m, 4] + margin, boxes[m, 5] + margin, boxes[m, 6] + CURB_M + margin
             x, y, z = boxes[m, 0] - rays[n, 0], boxes[m, 1] - rays[n, 1], 0.5 * height - rays[n, 2]
-            along = x * dx + y * dy + z * dz
-            radius = half_x * half_x + half_y * half_y + 0.25 * height * height
-            if along <= 0 or (x * x + y * y + z * z - radius) * square > along * along:
-                continue
             # The sphere around the box is met; is the box itself?
             c, s = boxes[m, 2], boxes[m, 3]
             ux, uy = 1.0 / (c * dx + s * dy + 1e-12), 1.0 / (c * dy - s * dx + 1e-12)
@@ -109,6 +120,54 @@ def _near_movers(rays: F32, boxes: F64, margin: float) -> I64:
                 count += 1
                 break
     return near[:count]
+
+
+@shading.compiled
+def _place(
+    present: I64, poses: F64, strides: F64, parts: F32, first_vertex: I64, first_triangle: I64, corner_of: I32
+) -> tuple[F32, I32, I32]:
+    """Vertices (V, 3), triangles (T, 3) and their rows in the table (T,) of the things in ``present``.
+
+    ``parts`` (all vertices, 4) are positions in the thing's frame and their swing; ``first_vertex`` (M + 1,) and
+    ``first_triangle`` (M + 1,) say where each thing begins, the latter in the table; ``corner_of`` has all their triangles.
+    """
+    vertex_count, triangle_count = 0, 0
+    for m in present:
+        vertex_count += first_vertex[m + 1] - first_vertex[m]
+        triangle_count += first_triangle[m + 1] - first_triangle[m]
+    vertices = np.empty((vertex_count, 3), np.float32)
+    triangles, rows = np.empty((triangle_count, 3), np.int32), np.empty(triangle_count, np.int32)
+    v, t = 0, 0
+    for n in range(len(present)):
+        m = present[n]
+        for k in range(first_triangle[m], first_triangle[m + 1]):
+            for corner in range(3):
+                triangles[t, corner] = corner_of[k - first_triangle[0], corner] + v
+            rows[t] = k
+            t += 1
+        for k in range(first_vertex[m], first_vertex[m + 1]):
+            x = parts[k, 0] + parts[k, 3] * strides[n]
+            for axis in range(3):
+                pose = poses[n, axis]
+                vertices[v, axis] = pose[0] * x + pose[1] * parts[k, 1] + pose[2] * parts[k, 2] + pose[3]
+            v += 1
+    return vertices, triangles, rows
+
+
+@shading.compiled
+def _fill_triangles(table: F32, rows: I32, vertices: F32, triangles: I32) -> None:
+    """Write corner, edges and normal of triangles (T, 3) into rows (T,) of shading.World's table."""
+    for t in range(len(triangles)):
+        a, b, c, row = triangles[t, 0], triangles[t, 1], triangles[t, 2], rows[t]
+        for axis in range(3):
+            table[row, axis] = vertices[a, axis]
+            table[row, 3 + axis] = vertices[b, axis] - vertices[a, axis]
+            table[row, 6 + axis] = vertices[c, axis] - vertices[a, axis]
+        x = table[row, 4] * table[row, 8] - table[row, 5] * table[row, 7]
+        y = table[row, 5] * table[row, 6] - table[row, 3] * table[row, 8]
+        z = table[row, 3] * table[row, 7] - table[row, 4] * table[row, 6]
+        length = max(np.sqrt(x * x + y * y + z * z), 1e-12)
+        table[row, 9], table[row, 10], table[row, 11] = x / length, y / length, z / length
 
 
 @shading.compiled
@@ -129,11 +188,16 @@ class Stage:
 
     def __init__(self, street: Street, seed: int) -> None:
         self._movers = [actor for actor in street.actors if actor.moves]
-        meshes = [street.static, *(_numbered(actor) for actor in self._movers)]
+        moving = [_numbered(actor) for actor in self._movers]
+        meshes = [street.static, *moving]
         first_surface = np.cumsum([0, *(len(mesh.surfaces) for mesh in meshes)])
-        first_triangle = np.cumsum([0, *(len(mesh.triangles) for mesh in meshes)])
-        self._first_triangle = first_triangle[1:]
-        corners = np.concatenate([mesh.vertices[mesh.triangles] for mesh in meshes])  # (T, 3 corners, 3)
+        # Everything that moves has its own rows in the table of triangles, filled where it is near.
+        self._first_triangle = np.cumsum([len(mesh.triangles) for mesh in meshes])
+        self._first_vertex = np.cumsum([0, *(len(mesh.vertices) for mesh in moving)])
+        self._parts = np.concatenate(
+            [np.zeros((0, 4), np.float32), *(np.column_stack([mesh.vertices, mesh.swing]) for mesh in moving)]
+        )
+        self._corner_of = np.concatenate([np.zeros((0, 3), np.int32), *(mesh.triangles for mesh in moving)])
         static = street.static
         self._static = _scene(static.vertices, static.triangles)
         self._boxes = np.zeros((0, 7))
@@ -141,7 +205,7 @@ class Stage:
         self._moving_triangles = np.zeros(0, np.int32)
         light, light_origin = _light_map(street, self._static)
         self.world = shading.World(
-            triangles=np.zeros((len(corners), 12), np.float32),
+            triangles=np.zeros((self._first_triangle[-1], 12), np.float32),
             surface_of=np.concatenate([m.surface_of + np.int32(k) for m, k in zip(meshes, first_surface[:-1], strict=True)]),
             surfaces=np.concatenate([mesh.surfaces for mesh in meshes]),
             noise=shading.noise_tile(seed),
@@ -150,48 +214,36 @@ class Stage:
             movers=np.zeros((0, 7)),
             sun=(float(street.sun[0]), float(street.sun[1]), float(street.sun[2])),
         )
-        self._fill(slice(None), corners)
-
-    def _fill(self, slots: I32 | slice, corners: F32) -> None:
-        edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-        x = edge1[:, 1] * edge2[:, 2] - edge1[:, 2] * edge2[:, 1]
-        y = edge1[:, 2] * edge2[:, 0] - edge1[:, 0] * edge2[:, 2]
-        z = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]
-        normal = np.stack([x, y, z], axis=1) / np.maximum(np.sqrt(x * x + y * y + z * z), 1e-12)[:, None]
-        self.world.triangles[slots] = np.hstack([corners[:, 0], edge1, edge2, normal])
+        rows = np.arange(len(static.triangles), dtype=np.int32)
+        _fill_triangles(self.world.triangles, rows, static.vertices, static.triangles)
 
     def set_time(self, time_s: float | F64, viewer: F64) -> None:
         """Put what moves where it is at ``time_s`` (one for all, or (M,), one each); ``viewer`` (3,) is who looks."""
         times = np.broadcast_to(np.asarray(time_s, np.float64), len(self._movers))
-        vertices, triangles, slots, boxes, shadows = [], [], [], [], []
-        count = 0
-        for m, (actor, time) in enumerate(zip(self._movers, times, strict=True)):
-            away = abs(actor.x_at(float(time)) - viewer[0])
-            if away > NEAR_M[actor.label]:
-                continue
-            at = actor.vertices_at(float(time))
-            vertices.append(at)
-            triangles.append(actor.mesh.triangles + np.int32(count))
-            slots.append(np.arange(len(actor.mesh.triangles), dtype=np.int32) + np.int32(self._first_triangle[m]))
-            count += len(at)
-            center = actor.world_from_actor(float(time))
+        away = [abs(actor.x_at(float(time)) - viewer[0]) for actor, time in zip(self._movers, times, strict=True)]
+        present = [m for m, actor in enumerate(self._movers) if away[m] < NEAR_M[actor.label]]
+        poses, strides = np.empty((len(present), 4, 4)), np.empty(len(present))
+        boxes = np.empty((len(present), 7))
+        for n, m in enumerate(present):
+            actor, time = self._movers[m], float(times[m])
+            poses[n], strides[n] = actor.world_from_actor(time), actor.stride(time)
             length, width, height = actor.size_m
-            boxes.append((*center[:2, 3], center[0, 0], center[1, 0], length / 2, width / 2, height))
-            if away < SHADOW_NEAR_M[actor.label]:
-                shadows.append(boxes[-1])
-        self._boxes = np.array(boxes).reshape(-1, 7)
-        self.world = self.world._replace(movers=np.array(shadows).reshape(-1, 7))
-        self._moving = None
-        if vertices:
-            self._moving_triangles = np.concatenate(slots)
-            all_vertices, all_triangles = np.concatenate(vertices), np.concatenate(triangles)
-            self._moving = _scene(all_vertices, all_triangles)
-            self._fill(self._moving_triangles, all_vertices[all_triangles])
+            boxes[n] = (*poses[n, :2, 3], poses[n, 0, 0], poses[n, 1, 0], length / 2, width / 2, height)
+        shadowing = [n for n, m in enumerate(present) if away[m] < SHADOW_NEAR_M[self._movers[m].label]]
+        self.world = self.world._replace(movers=boxes[shadowing])
+        self._boxes, self._moving = boxes, None
+        if present:
+            vertices, triangles, self._moving_triangles = _place(
+                np.array(present), poses, strides, self._parts, self._first_vertex, self._first_triangle, self._corner_of
+            )
+            self._moving = _scene(vertices, triangles)
+            _fill_triangles(self.world.triangles, self._moving_triangles, vertices, triangles)
 
-    def cast(self, rays: F32, camera_from_world: F64 | None = None) -> tuple[F32, I32]:
+    def cast(self, rays: F32, camera_from_world: F64 | None = None, spread: float = 0.0) -> tuple[F32, I32]:
         """Cast rays (N, 6): distance in units of the direction (N,), inf for the sky, and triangle (N,), -1 for the sky.
 
-        ``camera_from_world`` spares the rays of a camera a look at what is behind it.
+        ``camera_from_world`` spares the rays of a camera a look at what is behind it; ``spread`` is how far from the middle
+        one rays begin, metres.
         """
         distance, triangle = _cast(self._static, rays)
         boxes = self._boxes
@@ -199,20 +251,38 @@ class Stage:
             ahead = boxes[:, :2] @ camera_from_world[2, :2] + camera_from_world[2, 3]
             boxes = boxes[ahead > -np.hypot(boxes[:, 4], boxes[:, 5]) - 0.5]
         if self._moving is not None:
-            near = _near_movers(rays, boxes, 0.15)
+            near = _near_movers(rays, boxes, 0.15, spread)
             moving_distance, moving_triangle = _cast(self._moving, rays[near])
             closer = moving_distance < distance[near]
             distance[near[closer]] = moving_distance[closer]
             triangle[near[closer]] = self._moving_triangles[moving_triangle[closer]]
         return distance, triangle
 
-    def view(self, mount: CameraMount, time_s: float) -> View:
-        """Look through a camera: one ray a pixel."""
+    def _look(self, mount: CameraMount, time_s: float) -> tuple[F64, F32, F32, I32]:
+        """World-from-camera (4, 4), rays (H * W, 6), their distances and triangles through a camera, one ray a pixel.
+
+        First every second row and column is cast; where nine such rays around hit one triangle, so do those between them,
+        and only the others are cast too. A thing narrower than two pixels can fall between the first rays.
+        """
         world_from_camera = ego_pose(time_s) @ mount.base_from_camera
+        camera_from_world = np.linalg.inv(world_from_camera)
         camera = mount.camera
         self.set_time(time_s, world_from_camera[:3, 3])
-        rays = _camera_rays(mount, world_from_camera, np.arange(float(camera.width)), np.arange(float(camera.height)))
-        distance, triangle = self.cast(rays, np.linalg.inv(world_from_camera))
+        columns, rows = np.arange(float(camera.width)), np.arange(float(camera.height))
+        coarse_rays = _camera_rays(mount, world_from_camera, columns[::2] + 0.5, rows[::2] + 0.5)
+        coarse = self.cast(coarse_rays, camera_from_world)[1].reshape(len(rows) // 2, len(columns) // 2)
+        rays = _camera_rays(mount, world_from_camera, columns, rows)
+        distance, triangle = np.empty(len(rays), np.float32), np.empty(len(rays), np.int32)
+        rest = shading.fill_uniform(
+            self.world.triangles, world_from_camera[:3, 3].copy(), rays, coarse, shading.uniform(coarse), distance, triangle
+        )
+        distance[rest], triangle[rest] = self.cast(rays[rest], camera_from_world)
+        return world_from_camera, rays, distance, triangle
+
+    def view(self, mount: CameraMount, time_s: float) -> View:
+        """Look through a camera."""
+        world_from_camera, rays, distance, triangle = self._look(mount, time_s)
+        camera = mount.camera
         shape = (camera.height, camera.width)
         color, label, actor = shading.shade_image(
             self.world,
@@ -226,11 +296,8 @@ class Stage:
 
     def depth_m(self, mount: CameraMount, time_s: float) -> tuple[F32, F32]:
         """Depth along z (H, W) in metres, inf for the sky, and the cosine (H, W) at which the ray meets the surface."""
-        world_from_camera = ego_pose(time_s) @ mount.base_from_camera
+        _, rays, distance, triangle = self._look(mount, time_s)
         camera = mount.camera
-        self.set_time(time_s, world_from_camera[:3, 3])
-        rays = _camera_rays(mount, world_from_camera, np.arange(float(camera.width)), np.arange(float(camera.height)))
-        distance, triangle = self.cast(rays, np.linalg.inv(world_from_camera))
         cosine = _cosines(self.world.triangles, triangle, rays)
         return distance.reshape(camera.height, camera.width), cosine.reshape(camera.height, camera.width)
 
@@ -273,7 +340,7 @@ class Stage:
         rays[..., :3] = poses[:, None, :3, 3]
         rays[..., 3:] = local.astype(np.float32) @ poses[:, :3, :3].astype(np.float32).transpose(0, 2, 1)
         rays = rays.reshape(-1, 6)
-        distance, triangle = self.cast(rays)
+        distance, triangle = self.cast(rays, spread=EGO_MPS * turn_s)
         strength, label = shading.lidar_returns(self.world, rays[:, :3], rays[:, 3:], distance, triangle)
         measured = distance + rng.normal(0.0, 0.015, len(distance)).astype(np.float32)
         # The light that comes back falls with the square of the range; the detector's threshold is noisy.

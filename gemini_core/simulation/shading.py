@@ -55,7 +55,7 @@ from gemini_core.simulation.scene import (
     TANGENT_X,
     TANGENT_Y,
 )
-from gemini_core.types import F32, F64, U8, Bool
+from gemini_core.types import F32, F64, I64, U8, Bool
 
 Vector = tuple[float, float, float]
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -244,7 +244,7 @@ def _albedo(
         fine = _noise(tile, px * 38.0, d * 38.0) * _fade(0.5 * (footprint + stretch), 0.06)
         if material == ASPHALT:
             track = abs(abs(abs(d) - 1.75) - 0.75)
-            tone = 1.0 + 0.10 * coarse + 0.16 * fine - 0.12 * _fade(track, 0.25)
+            tone = 1.0 + 0.10 * coarse + 0.11 * fine - 0.12 * _fade(track, 0.25)
             tone += 0.10 * max(0.0, min(1.0, (abs(d) - LANE_EDGE_M) * 4.0))
             along_x = abs(dx) / math.sqrt(dx * dx + dy * dy + 1e-12)
             along, across = stretch * along_x + footprint, stretch * (1.0 - along_x) + footprint
@@ -265,7 +265,7 @@ def _albedo(
     elif material == FACADE:
         r, g, b, gloss = _facade(surfaces, n, tile, px, py, pz, footprint)
     elif material == LEAVES:
-        tone = 1.0 + 0.5 * _noise(tile, px * 21.0 + pz * 9.0, py * 21.0 - pz * 17.0) * _fade(footprint, 0.1)
+        tone = 1.0 + 0.4 * _noise(tile, px * 21.0 + pz * 9.0, py * 21.0 - pz * 17.0) * _fade(footprint, 0.1)
         tone = max(0.15, tone + 0.3 * _noise(tile, px * 6.0 - pz * 5.0, py * 6.0 + pz * 4.0))
         r, g, b = r * tone, g * tone, b * tone
     elif material == ROOFING:
@@ -470,11 +470,42 @@ def _luminance(r: float, g: float, b: float) -> float:
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
+@scalar
+def _plane(triangles: F32, k: int, origin: F64, dx: float, dy: float, dz: float) -> float:
+    """Distance to the plane of triangle k along a ray, in units of its direction."""
+    nx, ny, nz = triangles[k, 9], triangles[k, 10], triangles[k, 11]
+    x, y, z = triangles[k, 0] - origin[0], triangles[k, 1] - origin[1], triangles[k, 2] - origin[2]
+    return (nx * x + ny * y + nz * z) / (nx * dx + ny * dy + nz * dz)
+
+
 @compiled
-def _uniform(triangle: I32) -> Bool:
+def fill_uniform(triangles: F32, origin: F64, rays: F32, coarse: I32, inside: Bool, distance: F32, triangle: I32) -> I64:
+    """Fill in the hits of full-resolution ``rays`` (2h * 2w, 6) where half-resolution ones all hit one triangle.
+
+    ``coarse`` (h, w) are the triangles of the half-resolution rays, ``inside`` what uniform says of them. Fills ``distance``
+    and ``triangle`` (2h * 2w,) and gives the numbers of the rays that still have to be cast.
+    """
+    h, w = coarse.shape
+    open_rays = np.empty(len(rays), np.int64)
+    count = 0
+    for i in range(2 * h):
+        for j in range(2 * w):
+            n = i * 2 * w + j
+            k = coarse[i >> 1, j >> 1]
+            if not inside[i >> 1, j >> 1]:
+                open_rays[count] = n
+                count += 1
+                continue
+            triangle[n] = k
+            distance[n] = np.inf if k < 0 else _plane(triangles, k, origin, rays[n, 3], rays[n, 4], rays[n, 5])
+    return open_rays[:count]
+
+
+@compiled
+def uniform(triangle: I32) -> Bool:
     """Where a half-resolution ray (h, w) and its eight neighbours all hit one triangle."""
     h, w = triangle.shape
-    uniform = np.zeros((h, w), np.bool_)
+    inside = np.zeros((h, w), np.bool_)
     for i in range(1, h - 1):
         for j in range(1, w - 1):
             k = triangle[i, j]
@@ -482,8 +513,8 @@ def _uniform(triangle: I32) -> Bool:
             for a in range(i - 1, i + 2):
                 for b in range(j - 1, j + 2):
                     same &= triangle[a, b] == k
-            uniform[i, j] = same
-    return uniform
+            inside[i, j] = same
+    return inside
 
 
 @compiled
@@ -501,7 +532,7 @@ def brightness_image(
     h, w = distance.shape
     fx, fy, cx, cy = intrinsics
     image = np.empty((2 * h, 2 * w), np.float32)
-    uniform = _uniform(triangle)
+    inside = uniform(triangle)
     R = world_from_camera
     pixel_rad = 1.0 / fx
     for i in range(h):
@@ -509,7 +540,7 @@ def brightness_image(
             k = triangle[i, j]
             n = surface_of[k] if k >= 0 else 0
             sun, sky, haze, road_y, road_slope, middle_x, value = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            if uniform[i, j]:
+            if inside[i, j]:
                 x, y = (2 * j + 0.5 - cx) / fx, (2 * i + 0.5 - cy) / fy
                 dx, dy, dz = _turn(R, x, y)
                 length = math.sqrt(1.0 + x * x + y * y)
@@ -526,17 +557,15 @@ def brightness_image(
                     )
             for corner in range(4):
                 row, column = 2 * i + (corner >> 1), 2 * j + (corner & 1)
-                if uniform[i, j] and k < 0:
+                if inside[i, j] and k < 0:
                     image[row, column] = value
                     continue
                 x, y = (column - cx) / fx, (row - cy) / fy
                 dx, dy, dz = _turn(R, x, y)
                 length = math.sqrt(1.0 + x * x + y * y)
-                if uniform[i, j]:
-                    # Where the ray meets the plane of the triangle.
+                if inside[i, j]:
                     facing = triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz
-                    ox, oy, oz = triangles[k, 0] - origin[0], triangles[k, 1] - origin[1], triangles[k, 2] - origin[2]
-                    t = (triangles[k, 9] * ox + triangles[k, 10] * oy + triangles[k, 11] * oz) / facing
+                    t = _plane(triangles, k, origin, dx, dy, dz)
                     px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
                     d = py - road_y - road_slope * (px - middle_x)
                     dx, dy, dz, facing = dx / length, dy / length, dz / length, facing / length
@@ -548,12 +577,16 @@ def brightness_image(
                 i1 = min(max(i + (1 if corner >> 1 else -1), 0), h - 1)
                 j1 = min(max(j + (1 if corner & 1 else -1), 0), w - 1)
                 best, found, open_sky = 1e30, -1, False
-                for candidate in (k, triangle[i, j1], triangle[i1, j], triangle[i1, j1]):
-                    open_sky |= candidate < 0
-                    if candidate >= 0 and candidate != found:
-                        t = _hit(triangles, candidate, origin, dx, dy, dz)
-                        if 0.0 < t < best:
-                            best, found = t, candidate
+                k1, k2, k3 = triangle[i, j1], triangle[i1, j], triangle[i1, j1]
+                if k >= 0 and k == k1 and k == k2 and k == k3:
+                    best, found = _plane(triangles, k, origin, dx, dy, dz), k
+                else:
+                    for candidate in (k, k1, k2, k3):
+                        open_sky |= candidate < 0
+                        if candidate >= 0 and candidate != found:
+                            t = _hit(triangles, candidate, origin, dx, dy, dz)
+                            if 0.0 < t < best:
+                                best, found = t, candidate
                 if found < 0 and not open_sky:  # a crack between triangles that no ray found
                     best, found = float(distance[i, j]), k
                 dx, dy, dz = dx / length, dy / length, dz / length
