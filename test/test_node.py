@@ -356,6 +356,18 @@ def test_any_subset_of_sensors(running, subset):
         assert not running.masks()
 
 
+def test_a_robot_with_fewer_sensors_misses_nothing(graph):
+    graph.start(modalities=["rgb", "lidar"])
+    graph.activate("rgb", "lidar")
+    graph.await_masks(graph.send(2))
+    report = graph.diagnostics()
+    assert report["inputs"].level == DiagnosticStatus.OK
+    assert "input depth" not in report
+    topics = {subscription.topic_name for subscription in graph.node.subscriptions}
+    assert "/depth/image" not in topics
+    graph.drop_node()
+
+
 def test_a_sensor_that_comes_later_is_taken_in(running):
     running.activate("rgb", "depth")
     running.await_masks(running.send(2))
