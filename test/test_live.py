@@ -1,0 +1,135 @@
+"""The node as its own process on a real graph, with player and recorder: what comes out live equals the replay."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="no rclpy on this machine")
+
+from gemini_core.bag import kitti, messages
+from gemini_core.bag.reader import BagReader
+from gemini_core.bag.writer import BagWriter
+from gemini_core.config import load_config
+from gemini_core.errors import BagError
+from gemini_core.predictor import Predictor
+from gemini_core.replay import Replay
+from gemini_core.simulation.record import simulate
+from gemini_core.simulation.rig import default_rig
+from gemini_core.types import StampedTransform
+from gemini_ros.tools import play
+from gemini_ros.tools.demo import judge
+from gemini_ros.tools.live import LivePlan, LiveRunError, run_live
+from gemini_ros.transport import config_file
+
+# A long queue and much patience: these tests are about what comes out, on a machine of any speed.
+PATIENT = {"sync.max_wait_ms": 20000.0, "node.queue_size": 50, "node.idle_flush_ms": 3000.0, "model.threads": 2}
+
+
+def replayed_masks(bag, config):
+    with BagReader(bag) as reader:
+        perceptions = Replay(reader, config, Predictor(config)).perceptions()
+        return {perception.stamp_ns: (perception.mask, perception.status) for perception in perceptions}
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_four_sensors_live_equal_the_replay_bit_for_bit(tmp_path):
+    bag = tmp_path / "street"
+    simulate(bag, seed=3, seconds=1.0, rig=default_rig(0.25))
+    overrides = {**PATIENT, "grid.height": 96, "grid.width": 128}
+    params_file = config_file("fusion.yaml")
+    run = run_live(LivePlan(bag=bag, params_file=params_file, out=tmp_path / "live", overrides=overrides))
+    assert run.frames_in == 10
+    assert judge(run) == ()
+    expected = replayed_masks(bag, load_config(params_file, overrides))
+    assert sorted(run.masks) == sorted(expected)
+    for stamp_ns, (mask, status) in expected.items():
+        np.testing.assert_array_equal(run.masks[stamp_ns], mask)
+        assert all(entry.present for entry in status)
+    assert all(timing["modalities"] == "rgb, depth, event, lidar" for timing in run.timings)
+    with BagReader(run.recorded) as recorded:  # the outputs carry the reference's frame, and the names of the classes
+        found = {item.topic: item.message for item in recorded.messages()}
+    assert found["/gemini_fusion/segmentation/mask"].header.frame_id == "rgb_optical"
+    assert [entry.class_name for entry in found["/gemini_fusion/segmentation/label_info"].class_map][:2] == [
+        "road",
+        "lane_marking",
+    ]
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_kitti_live_sixteen_frames_in_sixteen_masks_out(tmp_path, real_dir):
+    bag = tmp_path / "kitti"
+    kitti.from_kitti_raw(real_dir / "kitti_raw", bag)
+    params_file = config_file("kitti.yaml")
+    overrides = {**PATIENT, "grid.height": 96, "grid.width": 320}
+    run = run_live(LivePlan(bag=bag, params_file=params_file, out=tmp_path / "live", overrides=overrides, rate=0.5))
+    assert (run.frames_in, len(run.masks)) == (16, 16)
+    expected = replayed_masks(bag, load_config(params_file, overrides))
+    for stamp_ns, mask in run.masks.items():
+        assert mask.shape == (375, 1242)
+        np.testing.assert_array_equal(mask, expected[stamp_ns][0])
+
+
+@pytest.mark.ros
+@pytest.mark.timeout(120)
+def test_a_node_that_ends_early_is_named_with_its_log(tmp_path):
+    bag = tmp_path / "street"
+    with BagWriter(bag) as writer:
+        writer.write("/rgb/image", messages.image(np.zeros((64, 64, 3), np.uint8), "rgb8", 10**9, "rgb_optical"), 10**9)
+    plan = LivePlan(
+        bag=bag,
+        params_file=config_file("fusion.yaml"),
+        out=tmp_path / "live",
+        overrides={"model.weights": str(tmp_path / "absent.safetensors")},
+        start_timeout_s=15.0,
+    )
+    with pytest.raises(LiveRunError, match=r"node\.log"):
+        run_live(plan)
+    assert "absent.safetensors" in (tmp_path / "live" / "node.log").read_text(encoding="utf-8")
+
+
+def test_restamping_moves_headers_and_transforms_exactly():
+    store = messages.typestore()
+    stamp_ns, offset_ns = 1_700_000_000_999_999_999, 95_380_186_123_456_789
+    image = messages.image(np.zeros((2, 2, 3), np.uint8), "rgb8", stamp_ns, "camera")
+    moved = play.shift_header(bytes(store.serialize_cdr(image, "sensor_msgs/msg/Image")), offset_ns)
+    stamp = store.deserialize_cdr(moved, "sensor_msgs/msg/Image").header.stamp
+    assert stamp.sec * 10**9 + stamp.nanosec == stamp_ns + offset_ns
+    back = play.shift_header(moved, -offset_ns)
+    assert back == bytes(store.serialize_cdr(image, "sensor_msgs/msg/Image"))
+
+
+def test_restamping_moves_every_transform():
+    store = messages.typestore()
+    stamps_ns = (10**9 + 7, 2 * 10**9 + 999_999_999)
+    transforms = [StampedTransform(stamp_ns, "odom", f"link{stamp_ns}", np.eye(4)) for stamp_ns in stamps_ns]
+    data = bytes(store.serialize_cdr(messages.tf_message(transforms), "tf2_msgs/msg/TFMessage"))
+    moved = store.deserialize_cdr(play.shift_transforms(data, 1), "tf2_msgs/msg/TFMessage")
+    stamps = [transform.header.stamp for transform in moved.transforms]
+    assert [stamp.sec * 10**9 + stamp.nanosec for stamp in stamps] == [stamp_ns + 1 for stamp_ns in stamps_ns]
+
+
+def test_the_player_refuses_what_it_cannot_play(tmp_path, capsys):
+    assert play.main([str(tmp_path / "nothing")]) == 2
+    assert "nothing" in capsys.readouterr().err
+    with pytest.raises(BagError, match="no_such_msgs"):
+        play.message_class("no_such_msgs/msg/Thing")
+
+
+@pytest.mark.ros
+@pytest.mark.timeout(120)
+def test_the_player_says_who_does_not_listen(tmp_path, capsys):
+    bag = tmp_path / "one"
+    with BagWriter(bag) as writer:
+        writer.write("/lonely", messages.image(np.zeros((4, 4, 3), np.uint8), "rgb8", 10**9, "camera"), 10**9)
+    report = tmp_path / "report.json"
+    assert play.main([str(bag), "--wait-for", "/lonely", "--wait-s", "0.2"]) == 3
+    assert "/lonely" in capsys.readouterr().err
+    assert play.main([str(bag), "--report", str(report)]) == 0
+    assert json.loads(report.read_text(encoding="utf-8"))["sent"] == {"/lonely": 1}
