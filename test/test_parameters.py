@@ -1,7 +1,5 @@
 """Parameters: descriptors, overrides, changes, and the shipped files made from the same options."""
 
-# ruff: noqa: E402 - what needs ROS is imported after the check that it is there
-
 from __future__ import annotations
 
 import os
