@@ -11,12 +11,12 @@ demo: setup
 	@$(TIMED) demo $(VENV)/python -m gemini_ros.tools.demo --out out/demo
 
 test: lint
-	@$(TIMED) tests $(VENV)/python -m pytest --durations=10
+	@$(TIMED) tests $(VENV)/python -m pytest
 
 lint: setup
 	@$(TIMED) "ruff check" $(VENV)/python -m ruff check .
 	@$(TIMED) "ruff format" $(VENV)/python -m ruff format --check .
-	@if $(VENV)/python -c 'import sys, numpy; sys.exit(numpy.__version__ < "2.4")'; \
+	@if $(VENV)/python -c 'import sys, numpy; sys.exit([int(part) for part in numpy.__version__.split(".")[:2]] < [2, 4])'; \
 	then $(TIMED) mypy $(VENV)/python -m mypy; \
 	else echo "== mypy: left out, the code is typed for numpy 2.4, which Python 3.10 and ROS installations lack"; fi
 
