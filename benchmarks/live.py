@@ -9,30 +9,35 @@ offline on one core, in CPU time, since the live figure contains whatever else t
 from __future__ import annotations
 
 import argparse
+import datetime
+import os
+import platform
 import shutil
 import sys
 import time
 from pathlib import Path
 
 import cv2
-import numba
 import numpy as np
-from gemini_core.pipeline import Pipeline
 
 from gemini_core.bag.reader import BagReader
 from gemini_core.config import FusionConfig, load_config
 from gemini_core.decode.intake import Intake
+from gemini_core.memory import keep_large_blocks
+from gemini_core.pipeline import Pipeline
 from gemini_ros.tools.demo import SEED, simulated_bag
+from gemini_ros.tools.files import write_whole
 from gemini_ros.tools.live import LivePlan, LiveRun, run_live
 from gemini_ros.transport import config_file
 
 OVERRIDES = {"model.enabled": False}
+RESULT = Path(__file__).parent / "results" / "live.md"
 
 
 def offline_cost_ms(bag: Path, config: FusionConfig) -> dict[str, np.ndarray]:
     """CPU time per frame on one thread, milliseconds: decode and synchronize of all its messages, projection, and the sum."""
+    keep_large_blocks()
     cv2.setNumThreads(1)
-    numba.set_num_threads(1)
     roles = config.roles_by_absolute_topic()
     intake, pipeline = Intake(config), Pipeline(config)
     decode, project = [], []
@@ -58,26 +63,34 @@ def offline_cost_ms(bag: Path, config: FusionConfig) -> dict[str, np.ndarray]:
     return {"decode + synchronize": decode_ms, "project": project_ms, "decode to grids": decode_ms + project_ms}
 
 
+def row(name: str, values: np.ndarray, bar: str = "") -> str:
+    """One line of the table."""
+    p50, p95, p99 = np.percentile(values, [50, 95, 99])
+    return f"| {name} | {p50:.1f} | {p95:.1f} | {p99:.1f} | {bar} |"
+
+
 def table(run: LiveRun, cost: dict[str, np.ndarray]) -> str:
     """The results as Markdown."""
+    out, skipped = len(run.timings), run.counter("frames.skipped_busy")
     ages = np.array([float(timing["age_ms"]) for timing in run.timings])
-    rows = [
-        "| what | p50 | p95 | p99 | bar |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {name}, CPU ms a frame on one core | {np.median(ms):.1f} | {np.percentile(ms, 95):.1f} | {np.percentile(ms, 99):.1f} | "
-            f"{'25' if name == 'decode to grids' else ''} |"
-            for name, ms in cost.items()
-        ),
-        f"| age at publish, live, ms | {np.median(ages):.1f} | {np.percentile(ages, 95):.1f} | {np.percentile(ages, 99):.1f} | p99 60 |",
-        "",
-        (
-            f"Reference frames in: {run.frames_in}, out: {len(run.timings)}, skipped: {run.counter('frames.skipped_busy')}, lost: "
-            f"{run.frames_in - len(run.timings) - run.counter('frames.skipped_busy')} (bar: 0 lost). "
-            f"The node used {100 * run.node_cpu_s / run.seconds:.0f} % of one core; the player was at most {run.player_late_ms:.0f} ms late."
-        ),
-    ]
-    return "\n".join(rows)
+    bars = {"decode to grids": "p50 25"}
+    lines = ["| what | p50 | p95 | p99 | bar |", "|---|---|---|---|---|"]
+    lines += [row(f"{name}, CPU ms a frame, one core", ms, bars.get(name, "")) for name, ms in cost.items()]
+    lines += [row("age at publish, live, ms", ages, "p99 60"), ""]
+    lines.append(
+        f"Reference frames in: {run.frames_in}, out: {out}, skipped: {skipped}, lost: {run.frames_in - out - skipped}."
+    )
+    share = 100 * run.node_cpu_s / run.seconds
+    lines.append(f"The node used {share:.0f} % of one core; the player was at most {run.player_late_ms:.0f} ms late.")
+    return "\n".join(lines) + "\n"
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
+    )
+    return f"{os.cpu_count()} cores of {model}, Python {platform.python_version()}, {datetime.date.today().isoformat()}"
 
 
 def main() -> int:
@@ -94,7 +107,9 @@ def main() -> int:
         bag=bag, params_file=params_file, out=options.out / "live", overrides=OVERRIDES, loops=max(1, options.seconds // 10)
     )
     run = run_live(plan)
-    print(table(run, cost))
+    text = table(run, cost)
+    print(text)
+    write_whole(RESULT, f"# The node without a network\n\n`python -m benchmarks.live` on {machine()}.\n\n{text}".encode())
     return 0 if run.frames_in == len(run.timings) else 1
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from gemini_core.config import FusionConfig, from_flat, load_config
 from gemini_core.errors import ConfigError, GeminiError
+from gemini_core.memory import keep_large_blocks
 
 if TYPE_CHECKING:
     from gemini_core.bag.kitti import Converted
@@ -31,6 +32,7 @@ EXIT_DONE, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and give its exit code: 0 done, 2 wrong input, 130 interrupted."""
     options = _parser().parse_args(arguments)
+    keep_large_blocks()
     try:
         code: int = options.run(options)
     except GeminiError as error:

@@ -83,12 +83,12 @@ class Outputs:
         self._mask.publish(image_message(header, perception.mask))
         self._detections.publish(detections_message(header, perception.detections))
         published_ns = time.perf_counter_ns()
+        age_ms = (self._node.get_clock().now().nanoseconds - perception.stamp_ns) / NS_PER_MS
         if self._overlay.get_subscription_count():
             self._overlay.publish(image_message(header, overlay(queued.frame.rgb.pixels, perception, overlay_alpha)))
         if self._alignment.get_subscription_count():
             self._alignment.publish(image_message(header, alignment(perception.grids)))
         pictured_ns = time.perf_counter_ns()
-        age_ms = (self._node.get_clock().now().nanoseconds - perception.stamp_ns) / NS_PER_MS
         stages = {"decode": queued.decode_ns, "synchronize": queued.synchronize_ns}
         stages.update({timing.stage: timing.duration_ns for timing in perception.timings})
         stages.update({"publish": published_ns - begin_ns, "render": pictured_ns - published_ns})

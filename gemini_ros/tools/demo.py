@@ -14,6 +14,7 @@ from pathlib import Path
 from gemini_core import simulation
 from gemini_core.config import load_config
 from gemini_core.errors import GeminiError
+from gemini_core.memory import keep_large_blocks
 from gemini_core.simulation.record import simulate
 from gemini_ros.tools.live import LivePlan, LiveRun, run_live
 from gemini_ros.tools.page import write_page
@@ -69,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=SEED, help="seed of the simulated street")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="length of the simulated street")
     options = parser.parse_args(arguments)
+    keep_large_blocks()
     try:
         return run_demo(options)
     except GeminiError as error:
