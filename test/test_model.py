@@ -13,10 +13,11 @@ from safetensors import safe_open
 from torch import nn
 
 from gemini_core.errors import ConfigError, ShapeError
-from gemini_core.model import checkpoints
+from gemini_core.model import importing
 from gemini_core.model.fusion import GeminiFusion
-from gemini_core.model.mit import DropPath, MiTConfig, MixTransformer, ReducedAttention, StreamNorm, to_image, to_tokens
+from gemini_core.model.mit import MiTConfig, MixTransformer, ReducedAttention
 from gemini_core.model.segmentation import MlpHead, Segmenter, SegmenterConfig
+from gemini_core.model.streams import BackboneOptions, DropPath, Layout, StreamNorm, to_image, to_tokens
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {torch.float32: {"rtol": 0.0, "atol": 1e-5}, torch.float64: {"rtol": 0.0, "atol": 1e-12}}
@@ -47,14 +48,16 @@ def images(modalities=2, batch=2, size=(64, 96), seed=0):
 def test_attention_equals_the_released_code(name):
     tensors, numbers = read(GOLDEN / f"{name}.safetensors")
     width, heads, sr_ratio, fusion_heads = (int(numbers[key]) for key in ("dim", "num_heads", "sr_ratio", "fusion_heads"))
-    released = checkpoints._Released({name: tensor for name, tensor in tensors.items() if name.startswith("weights.")})
-    state = checkpoints._convert_attention(released, "weights", "ours", reduced=sr_ratio > 1)
-    assert not released.left
-    assert not released.missing
-    attention = ReducedAttention(2, width, heads, sr_ratio, fusion_heads)
+    weights = {name: tensor for name, tensor in tensors.items() if name.startswith("weights.")}
+    account = importing._Account(weights, released=True)
+    state = importing._convert_attention(account, "weights", "ours", 2, reduced=sr_ratio > 1)
+    state |= importing._convert_fusion(account, "weights", "ours.fusion")
+    account.close("fixture", "these weights")
+    attention = ReducedAttention(2, width, heads, sr_ratio, GeminiFusion(width, fusion_heads))
     attention.load_state_dict({name.removeprefix("ours."): tensor for name, tensor in state.items()})
     with torch.no_grad():
-        output = attention(torch.cat((tensors["input.0"], tensors["input.1"])), (int(numbers["height"]), int(numbers["width"])))
+        layout = Layout((int(numbers["height"]), int(numbers["width"])), streams=2)
+        output = attention(torch.cat((tensors["input.0"], tensors["input.1"])), layout)
     expected = torch.cat((tensors["output.0"], tensors["output.1"]))
     torch.testing.assert_close(output, expected, **TOLERANCE[torch.float32])
 
@@ -75,7 +78,7 @@ def test_segmenter_equals_the_released_code(fixtures_dir, name, config, recorded
     path = fixtures_dir / f"{name}.safetensors"
     tensors, _ = read(path)
     weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items() if name.startswith("weights.")}
-    segmenter = checkpoints.load_official(path if from_file else weights, config)
+    segmenter = importing.load_official(path if from_file else weights, config)
     assert not segmenter.training
     inputs, outputs = recorded
     with torch.no_grad():
@@ -266,7 +269,7 @@ def test_drop_path_keeps_the_mean_and_rises_with_depth():
     assert kept.unique().tolist() == pytest.approx([0.0, 1.0 / 0.75])
     assert kept.mean().item() == pytest.approx(1.0, abs=0.02)
     assert drop.eval()(branch) is branch
-    rates = [module.rate for module in MixTransformer(TINY, 2, 0.4).modules() if isinstance(module, DropPath)]
+    rates = [module.rate for module in MixTransformer(TINY, BackboneOptions(2, 0.4)).modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 

@@ -5,11 +5,25 @@ Shapes: S streams (2), B batch, N tokens (pixels), C channels, h heads.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
 from gemini_core.errors import ConfigError
+
+_LARGEST_HALF = torch.finfo(torch.float16).max
+
+
+def finite(tensor: Tensor) -> Tensor:
+    """Bring what overflowed in fp16 back to its largest number; a softmax over infinities is not a number."""
+    return tensor.clamp(-_LARGEST_HALF, _LARGEST_HALF) if tensor.dtype == torch.float16 else tensor
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """See half precision as fp32, in which products of attention scores do not overflow; others as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 class TwoKeyAttention(nn.Module):
@@ -45,14 +59,19 @@ class TwoKeyAttention(nn.Module):
         """
         batch, tokens, width = own.shape
         by_head = (batch, tokens, self.heads, width // self.heads)
-        query: Tensor = self.query(own)
-        key_difference: Tensor = self.key(own - own * relation + key_noise)
-        score = (query * key_difference).view(by_head).sum(-1, keepdim=True)  # (B, N, h, 1)
-        own_share = torch.sigmoid(score * by_head[-1] ** -0.5)
+        query = finite(self.query(own))
+        key_difference = finite(self.key(own - own * relation + key_noise))
+        score = (wide(query) * key_difference).view(by_head).sum(-1, keepdim=True)  # (B, N, h, 1)
+        own_share = torch.sigmoid(score * by_head[-1] ** -0.5).to(query.dtype)
         value_other: Tensor = self.value(other)
         value_difference = F.linear(own - other + value_noise, self.value.weight)  # own minus other, so without the bias
         attended = torch.addcmul(value_other.view(by_head), own_share, value_difference.view(by_head))  # (B, N, h, C/h)
         updated: Tensor = own + self.output(attended.view(batch, tokens, width))
+        return updated
+
+    def alone(self, own: Tensor, value_noise: Tensor) -> Tensor:
+        """Attend from ``own`` (B, N, C) to itself with noise only, which is what ``forward`` gives for other = own + noise."""
+        updated: Tensor = own + self.output(self.value(own + value_noise))
         return updated
 
 
@@ -85,12 +104,35 @@ class GeminiFusion(nn.Module):
         nn.init.trunc_normal_(self.key_noise, std=0.02)
         nn.init.trunc_normal_(self.value_noise, std=0.02)
 
-    def forward(self, streams: Tensor) -> Tensor:
-        """Fuse (2, B, N, C) to (2, B, N, C)."""
-        pairs = torch.cat((streams, streams.flip(0)), dim=-1)  # (2, B, N, 2C): own and other, for both directions
-        relation: Tensor = self.relation(pairs).softmax(dim=-1)  # (2, B, N, C)
+    def forward(self, streams: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Fuse the streams.
+
+        Where the other stream is not valid, a pixel sees itself in its place: both values are then "itself with noise", so the
+        shares of the two keys do not matter and the result depends on nothing but the pixel. A stream that is alone is
+        computed so everywhere, with the one product of values that is left.
+
+        Args:
+            streams: (2, B, N, C), or (1, B, N, C) for stream 0 alone.
+            valid: (2, B, N, 1), where each stream has data; None: everywhere.
+
+        Returns:
+            The same shape as ``streams``.
+        """
+        if len(streams) == 1:
+            first = cast("TwoKeyAttention", self.attention[0])
+            return first.alone(streams[0], self.value_noise[0])[None]
+        others = streams.flip(0)
+        if valid is not None:
+            others = torch.where(valid.flip(0), others, streams + self.value_noise[:, None, None])
+        relation = self._discriminate(torch.cat((streams, others), dim=-1))
         fused = [
-            attention(streams[i], streams[1 - i], relation[i], self.key_noise[i], self.value_noise[i])
+            attention(streams[i], others[i], relation[i], self.key_noise[i], self.value_noise[i])
             for i, attention in enumerate(self.attention)
         ]
         return torch.stack(fused)
+
+    def _discriminate(self, pairs: Tensor) -> Tensor:
+        """Tell for pairs (2, B, N, 2C), own and other, how their channels relate: (2, B, N, C), sums of 1 over C."""
+        hidden_layer, activation, output_layer = self.relation
+        logits = finite(output_layer(activation(finite(hidden_layer(pairs)))))
+        return wide(logits).softmax(dim=-1).to(logits.dtype)

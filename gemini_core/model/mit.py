@@ -1,13 +1,10 @@
 """The Mix Transformer backbone (SegFormer, Xie et al., NeurIPS 2021, arXiv 2105.15203) with GeminiFusion in every block.
 
-All weights are shared by the modalities except the LayerNorms, so the streams travel as one batch: (S*B, ...) with all of
-stream 0 first. Tokens are (S*B, N, C); the same memory seen as an image is (S*B, C, h, w) in channels-last order, so going to
-and from convolutions copies nothing.
+All weights are shared by the modalities except the LayerNorms. Shapes are those of ``streams.py``.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,9 +13,21 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
 from gemini_core.errors import ConfigError
-from gemini_core.model.fusion import GeminiFusion
-
-STAGES = 4
+from gemini_core.model.fusions import make_fusion
+from gemini_core.model.streams import (
+    STAGES,
+    STRIDES,
+    Backbone,
+    BackboneOptions,
+    BlockPlan,
+    DropPath,
+    Layout,
+    Stage,
+    StreamNorm,
+    plan_blocks,
+    to_image,
+    to_tokens,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,71 +77,47 @@ MIT_CONFIGS = {
 }
 
 
-def to_tokens(image: Tensor) -> Tensor:
-    """See (B, C, h, w) as (B, h*w, C)."""
-    return image.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def to_image(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """See (B, h*w, C) as (B, C, h, w)."""
-    return tokens.view(tokens.shape[0], *size, tokens.shape[2]).permute(0, 3, 1, 2)
-
-
-class StreamNorm(nn.Module):
-    """LayerNorm over channels with one set of weights per stream."""
-
-    def __init__(self, streams: int, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(streams, width))
-        self.bias = nn.Parameter(torch.zeros(streams, width))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Normalise (S*B, N, C) over C."""
-        streams, width = self.weight.shape
-        normed = F.layer_norm(tokens, (width,), eps=1e-6).view(streams, -1, width)  # (S, B*N, C)
-        return torch.addcmul(self.bias[:, None], normed, self.weight[:, None]).view(tokens.shape)
-
-
 class PatchEmbedding(nn.Module):
     """Overlapping patches: a strided convolution, then the norm."""
 
-    def __init__(self, streams: int, inputs: int, width: int, kernel: int, stride: int) -> None:
+    def __init__(self, modalities: int, inputs: int, width: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.projection = nn.Conv2d(inputs, width, kernel, stride, padding=kernel // 2)
-        self.norm = StreamNorm(streams, width)
+        self.norm = StreamNorm(modalities, width)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Embed (S*B, inputs, H, W); gives tokens (S*B, h*w, C) and (h, w)."""
+    def forward(self, images: Tensor, present: tuple[int, ...]) -> tuple[Tensor, tuple[int, int]]:
+        """Embed (A*B, inputs, H, W) of the modalities that are present; gives tokens (A*B, h*w, C) and (h, w)."""
         embedded: Tensor = self.projection(images.contiguous(memory_format=torch.channels_last))
-        tokens: Tensor = self.norm(to_tokens(embedded))
+        tokens: Tensor = self.norm(to_tokens(embedded), present)
         return tokens, (embedded.shape[2], embedded.shape[3])
 
 
 class ReducedAttention(nn.Module):
-    """Self-attention of each stream over keys at reduced size, then, for two streams, GeminiFusion between them."""
+    """Self-attention of each stream over keys at reduced size, then the fusion of the streams, where there is one."""
 
-    def __init__(self, streams: int, width: int, heads: int, sr_ratio: int, fusion_heads: int) -> None:
+    def __init__(self, streams: int, width: int, heads: int, sr_ratio: int, fusion: nn.Module | None) -> None:
         super().__init__()
         self.heads = heads
-        self.streams = streams
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.reduction = nn.Conv2d(width, width, sr_ratio, sr_ratio) if sr_ratio > 1 else None
         self.reduction_norm = StreamNorm(streams, width) if sr_ratio > 1 else None
-        self.fusion = GeminiFusion(width, fusion_heads) if streams > 1 else None
+        self.fusion = fusion
         self.output = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """Attend; tokens (S*B, h*w, C) at size (h, w) to (S*B, h*w, C)."""
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        """Attend; tokens (S*B, h*w, C) to the same."""
         batch, count, width = tokens.shape
         source = tokens
         if self.reduction is not None and self.reduction_norm is not None:
-            source = self.reduction_norm(to_tokens(self.reduction(to_image(tokens, size))))  # (S*B, M, C)
+            reduced = to_tokens(self.reduction(to_image(tokens, layout.size)))  # (S*B, K, C)
+            source = self.reduction_norm(reduced, tuple(range(layout.streams)))
         query = self.query(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (S*B, heads, N, d)
-        key, value = self.key_value(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (S*B, heads, M, d)
+        key, value = self.key_value(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (S*B, heads, K, d)
         attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(batch, count, width)
         if self.fusion is not None:
-            attended = self.fusion(attended.view(self.streams, -1, count, width)).view(batch, count, width)
+            streams = attended.view(layout.streams, -1, count, width)
+            attended = self.fusion(streams, layout.valid).view(batch, count, width)
         projected: Tensor = self.output(attended)
         return projected
 
@@ -154,119 +139,46 @@ class MixFeedForward(nn.Module):
         return contracted
 
 
-class DropPath(nn.Module):
-    """Skip a residual branch at random, sample by sample, while training (Huang et al., 2016)."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, branch: Tensor) -> Tensor:
-        """Drop some samples of (B, N, C) and scale the others so that the mean stays."""
-        if self.rate == 0.0 or not self.training:
-            return branch
-        keep = 1.0 - self.rate
-        mask = branch.new_empty(branch.shape[0], 1, 1).bernoulli_(keep)
-        return branch * (mask / keep)
-
-
 class Block(nn.Module):
     """Attention and feed-forward layer, each behind a norm and beside a residual."""
 
-    def __init__(self, streams: int, config: MiTConfig, stage: int, drop_path: float) -> None:
+    def __init__(self, streams: int, config: MiTConfig, stage: int, plan: BlockPlan) -> None:
         super().__init__()
         width = config.widths[stage]
+        fusion = make_fusion(plan.fusion, width, config.fusion_heads)
         self.attention_norm = StreamNorm(streams, width)
-        self.attention = ReducedAttention(streams, width, config.heads[stage], config.sr_ratios[stage], config.fusion_heads)
+        self.attention = ReducedAttention(streams, width, config.heads[stage], config.sr_ratios[stage], fusion)
         self.mlp_norm = StreamNorm(streams, width)
         self.mlp = MixFeedForward(width, config.mlp_ratio)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = DropPath(plan.drop_path)
 
-    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """Transform tokens (S*B, h*w, C) at size (h, w)."""
-        tokens = tokens + self.drop_path(self.attention(self.attention_norm(tokens), size))
-        updated: Tensor = tokens + self.drop_path(self.mlp(self.mlp_norm(tokens), size))
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        """Transform tokens (S*B, h*w, C)."""
+        rows = tuple(range(layout.streams))
+        tokens = tokens + self.drop_path(self.attention(self.attention_norm(tokens, rows), layout))
+        updated: Tensor = tokens + self.drop_path(self.mlp(self.mlp_norm(tokens, rows), layout.size))
         return updated
 
 
-class ModalityScore(nn.Module):
-    """How much each pixel of one modality is to be trusted: (B, C, h, w) to (B, 1, h, w) in (0, 1)."""
+class MixStage(Stage):
+    """One resolution of the Mix Transformer; the next stage takes its normed features."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.pointwise = nn.Conv2d(width, 1, 1)
+    carries_normed = True
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Score every pixel."""
-        score: Tensor = self.pointwise(self.depthwise(image)).sigmoid()
-        return score
-
-
-class Stage(nn.Module):
-    """One resolution: embed every modality, bring those beside RGB down to one stream, run the blocks on the streams."""
-
-    def __init__(self, modalities: int, config: MiTConfig, stage: int, drop_paths: Sequence[float]) -> None:
-        super().__init__()
+    def __init__(self, config: MiTConfig, modalities: int, stage: int, plans: Sequence[BlockPlan]) -> None:
         inputs, width = ((3, *config.widths)[stage], config.widths[stage])
-        kernel, stride = (7, 4) if stage == 0 else (3, 2)
-        streams = min(modalities, 2)
-        self.modalities = modalities
-        self.embed = PatchEmbedding(modalities, inputs, width, kernel, stride)
-        self.scores = nn.ModuleList(ModalityScore(width) for _ in range(modalities - 1 if modalities > streams else 0))
-        self.blocks = nn.ModuleList(Block(streams, config, stage, rate) for rate in drop_paths)
-        self.norm = StreamNorm(streams, width)
+        kernel = 7 if stage == 0 else 3
+        embed = PatchEmbedding(modalities, inputs, width, kernel, STRIDES[stage])
+        super().__init__(modalities, stage, width, embed, [Block(min(modalities, 2), config, stage, plan) for plan in plans])
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the stage.
-
-        Args:
-            images: (M*B, inputs, H, W), all modalities.
-
-        Returns:
-            The streams (S*B, C, h, w), and all modalities (M*B, C, h, w) for the next stage. With up to two modalities
-            these are the same.
-        """
-        tokens, size = self.embed(images)
-        if not self.scores:
-            streams = self._run_blocks(tokens, size)
-            return streams, streams
-        rgb, *others = to_image(tokens, size).chunk(self.modalities)  # each (B, C, h, w)
-        others = [other + score(other) * other for other, score in zip(others, self.scores, strict=True)]
-        strongest = functools.reduce(torch.maximum, others)
-        streams = self._run_blocks(to_tokens(torch.cat((rgb, strongest))), size)
-        rgb, fused = streams.chunk(2)
-        return streams, torch.cat((rgb, *(other + fused for other in others)))
-
-    def _run_blocks(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        for block in self.blocks:
-            tokens = block(tokens, size)
-        return to_image(self.norm(tokens), size)
+    def transform(self, tokens: Tensor, layout: Layout) -> Tensor:
+        """Run the blocks on tokens (S*B, N, C)."""
+        return self.run_blocks(tokens, layout)
 
 
-class MixTransformer(nn.Module):
-    """The backbone for 1 to 4 modalities; RGB is stream 0, the others together are stream 1 (one modality: one stream)."""
+class MixTransformer(Backbone):
+    """The backbone of SegFormer for 1 to 4 modalities."""
 
-    def __init__(self, config: MiTConfig, modalities: int, drop_path: float = 0.0) -> None:
-        """Build the four stages; the drop-path rate rises linearly from 0 at the first block to ``drop_path`` at the last."""
-        super().__init__()
-        last = max(sum(config.depths) - 1, 1)
-        rates = iter([drop_path * block / last for block in range(sum(config.depths))])
-        self.stages = nn.ModuleList(
-            Stage(modalities, config, stage, [next(rates) for _ in range(depth)]) for stage, depth in enumerate(config.depths)
-        )
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute the streams' features.
-
-        Args:
-            images: (M*B, 3, H, W), all of modality 0 first; H and W at least 32.
-
-        Returns:
-            Four tensors (S*B, C, h, w) at 1/4, 1/8, 1/16 and 1/32 of the input, sizes rounded up.
-        """
-        features = []
-        for stage in self.stages:
-            streams, images = stage(images)
-            features.append(streams)
-        return tuple(features)
+    def __init__(self, config: MiTConfig, options: BackboneOptions) -> None:
+        plans = plan_blocks(config.depths, options)
+        super().__init__([MixStage(config, options.modalities, stage, plans[stage]) for stage in range(STAGES)], options)

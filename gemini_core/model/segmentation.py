@@ -1,4 +1,8 @@
-"""The whole segmentation network: backbone with fusion, one shared head, and the ensemble of both streams."""
+"""The whole segmentation network: backbone with fusion, one shared head, and the ensemble of both streams.
+
+A pixel that is not a number (NaN) spreads through the self-attention over the whole of its image, in all streams; other images
+of the batch keep their values. Nothing here looks for one, since a graph cannot branch on it: the predictor does.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +16,48 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
 from gemini_core.errors import ConfigError, ShapeError, nearest_names
+from gemini_core.model.fusions import FUSIONS
 from gemini_core.model.mit import MIT_CONFIGS, MiTConfig, MixTransformer
+from gemini_core.model.streams import Backbone, BackboneOptions
+from gemini_core.model.swin import SWIN_CONFIGS, SwinConfig, SwinTransformer
 from gemini_core.types import MODALITIES, UNLABELLED
 
 SMALLEST_SIDE = 32
 """Pixels; below it the last stage, and the reduced keys of the first, have nothing left."""
 
 
+BACKBONE_CONFIGS: dict[str, MiTConfig | SwinConfig] = {**MIT_CONFIGS, **SWIN_CONFIGS}
+"""Every backbone that has a name."""
+
+
 @dataclass(frozen=True, slots=True)
 class SegmenterConfig:
     """What a segmenter is made of; saved with its weights.
 
-    ``modalities`` are in the order of the inputs, RGB first. ``logits_size`` "quarter" gives logits at 1/4 of the input's size,
-    "full" brings them up to it, "auto" does what the released models do: quarter for up to two modalities, full for more.
-    ``drop_path`` and ``head_dropout`` are rates while training.
+    ``backbone`` is one of ``BACKBONE_CONFIGS`` (``mit_b0`` to ``mit_b5``; ``swin_t``, ``swin_s``, ``swin_b``, ``swin_l`` with
+    windows of 7, the same with ``_w12`` of 12) or the numbers themselves. ``modalities`` are in the order of the inputs, RGB
+    first. ``logits_size`` "quarter" gives logits at 1/4 of the input's size, "full" brings them up to it, "auto" does what the
+    released models do: quarter for up to two modalities, full for more.
+
+    ``fusion`` is one of ``FUSIONS``; ``fused_blocks`` limits it to the last blocks, counted over all stages (None: all). With
+    "none" the ensemble is the plain average of the streams, and nothing else connects them.
+
+    Only for training: ``drop_path`` and ``head_dropout`` are rates; ``modality_dropout`` is the rate at which each extra
+    modality of each sample is taken to be absent (by its validity, so the others of the batch keep it);
+    ``gradient_checkpointing`` computes blocks twice instead of keeping what they compute.
     """
 
-    backbone: str | MiTConfig
+    backbone: str | MiTConfig | SwinConfig
     modalities: tuple[str, ...]
     num_classes: int
     head_width: int = 256
     drop_path: float = 0.1
     head_dropout: float = 0.1
     logits_size: Literal["auto", "quarter", "full"] = "auto"
+    fusion: str = "gemini"
+    fused_blocks: int | None = None
+    modality_dropout: float = 0.0
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -42,23 +65,17 @@ class SegmenterConfig:
         Raises:
             ConfigError: an unknown backbone or modality, RGB not first, or a number out of its range.
         """
-        if isinstance(self.backbone, str) and self.backbone not in MIT_CONFIGS:
-            msg = f"backbone: unknown name {self.backbone!r} ({nearest_names(self.backbone, MIT_CONFIGS)})"
+        if isinstance(self.backbone, str) and self.backbone not in BACKBONE_CONFIGS:
+            msg = f"backbone: unknown name {self.backbone!r} ({nearest_names(self.backbone, BACKBONE_CONFIGS)})"
             raise ConfigError(msg)
-        for modality in self.modalities:
-            if modality not in MODALITIES:
-                msg = f"modalities: unknown name {modality!r} ({nearest_names(modality, MODALITIES)})"
-                raise ConfigError(msg)
-        if self.modalities[:1] != ("rgb",) or len(set(self.modalities)) != len(self.modalities):
-            msg = f"modalities: expected 'rgb' first and each sensor once, got {list(self.modalities)}"
-            raise ConfigError(msg)
+        _check_modalities(self.modalities)
         if not 1 <= self.num_classes <= UNLABELLED:
             msg = f"num_classes: expected 1 to {UNLABELLED}, got {self.num_classes}"
             raise ConfigError(msg)
         if self.head_width < 1:
             msg = f"head_width: expected 1 or more, got {self.head_width}"
             raise ConfigError(msg)
-        for name in ("drop_path", "head_dropout"):
+        for name in ("drop_path", "head_dropout", "modality_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 msg = f"{name}: expected a rate from 0 to less than 1, got {getattr(self, name)}"
                 raise ConfigError(msg)
@@ -66,10 +83,18 @@ class SegmenterConfig:
             msg = f"logits_size: expected one of auto, quarter, full, got {self.logits_size!r}"
             raise ConfigError(msg)
 
+        if self.fusion not in FUSIONS:
+            msg = f"fusion: unknown name {self.fusion!r} ({nearest_names(self.fusion, FUSIONS)})"
+            raise ConfigError(msg)
+        blocks = sum(self.backbone_config.depths)
+        if self.fused_blocks is not None and not 0 <= self.fused_blocks <= blocks:
+            msg = f"fused_blocks: expected 0 to {blocks}, the blocks of the backbone, got {self.fused_blocks}"
+            raise ConfigError(msg)
+
     @property
-    def mit(self) -> MiTConfig:
+    def backbone_config(self) -> MiTConfig | SwinConfig:
         """The backbone's numbers."""
-        return MIT_CONFIGS[self.backbone] if isinstance(self.backbone, str) else self.backbone
+        return BACKBONE_CONFIGS[self.backbone] if isinstance(self.backbone, str) else self.backbone
 
     @property
     def full_size(self) -> bool:
@@ -77,8 +102,21 @@ class SegmenterConfig:
         return self.logits_size == "full" or (self.logits_size == "auto" and len(self.modalities) > 2)  # noqa: PLR2004 - pairs
 
 
+def _check_modalities(modalities: tuple[str, ...]) -> None:
+    for modality in modalities:
+        if modality not in MODALITIES:
+            msg = f"modalities: unknown name {modality!r} ({nearest_names(modality, MODALITIES)})"
+            raise ConfigError(msg)
+    if modalities[:1] != ("rgb",) or len(set(modalities)) != len(modalities):
+        msg = f"modalities: expected 'rgb' first and each sensor once, got {list(modalities)}"
+        raise ConfigError(msg)
+
+
 class SegmentationOutput(NamedTuple):
-    """Logits (B, num_classes, h, w): one per stream (RGB, the others) and their weighted sum."""
+    """Logits (B, num_classes, h, w): one per stream (RGB, the others) and their weighted sum.
+
+    Where RGB is the only modality, or the only one present, there is one stream, which is also the ensemble.
+    """
 
     streams: tuple[Tensor, ...]
     ensemble: Tensor
@@ -126,62 +164,127 @@ class MlpHead(nn.Module):
 class Segmenter(nn.Module):
     """GeminiFusion for semantic segmentation, 1 to 4 modalities. Tensors in, tensors out.
 
-    With one modality there is nothing to fuse: it is SegFormer, with one stream that is also the ensemble.
+    With one modality there is nothing to fuse: it is the plain backbone with SegFormer's head.
     """
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = MixTransformer(config.mit, len(config.modalities), config.drop_path)
-        self.head = MlpHead(config.mit.widths, config.head_width, config.num_classes, config.head_dropout)
-        self.stream_weights = nn.Parameter(torch.ones(2)) if len(config.modalities) > 1 else None
+        self.backbone = _backbone(config)
+        self.head = MlpHead(config.backbone_config.widths, config.head_width, config.num_classes, config.head_dropout)
+        weighted = len(config.modalities) > 1 and config.fusion != "none"
+        self.stream_weights = nn.Parameter(torch.ones(2)) if weighted else None
         self.apply(_initialise)
 
-    def forward(self, inputs: Sequence[Tensor]) -> SegmentationOutput:
+    def forward(
+        self,
+        inputs: Sequence[Tensor | None],
+        present: Sequence[bool] | None = None,
+        valid: Sequence[Tensor | None] | None = None,
+    ) -> SegmentationOutput:
         """Segment a batch.
 
         Args:
             inputs: one (B, 3, H, W) per modality, in the order of ``config.modalities``; H and W at least 32.
+            present: which modalities there are; None: all. RGB must be. What an absent one's input holds does not matter, and
+                nothing is computed for it (``streams.py`` says what this means for the others).
+            valid: one mask (B, 1, H, W) per modality, true where it has data, or None where it has data everywhere. Nothing is
+                fused from where a modality has none.
 
         Returns:
             Logits at 1/4 of the input's size (rounded up), or at the input's size, as the configuration says.
 
         Raises:
-            ShapeError: not one input per modality, or shapes that differ or are too small.
+            ShapeError: not one input, flag or mask per modality, RGB absent, or shapes that differ or are too small.
         """
-        output = self.quarter_logits(inputs)
+        output = self.quarter_logits(inputs, present, valid)
         if not self.config.full_size:
             return output
-        size = inputs[0].shape[2:]
+        size = next(image.shape[2:] for image in inputs if image is not None)
         streams = tuple(upsample(logits, size) for logits in output.streams)
-        return SegmentationOutput(streams, upsample(output.ensemble, size))
+        return SegmentationOutput(streams, streams[0] if len(streams) == 1 else upsample(output.ensemble, size))
 
-    def quarter_logits(self, inputs: Sequence[Tensor]) -> SegmentationOutput:
+    def quarter_logits(
+        self,
+        inputs: Sequence[Tensor | None],
+        present: Sequence[bool] | None = None,
+        valid: Sequence[Tensor | None] | None = None,
+    ) -> SegmentationOutput:
         """Segment a batch like ``forward``, but always at 1/4 of the input's size."""
-        self._check(inputs)
-        logits: Tensor = self.head(self.backbone(torch.cat(list(inputs))))  # (S*B, K, h, w)
-        if self.stream_weights is None:
+        which = self._which(present)
+        images = self._check(inputs, which)
+        mask = self._masks(images, which, valid)
+        logits: Tensor = self.head(self.backbone(torch.cat(images), which, mask))  # (S*B, K, h, w)
+        if len(which) == 1:
             return SegmentationOutput((logits,), logits)
         streams = logits.chunk(2)
-        weights = self.stream_weights.softmax(0)
         # Detached: the ensemble trains its two weights only; each stream answers for its own logits.
-        ensemble = weights[0] * streams[0].detach() + weights[1] * streams[1].detach()
-        return SegmentationOutput(streams, ensemble)
+        first, second = (stream.detach() for stream in streams)
+        if self.stream_weights is None:
+            return SegmentationOutput(streams, 0.5 * (first + second))
+        weights = self.stream_weights.softmax(0)
+        return SegmentationOutput(streams, weights[0] * first + weights[1] * second)
 
-    def _check(self, inputs: Sequence[Tensor]) -> None:
+    def _which(self, present: Sequence[bool] | None) -> tuple[int, ...]:
+        """Give the indices of the modalities that are present."""
+        names = self.config.modalities
+        if present is None:
+            return tuple(range(len(names)))
+        if len(present) != len(names):
+            msg = f"segmenter presence: expected {len(names)} flags ({', '.join(names)}), got {len(present)}"
+            raise ShapeError(msg)
+        if not present[0]:
+            msg = "segmenter presence: expected rgb to be present, since the others are fused into it, got it absent"
+            raise ShapeError(msg)
+        return tuple(index for index, flag in enumerate(present) if flag)
+
+    def _masks(self, images: list[Tensor], which: tuple[int, ...], valid: Sequence[Tensor | None] | None) -> Tensor | None:
+        """Stack the validity of what is present, less what modality dropout takes away: (A*B, 1, H, W), or None."""
+        dropout = self.config.modality_dropout if self.training else 0.0
+        if len(which) == 1 or (valid is None and not dropout):
+            return None
+        names = self.config.modalities
+        if valid is not None and len(valid) != len(names):
+            msg = f"segmenter validity: expected {len(names)} masks ({', '.join(names)}), got {len(valid)}"
+            raise ShapeError(msg)
+        shape = (images[0].shape[0], 1, *images[0].shape[2:])
+        masks = []
+        for index in which:
+            mask = None if valid is None else valid[index]
+            if mask is not None and mask.shape != shape:
+                msg = f"segmenter validity of {names[index]}: expected {shape}, got {tuple(mask.shape)}"
+                raise ShapeError(msg)
+            mask = torch.ones(shape, device=images[0].device) if mask is None else mask.to(images[0].device, torch.float32)
+            if dropout and index > 0:
+                mask = mask * (torch.rand(shape[0], 1, 1, 1, device=mask.device) >= dropout)
+            masks.append(mask)
+        return torch.cat(masks)
+
+    def _check(self, inputs: Sequence[Tensor | None], which: tuple[int, ...]) -> list[Tensor]:
         names = self.config.modalities
         if len(inputs) != len(names):
             msg = f"segmenter inputs: expected {len(names)} tensors ({', '.join(names)}), got {len(inputs)}"
             raise ShapeError(msg)
-        for name, tensor in zip(names, inputs, strict=True):
-            if tensor.ndim != 4 or tensor.shape[1] != 3 or min(tensor.shape[2:]) < SMALLEST_SIDE:  # noqa: PLR2004 - (B, 3, H, W)
-                msg = (
-                    f"segmenter input {name}: expected (B, 3, H, W), H and W from {SMALLEST_SIDE} up, got {tuple(tensor.shape)}"
-                )
+        images: list[Tensor] = []
+        for index in which:
+            name, image = names[index], inputs[index]
+            if image is None or image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < SMALLEST_SIDE:  # noqa: PLR2004 - (B, 3, H, W)
+                got = "none" if image is None else tuple(image.shape)
+                msg = f"segmenter input {name}: expected (B, 3, H, W), H and W from {SMALLEST_SIDE} up, got {got}"
                 raise ShapeError(msg)
-            if tensor.shape != inputs[0].shape:
-                msg = f"segmenter input {name}: expected the shape of rgb, {tuple(inputs[0].shape)}, got {tuple(tensor.shape)}"
+            if images and image.shape != images[0].shape:
+                msg = f"segmenter input {name}: expected the shape of rgb, {tuple(images[0].shape)}, got {tuple(image.shape)}"
                 raise ShapeError(msg)
+            images.append(image)
+        return images
+
+
+def _backbone(config: SegmenterConfig) -> Backbone:
+    numbers = config.backbone_config
+    options = BackboneOptions(
+        len(config.modalities), config.drop_path, config.fusion, config.fused_blocks, config.gradient_checkpointing
+    )
+    return MixTransformer(numbers, options) if isinstance(numbers, MiTConfig) else SwinTransformer(numbers, options)
 
 
 def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:
