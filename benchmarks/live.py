@@ -9,7 +9,7 @@ offline on one core, in CPU time, since the live figure contains whatever else t
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import os
 import platform
 import shutil
@@ -87,10 +87,10 @@ def table(run: LiveRun, cost: dict[str, np.ndarray]) -> str:
 
 def machine() -> str:
     """What the figures were measured on."""
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
-    )
-    return f"{os.cpu_count()} cores of {model}, Python {platform.python_version()}, {datetime.date.today().isoformat()}"
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    processor = next((line.split(":")[1].strip() for line in lines if "model name" in line), "an unnamed processor")
+    today = dt.datetime.now(dt.timezone.utc).date().isoformat()
+    return f"{os.cpu_count()} cores of {processor}, Python {platform.python_version()}, {today}"
 
 
 def main() -> int:

@@ -5,6 +5,8 @@ The executor's thread alone calls this; nothing here reads the graph, the node h
 
 from __future__ import annotations
 
+import itertools
+import statistics
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +33,9 @@ Reason = (
 )
 
 _RATE_WINDOW = 50
+_JUMP_NS = 1_000_000_000
+_FEWEST_STAMPS = 10  # below this, holes in the stamps say little
+_LOST_SHARE_TO_WARN = 0.1
 
 
 @dataclass
@@ -44,11 +49,33 @@ class TopicRecord:
     last_refusal: str = ""
     refused_last: bool = False
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
+    stamps_ns: deque[int] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
 
-    def arrived(self, now: float) -> None:
-        """Count one message."""
+    def arrived(self, now: float, stamp_ns: int | None = None) -> None:
+        """Count one message; ``stamp_ns`` is its header's, None for messages without a regular rate."""
         self.received += 1
         self.arrivals.append(now)
+        if stamp_ns is not None:
+            if self.stamps_ns and stamp_ns < self.stamps_ns[-1] - _JUMP_NS:
+                self.stamps_ns.clear()
+            self.stamps_ns.append(stamp_ns)
+
+    def lost_share(self) -> float:
+        """Share of the last messages that never came, from holes in their stamps; 0 before there are enough.
+
+        The sender's interval is the mean of those that are not much longer than the median (jitter must not count as loss), so
+        a loss of more than half looks like a lower rate.
+        """
+        if len(self.stamps_ns) < _FEWEST_STAMPS:
+            return 0.0
+        stamps = sorted(self.stamps_ns)
+        intervals_ns = [later - earlier for earlier, later in itertools.pairwise(stamps)]
+        longest_ns = 1.5 * statistics.median(intervals_ns)
+        typical_ns = statistics.fmean(interval for interval in intervals_ns if interval <= longest_ns)
+        if typical_ns <= 0:
+            return 0.0
+        expected = round((stamps[-1] - stamps[0]) / typical_ns) + 1
+        return max(0.0, 1.0 - len(stamps) / expected)
 
     def accept(self) -> None:
         """The message that arrived was good."""
@@ -163,6 +190,10 @@ class InputHealth:
                 if role.startswith(f"{modality}."):
                     values.update(_record_values(record, now))
             message = "ok" if trouble is None else trouble.sentence
+            lost = self.records[DATA_ROLE[modality]].lost_share()
+            if trouble is None and lost > _LOST_SHARE_TO_WARN:
+                severity = WARN
+                message = f"about {100 * lost:.0f} % of the messages on {self.records[DATA_ROLE[modality]].topic} never came"
             found.append(status(f"{name}: input {modality}", severity, message, values, hardware_id))
         return found
 
@@ -183,6 +214,7 @@ def _record_values(record: TopicRecord, now: float) -> dict[str, Any]:
         f"{record.role}.topic": record.topic,
         f"{record.role}.received": record.received,
         f"{record.role}.rate_hz": f"{record.rate_hz():.1f}",
+        f"{record.role}.lost_share": f"{record.lost_share():.2f}",
         f"{record.role}.last_s": "never" if age_s is None else f"{age_s:.2f}",
         f"{record.role}.refused": record.refused,
         f"{record.role}.last_refusal": record.last_refusal,

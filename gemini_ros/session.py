@@ -145,7 +145,7 @@ class Session:
     def _receive(self, role: Role, message: Any) -> None:  # noqa: ANN401 - any of MESSAGE_TYPES
         began_ns = time.perf_counter_ns()
         record = self.health.records[role]
-        record.arrived(time.monotonic())
+        record.arrived(time.monotonic(), _regular_stamp_ns(role, message))
         if role not in _TRANSFORM_ROLES:
             self._last_sensor_ns = began_ns
             self._idle = False
@@ -224,3 +224,11 @@ class Session:
         if sentence != self._last_failure:
             self._node.get_logger().error(f"{what}: {sentence}\n{traceback.format_exc()}")
         self._last_failure = sentence
+
+
+def _regular_stamp_ns(role: Role, message: Any) -> int | None:  # noqa: ANN401 - any of MESSAGE_TYPES
+    """The stamp of a message that comes at a steady rate, so that holes tell of losses; event packets have seq for that."""
+    if role not in ("rgb.image", "depth.image", "lidar.points"):
+        return None
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

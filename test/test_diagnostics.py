@@ -1,0 +1,47 @@
+"""What the node concludes from stamps and arrivals, without a graph."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy", reason="no rclpy on this machine")
+
+from gemini_ros.diagnostics import OK, WARN, InputHealth, TopicRecord
+
+MS = 1_000_000
+
+
+def record_of(stamps_ms):
+    record = TopicRecord("rgb.image", "/rgb/image")
+    for stamp_ms in stamps_ms:
+        record.arrived(stamp_ms / 1000, stamp_ms * MS)
+    return record
+
+
+def test_no_loss_at_a_steady_or_jittering_rate():
+    assert record_of(range(0, 3000, 100)).lost_share() == 0.0
+    assert record_of(100 * i + (-1) ** i * 10 for i in range(30)).lost_share() == 0.0
+
+
+def test_every_fifth_message_lost():
+    stamps = [100 * i for i in range(51) if i % 5 != 3]
+    assert record_of(stamps).lost_share() == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_clock_that_jumps_back_is_no_loss():
+    assert record_of([*range(100_000, 102_000, 100), *range(0, 2000, 100)]).lost_share() == 0.0
+
+
+def test_few_messages_say_nothing():
+    assert record_of([0, 100, 900]).lost_share() == 0.0
+
+
+def test_the_status_warns_of_losses_and_names_the_topic():
+    health = InputHealth(("rgb",), {"rgb.image": "/cam/image", "rgb.camera_info": "/cam/info"})
+    for i in range(40):
+        if i % 4:
+            health.records["rgb.image"].arrived(i / 10, i * 100 * MS)
+    statuses = {entry.name: entry for entry in health.statuses("n", "", {}, 4.0)}
+    assert statuses["n: input rgb"].level == WARN
+    assert "/cam/image" in statuses["n: input rgb"].message
+    assert statuses["n: inputs"].level == OK
