@@ -81,7 +81,7 @@ def _logarithm(brightness: F32) -> F32:
 
 
 @compiled
-def _cross(
+def _cross(  # noqa: PLR0917 - compiled functions take arrays one by one
     before: F32, after: F32, memory: F32, last_us: I64, thresholds: F32, start_us: int, end_us: int, refractory_us: int
 ) -> tuple[U16, U16, U8, I64]:
     """Events pixel by pixel; updates ``memory`` and ``last_us``. In the refractory time a crossing is forgotten."""
@@ -195,4 +195,5 @@ def _encode(x: U16, y: U16, polarity: U8, time: I64, end: int) -> U16:
         else:
             words[n] = _ADDR_X | sign | x[k]
             n, k = n + 1, k + 1
-    return words[:n].copy()
+    used: U16 = words[:n].copy()
+    return used

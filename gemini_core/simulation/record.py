@@ -29,7 +29,7 @@ from gemini_core.simulation.events import Events, EventSensor, encode_evt3
 from gemini_core.simulation.rig import BASE_FRAME, EGO_MPS, START_NS, WORLD_FRAME, Rig, default_rig, ego_pose
 from gemini_core.simulation.scene import CLASS_NAMES, I32, Actor, build_street
 from gemini_core.simulation.sensors import Stage, Sweep, View, expose, measure_depth
-from gemini_core.types import F32, U8, U16, Detection3D, StampedTransform
+from gemini_core.types import F32, F64, U8, U16, Detection3D, StampedTransform
 
 VISIBLE_SHARE = 2e-4
 """Share of the image's pixels that must show a car or pedestrian for its box to be listed (61 of 640 x 480)."""
@@ -120,8 +120,8 @@ class Simulation:
         sensor, step = None, 0
         while True:
             stamp_ns = START_NS + step * self.rig.timing.packet_ns
-            brightness = self.stage.brightness(self.rig.event, _seconds(stamp_ns))
-            brightness = cv2.GaussianBlur(brightness, (0, 0), 0.6)  # the lens
+            sharp = self.stage.brightness(self.rig.event, _seconds(stamp_ns))
+            brightness: F32 = cv2.GaussianBlur(sharp, (0, 0), 0.6).astype(np.float32, copy=False)  # the lens
             if sensor is None:
                 sensor = EventSensor(brightness, stamp_ns // 1000, self._rng(5, 0))
             else:
@@ -265,7 +265,7 @@ def _seconds(stamp_ns: int) -> float:
     return (stamp_ns - START_NS) * 1e-9
 
 
-def _box(actor: Actor, camera_from_actor: F32) -> Detection3D:
+def _box(actor: Actor, camera_from_actor: F64) -> Detection3D:
     center = camera_from_actor @ np.array([0.0, 0.0, actor.size_m[2] / 2, 1.0])
     return Detection3D(
         class_name=CLASS_NAMES[actor.label],

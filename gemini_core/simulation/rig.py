@@ -108,7 +108,9 @@ def default_rig(scale: float = 1.0) -> Rig:
     """
     return Rig(
         rgb=_camera("rgb_optical", (640, 480), 381.4, scale, _mount(0.9, 0.0, 1.62, 0.0, math.radians(2.0))),
-        depth=_camera("depth_optical", (480, 360), 300.0, scale, _mount(0.9, -0.06, 1.61, math.radians(-2.0), math.radians(3.0))),
+        depth=_camera(
+            "depth_optical", (480, 360), 300.0, scale, _mount(0.9, -0.06, 1.61, math.radians(-2.0), math.radians(3.0))
+        ),
         event=_camera("event_optical", (640, 480), 400.0, scale, _mount(0.9, 0.05, 1.63, math.radians(1.0), math.radians(2.0))),
         lidar=LidarMount(
             "lidar",

@@ -2,7 +2,8 @@
 
 World frame (``odom``): x along the street, y left, z up, metres; the road's surface is z = 0. The street bends: its centre
 line is ``y = road_center(x)``, and ``d = y - road_center(x)`` is the lateral coordinate that everything is laid out in.
-The street is made of blocks that depend only on the seed and on their number, so a longer recording begins like a shorter one.
+The street is made of blocks that depend only on the seed and on their number, so a longer recording begins like a shorter
+one, as far as one can see.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ ROAD, LANE_MARKING, GROUND, BUILDING, POLE, TREE, CAR, PEDESTRIAN, SKY = range(9
 PLAIN, ASPHALT, PAVING, GRASS, FACADE, ROOFING, BARK, LEAVES, PAINT, GLASS, MIRROR = range(11)
 
 # Columns of the surface table.
-MATERIAL, CLASS, ACTOR, RED, GREEN, BLUE, TANGENT_X, TANGENT_Y, OFFSET, CELL, FLOOR, FIRST_FLOOR, HEIGHT, STYLE, SALT = range(15)
+MATERIAL, CLASS, ACTOR, RED, GREEN, BLUE, TANGENT_X, TANGENT_Y, OFFSET, CELL, FLOOR, FIRST_FLOOR, HEIGHT, STYLE, SALT = range(
+    15
+)
 SURFACE_COLUMNS = 15
 
 ROAD_HALF_M = 5.7
@@ -59,10 +62,10 @@ def road_yaw(x: F64 | float) -> F64:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mesh:
-    """Triangles with surfaces: ``vertices`` (V, 3) float32, ``triangles`` (T, 3) int32, ``surface_of`` (T,) rows of
-    ``surfaces`` (S, SURFACE_COLUMNS) float32.
+    """Triangles with surfaces.
 
-    ``swing`` (V,) float32 is how far a vertex moves along x when a walker's stride is at its widest.
+    ``vertices`` (V, 3) float32, ``triangles`` (T, 3) int32, ``surface_of`` (T,) rows of ``surfaces`` (S, SURFACE_COLUMNS)
+    float32. ``swing`` (V,) float32 is how far a vertex moves along x when a walker's stride is at its widest.
     """
 
     vertices: F32
@@ -140,20 +143,20 @@ def _frustum(bottom: tuple[float, float, float, float], z0: float, top: tuple[fl
     return np.array(corners, np.float64).reshape(8, 3)
 
 
-def box(x0: float, x1: float, y0: float, y1: float, z0: float, z1: float) -> tuple[F64, I32]:
+def box(x0: float, x1: float, y0: float, y1: float, z0: float, z1: float) -> tuple[F64, I32]:  # noqa: PLR0917 - the usual order of its sides
     """An axis-aligned box."""
     return _frustum((x0, x1, y0, y1), z0, (x0, x1, y0, y1), z1), _HEXAHEDRON
 
 
-def cylinder(start: Sequence[float], end: Sequence[float], radius0: float, radius1: float, sides: int) -> tuple[F64, I32]:
-    """A closed cone frustum from ``start`` to ``end``."""
+def cylinder(start: Sequence[float], end: Sequence[float], radii: tuple[float, float], sides: int) -> tuple[F64, I32]:
+    """A closed cone frustum from ``start`` to ``end``, with the radii there."""
     a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
     axis = (b - a) / np.linalg.norm(b - a)
     across = np.cross(axis, [0.0, 0.0, 1.0] if abs(axis[2]) < 0.9 else [1.0, 0.0, 0.0])  # noqa: PLR2004 - any vector not along the axis
     across /= np.linalg.norm(across)
     angle = np.arange(sides) * (2 * np.pi / sides)
     ring = np.cos(angle)[:, None] * across + np.sin(angle)[:, None] * np.cross(axis, across)  # (sides, 3)
-    vertices = np.concatenate([a + radius0 * ring, b + radius1 * ring, [a], [b]])
+    vertices = np.concatenate([a + radii[0] * ring, b + radii[1] * ring, [a], [b]])
     i = np.arange(sides, dtype=np.int32)
     j = (i + 1) % sides
     parts = [(i, j, j + sides), (i, j + sides, i + sides), (j, i, np.full_like(i, 2 * sides))]
@@ -262,22 +265,24 @@ def car_mesh(rng: np.random.Generator) -> tuple[Mesh, tuple[float, float, float]
         (half, side - 0.18, 0.36, belt - 0.30),
     )
     rings = np.array([[(x, -w, z0), (x, w, z0), (x, w, z1), (x, -w, z1)] for x, w, z0, z1 in stations]).reshape(-1, 3)
-    faces = [(4 * k + a, 4 * k + b, 4 * k + 4 + b, 4 * k + 4 + a) for k in range(5) for a, b in ((0, 1), (1, 2), (2, 3), (3, 0))]
+    faces = [
+        (4 * k + a, 4 * k + b, 4 * k + 4 + b, 4 * k + 4 + a) for k in range(5) for a, b in ((0, 1), (1, 2), (2, 3), (3, 0))
+    ]
     builder.add((rings, _quads(*faces, (0, 3, 2, 1), (20, 21, 22, 23))), paint)
     cabin = _frustum(
         (cabin_rear, cabin_front, -side + 0.03, side - 0.03), belt, (roof_rear, roof_front, -side + 0.2, side - 0.2), height
     )
     builder.add((cabin, _SIDES), glass)
-    builder.add((cabin + [0, 0, 0.012], _TOP), paint)
+    builder.add((cabin + np.array([0, 0, 0.012]), _TOP), paint)
     for k in range(4):
-        builder.add(cylinder(cabin[k], cabin[k + 4], 0.045, 0.04, 5), paint)
+        builder.add(cylinder(cabin[k], cabin[k + 4], (0.045, 0.04), 5), paint)
     for y in (-1, 1):  # the pillar between the doors
         lower, upper = (-0.25, y * (side - 0.03), belt), (-0.35, y * (side - 0.2), height)
-        builder.add(cylinder(lower, upper, 0.05, 0.04, 5), paint)
+        builder.add(cylinder(lower, upper, (0.05, 0.04), 5), paint)
     for x in (-half + 0.85, half - 0.85):
         for y in (-1, 1):
-            builder.add(cylinder((x, y * (side - 0.22), 0.32), (x, y * (side + 0.01), 0.32), 0.32, 0.32, 12), rubber)
-            builder.add(cylinder((x, y * side, 0.32), (x, y * (side + 0.02), 0.32), 0.19, 0.17, 8), metal)
+            builder.add(cylinder((x, y * (side - 0.22), 0.32), (x, y * (side + 0.01), 0.32), (0.32, 0.32), 12), rubber)
+            builder.add(cylinder((x, y * side, 0.32), (x, y * (side + 0.02), 0.32), (0.19, 0.17), 8), metal)
     lamp = builder.surface(MIRROR, CAR, (0.85, 0.87, 0.9))
     tail = builder.surface(MIRROR, CAR, (0.55, 0.02, 0.02))
     plate = builder.surface(MIRROR, CAR, (0.8, 0.8, 0.7))
@@ -312,7 +317,7 @@ def pedestrian_mesh(rng: np.random.Generator) -> tuple[Mesh, tuple[float, float,
     hair = builder.surface(PLAIN, PEDESTRIAN, (0.06, 0.04, 0.03))
 
     def limb(start: Sequence[float], end: Sequence[float], radii: tuple[float, float], surface: int, side: float) -> None:
-        vertices, triangles = cylinder(start, end, *radii, 7)
+        vertices, triangles = cylinder(start, end, radii, 7)
         swing = side * 0.38 * (start[2] - vertices[:, 2])
         builder.add((vertices * scale, triangles), surface, swing * scale)
 
@@ -320,7 +325,7 @@ def pedestrian_mesh(rng: np.random.Generator) -> tuple[Mesh, tuple[float, float,
         limb((0, side * 0.10, 0.90), (0, side * 0.09, 0.02), (0.10, 0.06), trousers, side)
         limb((0, side * 0.24, 1.42), (0.03, side * 0.27, 0.80), (0.06, 0.045), coat, -side)
     for lower, upper, radii in (((0, 0, 0.82), (0, 0, 1.18), (0.19, 0.18)), ((0, 0, 1.18), (0, 0, 1.46), (0.18, 0.13))):
-        vertices, triangles = cylinder(lower, upper, *radii, 10)
+        vertices, triangles = cylinder(lower, upper, radii, 10)
         builder.add((vertices * [0.72 * scale, 1.15 * scale, scale], triangles), coat)
     ball, faces = sphere(1)
     builder.add((scale * (ball * [0.10, 0.085, 0.12] + [0.01, 0, 1.62]), faces), skin)
@@ -373,12 +378,12 @@ def build_street(seed: int, length_m: float, ego_mps: float) -> Street:
     actors: list[Actor] = []
     for block in range(first, last):
         _add_block(builder, np.random.default_rng([seed, 1, block - first]), block, actors)
-    rng = np.random.default_rng([seed, 2])
-    _add_traffic(rng, actors, length_m, ego_mps)
+    _add_traffic(np.random.default_rng([seed, 2]), actors, length_m, ego_mps)
     for actor in actors:
         if not actor.moves:
             builder.add_mesh(actor.mesh, actor.world_from_actor(0.0), actor.number)
     # High and across the street, so that one side is in the sun and shadows fall on the road.
+    rng = np.random.default_rng([seed, 8])
     azimuth, elevation = rng.choice([-1, 1]) * rng.uniform(0.6, 1.2), rng.uniform(0.75, 0.95)
     sun = np.array([math.cos(azimuth) * math.cos(elevation), math.sin(azimuth) * math.cos(elevation), math.sin(elevation)])
     return Street(builder.build(), tuple(actors), start, end, sun)
@@ -493,23 +498,27 @@ def _add_building(builder: MeshBuilder, rng: np.random.Generator, begin: float, 
 def _add_tree(builder: MeshBuilder, rng: np.random.Generator, x: float, lateral: float, scale: float) -> None:
     trunk = float(rng.uniform(2.3, 3.2)) * scale
     bark = builder.surface(BARK, TREE, (0.13, 0.09, 0.06))
-    builder.add(_place(cylinder((0, 0, -0.1), (0, 0, trunk + 0.8), 0.15 * scale, 0.10 * scale, 7), x, lateral), bark)
+    builder.add(_place(cylinder((0, 0, -0.1), (0, 0, trunk + 0.8), (0.15 * scale, 0.10 * scale), 7), x, lateral), bark)
     green = rng.uniform(0.8, 1.2)
     leaves = builder.surface(LEAVES, TREE, (0.085 * green * rng.uniform(0.8, 1.5), 0.16 * green, 0.035 * green))
-    ball, faces = sphere(2 if scale < 2.0 else 1)  # the largest stand in the background
+    ball, faces = sphere(2 if scale < 2.0 else 1)  # noqa: PLR2004 - the largest stand in the background
     for _ in range(3):
         radius = rng.uniform(0.95, 1.4) * scale
         waves = np.sin(ball @ rng.normal(0, 2.6, (3, 5)) + rng.uniform(0, 6.3, 5)).sum(axis=1)
         bumps = 1 + (0.07 * waves + 0.035 * rng.standard_normal(len(ball)))[:, None]
-        center = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.8), 0]) * scale + [0, 0, trunk + radius * rng.uniform(0.5, 1.2)]
+        center = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.8), 0]) * scale + [
+            0,
+            0,
+            trunk + radius * rng.uniform(0.5, 1.2),
+        ]
         builder.add(_place((ball * bumps * radius * [1, 1, rng.uniform(0.9, 1.2)] + center, faces), x, lateral), leaves)
 
 
 def _add_lamp(builder: MeshBuilder, x: float, side: int) -> None:
     steel = builder.surface(PLAIN, POLE, (0.22, 0.24, 0.25))
     lateral = side * 6.1
-    builder.add(_place(cylinder((0, 0, -0.1), (0, 0, 7.0), 0.09, 0.06, 8), x, lateral), steel)
-    builder.add(_place(cylinder((0, 0, 6.95), (0, -side * 1.6, 7.25), 0.05, 0.04, 6), x, lateral), steel)
+    builder.add(_place(cylinder((0, 0, -0.1), (0, 0, 7.0), (0.09, 0.06), 8), x, lateral), steel)
+    builder.add(_place(cylinder((0, 0, 6.95), (0, -side * 1.6, 7.25), (0.05, 0.04), 6), x, lateral), steel)
     y0, y1 = sorted((-side * 1.5, -side * 2.2))
     builder.add(_place(box(-0.14, 0.14, y0, y1, 7.18, 7.32), x, lateral), steel)
 
@@ -518,5 +527,5 @@ def _add_sign(builder: MeshBuilder, rng: np.random.Generator, x: float, side: in
     steel = builder.surface(PLAIN, POLE, (0.40, 0.41, 0.42))
     colors: tuple[Color, ...] = ((0.05, 0.12, 0.55), (0.65, 0.05, 0.05), (0.75, 0.72, 0.1))
     board = builder.surface(MIRROR, POLE, colors[rng.integers(3)])
-    builder.add(_place(cylinder((0, 0, -0.1), (0, 0, 2.9), 0.035, 0.035, 6), x, side * 6.0), steel)
-    builder.add(_place(cylinder((-0.05, 0, 2.6), (-0.02, 0, 2.6), 0.33, 0.33, 12), x, side * 6.0), board)
+    builder.add(_place(cylinder((0, 0, -0.1), (0, 0, 2.9), (0.035, 0.035), 6), x, side * 6.0), steel)
+    builder.add(_place(cylinder((-0.05, 0, 2.6), (-0.02, 0, 2.6), (0.33, 0.33), 12), x, side * 6.0), board)

@@ -51,8 +51,10 @@ _LIGHT_HALF_M = 16.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """What a camera sees: linear ``color`` (H, W, 3), ``label`` (H, W) classes, ``actor`` (H, W) numbers or -1, ``depth_m``
-    (H, W) along z, +inf for the sky.
+    """What a camera sees, image by image.
+
+    Linear ``color`` (H, W, 3), ``label`` (H, W) classes, ``actor`` (H, W) numbers or -1, ``depth_m`` (H, W) along z, +inf for
+    the sky.
     """
 
     color: F32
@@ -63,8 +65,10 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sweep:
-    """One turn of the LiDAR: ``points`` (N,) of POINT_TYPE in the order of firing, each in the LiDAR's frame at its own time;
-    ``label`` (N,) their classes.
+    """One turn of the LiDAR.
+
+    ``points`` (N,) of POINT_TYPE in the order of firing, each in the LiDAR's frame at its own time; ``label`` (N,) their
+    classes.
     """
 
     points: np.ndarray[tuple[int], np.dtype[np.void]]
@@ -73,13 +77,15 @@ class Sweep:
 
 def _scene(vertices: F32, triangles: I32) -> o3d.t.geometry.RaycastingScene:
     scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(o3d.core.Tensor(np.ascontiguousarray(vertices)), o3d.core.Tensor(triangles.astype(np.uint32)))
+    scene.add_triangles(
+        o3d.core.Tensor.from_numpy(np.ascontiguousarray(vertices)), o3d.core.Tensor.from_numpy(triangles.astype(np.uint32))
+    )
     return scene
 
 
 def _cast(scene: o3d.t.geometry.RaycastingScene, rays: F32) -> tuple[F32, I32]:
     """Distance in units of the ray's direction (inf: nothing) and triangle (-1: nothing) of rays (..., 6) float32."""
-    hits = scene.cast_rays(o3d.core.Tensor(rays))
+    hits = scene.cast_rays(o3d.core.Tensor.from_numpy(rays))
     return hits["t_hit"].numpy(), hits["primitive_ids"].numpy().view(np.int32)  # nothing is 2³² - 1, so -1
 
 
@@ -123,7 +129,7 @@ def _near_movers(rays: F32, boxes: F64, margin: float, spread: float) -> I64:
 
 
 @shading.compiled
-def _place(
+def _place(  # noqa: PLR0917 - compiled functions take arrays one by one
     present: I64, poses: F64, strides: F64, parts: F32, first_vertex: I64, first_triangle: I64, corner_of: I32
 ) -> tuple[F32, I32, I32]:
     """Vertices (V, 3), triangles (T, 3) and their rows in the table (T,) of the things in ``present``.
@@ -265,7 +271,7 @@ class Stage:
         and only the others are cast too. A thing narrower than two pixels can fall between the first rays.
         """
         world_from_camera = ego_pose(time_s) @ mount.base_from_camera
-        camera_from_world = np.linalg.inv(world_from_camera)
+        camera_from_world = np.linalg.inv(world_from_camera).astype(np.float64, copy=False)
         camera = mount.camera
         self.set_time(time_s, world_from_camera[:3, 3])
         columns, rows = np.arange(float(camera.width)), np.arange(float(camera.height))
@@ -304,10 +310,11 @@ class Stage:
     def brightness(self, mount: CameraMount, time_s: float) -> F32:
         """Luminance (H, W) through a camera, rays cast at half resolution; see shading.brightness_image."""
         world_from_camera = ego_pose(time_s) @ mount.base_from_camera
+        camera_from_world = np.linalg.inv(world_from_camera).astype(np.float64, copy=False)
         camera = mount.camera
         self.set_time(time_s, world_from_camera[:3, 3])
         columns, rows = np.arange(0.5, camera.width, 2.0), np.arange(0.5, camera.height, 2.0)
-        distance, triangle = self.cast(_camera_rays(mount, world_from_camera, columns, rows), np.linalg.inv(world_from_camera))
+        distance, triangle = self.cast(_camera_rays(mount, world_from_camera, columns, rows), camera_from_world)
         shape = (len(rows), len(columns))
         return shading.brightness_image(
             self.world,
@@ -336,10 +343,10 @@ class Stage:
             ],
             axis=-1,
         )  # (columns, beams, 3)
-        rays = np.empty((mount.columns, beams, 6), np.float32)
-        rays[..., :3] = poses[:, None, :3, 3]
-        rays[..., 3:] = local.astype(np.float32) @ poses[:, :3, :3].astype(np.float32).transpose(0, 2, 1)
-        rays = rays.reshape(-1, 6)
+        rays = np.empty((mount.columns * beams, 6), np.float32)
+        rays[:, :3] = np.repeat(poses[:, :3, 3], beams, axis=0)
+        turned = local.astype(np.float32) @ poses[:, :3, :3].astype(np.float32).transpose(0, 2, 1)
+        rays[:, 3:] = turned.reshape(-1, 3)
         distance, triangle = self.cast(rays, spread=EGO_MPS * turn_s)
         strength, label = shading.lidar_returns(self.world, rays[:, :3], rays[:, 3:], distance, triangle)
         measured = distance + rng.normal(0.0, 0.015, len(distance)).astype(np.float32)
@@ -435,7 +442,8 @@ def _open(scene: o3d.t.geometry.RaycastingScene, points: F32, direction: F64) ->
 def _tone_curve() -> U8:
     """8-bit values of linear light in steps of 1/2048: a shoulder for bright skies, then the display's gamma."""
     linear = np.arange(4096) / 2048
-    return np.round(255 * ((1 - np.exp(-1.9 * linear)) / (1 - np.exp(-3.2))).clip(0, 1) ** (1 / 2.2)).astype(np.uint8)
+    display = np.minimum((1 - np.exp(-1.9 * linear)) / (1 - np.exp(-3.2)), 1.0) ** (1 / 2.2)
+    return np.round(255 * display).astype(np.uint8)
 
 
 _TONE_CURVE = _tone_curve()
@@ -444,8 +452,10 @@ _TONE_CURVE = _tone_curve()
 def expose(color: F32, rng: np.random.Generator) -> U8:
     """Make the 8-bit picture (H, W, 3) of linear light: the lens's blur, shot and read noise, the tone curve."""
     blurred = cv2.GaussianBlur(color, (0, 0), 0.45)
+    linear: F32 = blurred.reshape(-1).astype(np.float32, copy=False)
     noise = rng.standard_normal(color.size, dtype=np.float32)
-    return _develop(blurred.reshape(-1), noise, _TONE_CURVE).reshape(color.shape)
+    picture: U8 = _develop(linear, noise, _TONE_CURVE).reshape(color.shape)
+    return picture
 
 
 @shading.compiled

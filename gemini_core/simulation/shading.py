@@ -1,3 +1,4 @@
+# ruff: noqa: PLR0917 - compiled functions take arrays and coordinates one by one, since records of them are slow
 """What a ray sees: the colour, class and brightness of a surface, compiled with numba.
 
 Textures are functions of the world position of the hit, so they cost nothing to store and stay where they are when the
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
@@ -33,7 +34,6 @@ from gemini_core.simulation.scene import (
     FIRST_FLOOR,
     FLOOR,
     GLASS,
-    GRASS,
     GREEN,
     GROUND,
     HEIGHT,
@@ -46,6 +46,7 @@ from gemini_core.simulation.scene import (
     OFFSET,
     PAINT,
     PAVING,
+    PLAIN,
     RED,
     ROAD_HALF_M,
     ROOFING,
@@ -71,7 +72,8 @@ def scalar(function: _Function) -> _Function:
 
     numba otherwise counts references to every array argument at every call, which takes three times as long as the work.
     """
-    return cast("_Function", numba.njit(cache=True, fastmath=True, error_model="numpy", _nrt=False, forceinline=True)(function))
+    options: dict[str, Any] = {"_nrt": False, "forceinline": True}  # the first is known to numba, but not to its type hints
+    return cast("_Function", numba.njit(cache=True, fastmath=True, error_model="numpy", **options)(function))
 
 
 class World(NamedTuple):
@@ -101,6 +103,7 @@ _SUN_COLOR = (1.55, 1.42, 1.20)
 _AMBIENT_COLOR = (0.30, 0.35, 0.43)
 _HAZE_COLOR = (0.74, 0.82, 0.92)
 _HAZE_M = 650.0
+_GAP = 1e-4  # triangles are this much larger, so that neighbours leave no gap
 _CROSSING_EVERY_M = CROSSING_EVERY_BLOCKS * BLOCK_M
 
 
@@ -121,7 +124,8 @@ def _noise(tile: F32, u: float, v: float) -> float:
     a, b = u - i, v - j
     i0, j0 = int(i) & (NOISE_SIZE - 1), int(j) & (NOISE_SIZE - 1)
     i1, j1 = (i0 + 1) & (NOISE_SIZE - 1), (j0 + 1) & (NOISE_SIZE - 1)
-    return (tile[i0, j0] * (1 - b) + tile[i0, j1] * b) * (1 - a) + (tile[i1, j0] * (1 - b) + tile[i1, j1] * b) * a
+    value: float = (tile[i0, j0] * (1 - b) + tile[i0, j1] * b) * (1 - a) + (tile[i1, j0] * (1 - b) + tile[i1, j1] * b) * a
+    return value
 
 
 @scalar
@@ -170,12 +174,9 @@ def _markings(x: float, d: float, along: float, across: float) -> float:
 
 
 @scalar
-def _facade(surfaces: F32, n: int, tile: F32, px: float, py: float, pz: float, footprint: float) -> tuple[float, float, float, float]:
-    """Colour and gloss of a wall with windows."""
-    u = surfaces[n, TANGENT_X] * px + surfaces[n, TANGENT_Y] * py + surfaces[n, OFFSET]
-    style, salt = int(surfaces[n, STYLE]), int(surfaces[n, SALT])
-    fine = _fade(footprint, 0.05)
-    grain = 1.0 + 0.10 * _noise(tile, u * 9.0 + salt, pz * 9.0) * (0.35 + 0.65 * _fade(footprint, 0.3))
+def _masonry(surfaces: F32, n: int, u: float, pz: float, grain: float, footprint: float) -> Vector:
+    """Colour of a wall between its windows."""
+    style, salt, fine = int(surfaces[n, STYLE]), int(surfaces[n, SALT]), _fade(footprint, 0.05)
     r, g, b = surfaces[n, RED] * grain, surfaces[n, GREEN] * grain, surfaces[n, BLUE] * grain
     if style < 2 and pz > 0.6:  # bricks  # noqa: PLR2004 - two of four styles
         course = math.floor(pz / 0.10)
@@ -187,6 +188,18 @@ def _facade(surfaces: F32, n: int, tile: F32, px: float, py: float, pz: float, f
         r, g, b = 0.28 * grain, 0.27 * grain, 0.26 * grain
     if pz > surfaces[n, HEIGHT] - 0.45:  # cornice
         r, g, b = r * 0.6 + 0.28, g * 0.6 + 0.27, b * 0.6 + 0.25
+    return r, g, b
+
+
+@scalar
+def _facade(
+    surfaces: F32, n: int, tile: F32, px: float, py: float, pz: float, footprint: float
+) -> tuple[float, float, float, float]:
+    """Colour and gloss of a wall with windows."""
+    u = surfaces[n, TANGENT_X] * px + surfaces[n, TANGENT_Y] * py + surfaces[n, OFFSET]
+    style, salt = int(surfaces[n, STYLE]), int(surfaces[n, SALT])
+    grain = 1.0 + 0.10 * _noise(tile, u * 9.0 + salt, pz * 9.0) * (0.35 + 0.65 * _fade(footprint, 0.3))
+    r, g, b = _masonry(surfaces, n, u, pz, grain, footprint)
     column = math.floor(u / surfaces[n, CELL])
     s = (u - column * surfaces[n, CELL]) / surfaces[n, CELL]
     ground_floor = pz < surfaces[n, FIRST_FLOOR]
@@ -229,9 +242,57 @@ def _facade(surfaces: F32, n: int, tile: F32, px: float, py: float, pz: float, f
 
 
 @scalar
+def _ground(
+    surfaces: F32, n: int, tile: F32, px: float, d: float, dx: float, dy: float, footprint: float, stretch: float
+) -> tuple[float, float, float, int]:
+    """Colour and class of asphalt with its markings, paving or grass."""
+    material, label = int(surfaces[n, MATERIAL]), int(surfaces[n, CLASS])
+    r, g, b = surfaces[n, RED], surfaces[n, GREEN], surfaces[n, BLUE]
+    coarse = _noise(tile, px * 3.1, d * 3.1)
+    fine = _noise(tile, px * 38.0, d * 38.0) * _fade(0.5 * (footprint + stretch), 0.06)
+    if material == ASPHALT:
+        track = abs(abs(abs(d) - 1.75) - 0.75)
+        tone = 1.0 + 0.10 * coarse + 0.11 * fine - 0.12 * _fade(track, 0.25)
+        tone += 0.10 * max(0.0, min(1.0, (abs(d) - LANE_EDGE_M) * 4.0))
+        along_x = abs(dx) / math.sqrt(dx * dx + dy * dy + 1e-12)
+        along, across = stretch * along_x + footprint, stretch * (1.0 - along_x) + footprint
+        paint = _markings(px, d, along, across)
+        if paint > 0.5:  # noqa: PLR2004 - most of the pixel
+            label = LANE_MARKING
+        paint *= 0.88 + 0.10 * fine - 0.06 * coarse
+        r, g, b = (
+            r * tone * (1 - paint) + 0.72 * paint,
+            g * tone * (1 - paint) + 0.72 * paint,
+            b * tone * (1 - paint) + 0.69 * paint,
+        )
+    elif material == PAVING:
+        i, j = math.floor(px / 0.8), math.floor(d / 0.5)
+        tone = 1.0 + 0.08 * coarse + 0.08 * fine + 0.14 * (_hash(int(i), int(j), 5) - 0.5) * _fade(stretch, 0.8)
+        joint = (
+            2.0 - _inside(px / 0.8 - i, 0.0, 0.96, max(0.02, stretch)) - _inside(d / 0.5 - j, 0.0, 0.94, max(0.03, footprint))
+        )
+        tone *= 1.0 - 0.35 * min(joint, 1.0) * _fade(stretch, 0.5)
+        r, g, b = r * tone, g * tone, b * tone
+    else:
+        tone = 1.0 + 0.22 * coarse + 0.30 * fine
+        r, g, b = r * tone * (1.0 + 0.15 * coarse), g * tone, b * tone
+    return r, g, b, label
+
+
+@scalar
 def _albedo(
-    surfaces: F32, n: int, tile: F32, px: float, py: float, pz: float, d: float, nz: float, dx: float, dy: float,
-    footprint: float, stretch: float
+    surfaces: F32,
+    n: int,
+    tile: F32,
+    px: float,
+    py: float,
+    pz: float,
+    d: float,
+    nz: float,
+    dx: float,
+    dy: float,
+    footprint: float,
+    stretch: float,
 ) -> tuple[float, float, float, float, int]:
     """Colour, gloss (share of mirrored sky) and class at a hit.
 
@@ -239,29 +300,8 @@ def _albedo(
     """
     material, label = int(surfaces[n, MATERIAL]), int(surfaces[n, CLASS])
     r, g, b, gloss = surfaces[n, RED], surfaces[n, GREEN], surfaces[n, BLUE], 0.0
-    if material == ASPHALT or material == PAVING or material == GRASS:  # noqa: PLR1714 - numba compares numbers, not sets
-        coarse = _noise(tile, px * 3.1, d * 3.1)
-        fine = _noise(tile, px * 38.0, d * 38.0) * _fade(0.5 * (footprint + stretch), 0.06)
-        if material == ASPHALT:
-            track = abs(abs(abs(d) - 1.75) - 0.75)
-            tone = 1.0 + 0.10 * coarse + 0.11 * fine - 0.12 * _fade(track, 0.25)
-            tone += 0.10 * max(0.0, min(1.0, (abs(d) - LANE_EDGE_M) * 4.0))
-            along_x = abs(dx) / math.sqrt(dx * dx + dy * dy + 1e-12)
-            along, across = stretch * along_x + footprint, stretch * (1.0 - along_x) + footprint
-            paint = _markings(px, d, along, across)
-            if paint > 0.5:  # noqa: PLR2004 - most of the pixel
-                label = LANE_MARKING
-            paint *= 0.88 + 0.10 * fine - 0.06 * coarse
-            r, g, b = r * tone * (1 - paint) + 0.72 * paint, g * tone * (1 - paint) + 0.72 * paint, b * tone * (1 - paint) + 0.69 * paint
-        elif material == PAVING:
-            i, j = math.floor(px / 0.8), math.floor(d / 0.5)
-            tone = 1.0 + 0.08 * coarse + 0.08 * fine + 0.14 * (_hash(int(i), int(j), 5) - 0.5) * _fade(stretch, 0.8)
-            joint = 2.0 - _inside(px / 0.8 - i, 0.0, 0.96, max(0.02, stretch)) - _inside(d / 0.5 - j, 0.0, 0.94, max(0.03, footprint))
-            tone *= 1.0 - 0.35 * min(joint, 1.0) * _fade(stretch, 0.5)
-            r, g, b = r * tone, g * tone, b * tone
-        else:
-            tone = 1.0 + 0.22 * coarse + 0.30 * fine
-            r, g, b = r * tone * (1.0 + 0.15 * coarse), g * tone, b * tone
+    if label <= GROUND and material != PLAIN:
+        r, g, b, label = _ground(surfaces, n, tile, px, d, dx, dy, footprint, stretch)
     elif material == FACADE:
         r, g, b, gloss = _facade(surfaces, n, tile, px, py, pz, footprint)
     elif material == LEAVES:
@@ -269,7 +309,11 @@ def _albedo(
         tone = max(0.15, tone + 0.3 * _noise(tile, px * 6.0 - pz * 5.0, py * 6.0 + pz * 4.0))
         r, g, b = r * tone, g * tone, b * tone
     elif material == ROOFING:
-        tone = 1.0 + 0.14 * _noise(tile, px * 8.0, py * 8.0) + 0.10 * (_inside(pz * 3.0 - math.floor(pz * 3.0), 0.0, 0.2, 0.1 + 3 * footprint))
+        tone = (
+            1.0
+            + 0.14 * _noise(tile, px * 8.0, py * 8.0)
+            + 0.10 * (_inside(pz * 3.0 - math.floor(pz * 3.0), 0.0, 0.2, 0.1 + 3 * footprint))
+        )
         r, g, b = r * tone, g * tone, b * tone
     elif material == BARK:
         tone = 1.0 + 0.25 * _noise(tile, (px + py) * 30.0, pz * 6.0) * _fade(footprint, 0.05)
@@ -295,7 +339,17 @@ def sky_color(tile: F32, dx: float, dy: float, dz: float) -> tuple[float, float,
 
 
 @scalar
-def _sky_light(light: F32, origin: tuple[float, float], movers: F64, sun_at: Vector, px: float, py: float, pz: float, d: float, ground: bool) -> tuple[float, float]:
+def _sky_light(
+    light: F32,
+    origin: tuple[float, float],
+    movers: F64,
+    sun_at: Vector,
+    px: float,
+    py: float,
+    pz: float,
+    d: float,
+    ground: bool,
+) -> tuple[float, float]:
     """Share of the sun and of the sky that reach a point."""
     if not ground:  # follow the sun's ray down to the ground
         px, d = px - sun_at[0] * pz / sun_at[2], d - sun_at[1] * pz / sun_at[2]
@@ -391,25 +445,27 @@ def _lit_color(
 
 @scalar
 def _shade(
-    triangles: F32, surfaces: F32, tile: F32, light: F32, origin: tuple[float, float], movers: F64, sun_at: Vector, k: int, n: int,
-    px: float, py: float, pz: float, dx: float, dy: float, dz: float, distance: float, pixel_rad: float,
+    triangles: F32, surfaces: F32, tile: F32, light: F32, origin: tuple[float, float], movers: F64, sun_at: Vector, k: int,
+    n: int, px: float, py: float, pz: float, dx: float, dy: float, dz: float, distance: float, pixel_rad: float,
 ) -> tuple[float, float, float, int]:  # fmt: skip
-    """Linear colour and class of a hit on triangle k with surface n at (px, py, pz), seen along the unit (dx, dy, dz).
+    """Linear colour and class of a hit.
+
+    It is on triangle k with surface n at (px, py, pz), seen along the unit (dx, dy, dz).
 
     ``pixel_rad`` is the angle that a pixel spans.
     """
     facing = triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz
     d = py - BEND_M * math.sin(px * _ROAD_K)
-    sun, sky, haze = _illumination(
-        triangles, surfaces, light, origin, movers, sun_at, k, n, px, py, pz, d, facing, distance
-    )
+    sun, sky, haze = _illumination(triangles, surfaces, light, origin, movers, sun_at, k, n, px, py, pz, d, facing, distance)
     return _lit_color(
         triangles, surfaces, tile, sun_at, k, n, px, py, pz, d, dx, dy, dz, facing, distance * pixel_rad, sun, sky, haze
     )
 
 
 @compiled
-def shade_image(world: World, origin: F64, directions: F32, distance: F32, triangle: I32, pixel_rad: float) -> tuple[F32, U8, I32]:
+def shade_image(
+    world: World, origin: F64, directions: F32, distance: F32, triangle: I32, pixel_rad: float
+) -> tuple[F32, U8, I32]:
     """Colour (H, W, 3) float32, class (H, W) uint8 and actor number (H, W) int32 (-1: none) of ray-cast hits.
 
     ``directions`` (H, W, 3) in the world, of any length; ``distance`` (H, W) in units of them; ``triangle`` (H, W), -1: sky.
@@ -430,7 +486,25 @@ def shade_image(world: World, origin: F64, directions: F32, distance: F32, trian
             else:
                 t = float(distance[i, j])
                 px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
-                r, g, b, kind = _shade(triangles, surfaces, tile, light, light_origin, movers, sun, k, surface_of[k], px, py, pz, dx / length, dy / length, dz / length, t * length, pixel_rad)
+                r, g, b, kind = _shade(
+                    triangles,
+                    surfaces,
+                    tile,
+                    light,
+                    light_origin,
+                    movers,
+                    sun,
+                    k,
+                    surface_of[k],
+                    px,
+                    py,
+                    pz,
+                    dx / length,
+                    dy / length,
+                    dz / length,
+                    t * length,
+                    pixel_rad,
+                )
                 label[i, j] = kind
                 actor[i, j] = int(surfaces[surface_of[k], ACTOR])
             color[i, j, 0], color[i, j, 1], color[i, j, 2] = r, g, b
@@ -453,9 +527,10 @@ def _hit(triangles: F32, k: int, origin: F64, dx: float, dy: float, dz: float) -
     u = (sx * qx + sy * qy + sz * qz) / det
     rx, ry, rz = sy * e1z - sz * e1y, sz * e1x - sx * e1z, sx * e1y - sy * e1x
     v = (dx * rx + dy * ry + dz * rz) / det
-    if u < -1e-4 or v < -1e-4 or u + v > 1.0001:  # a little more, so that neighbours leave no gap
+    if min(u, v, 1.0 - u - v) < -_GAP:
         return -1.0
-    return (e2x * rx + e2y * ry + e2z * rz) / det
+    distance: float = (e2x * rx + e2y * ry + e2z * rz) / det
+    return distance
 
 
 @scalar
@@ -475,7 +550,8 @@ def _plane(triangles: F32, k: int, origin: F64, dx: float, dy: float, dz: float)
     """Distance to the plane of triangle k along a ray, in units of its direction."""
     nx, ny, nz = triangles[k, 9], triangles[k, 10], triangles[k, 11]
     x, y, z = triangles[k, 0] - origin[0], triangles[k, 1] - origin[1], triangles[k, 2] - origin[2]
-    return (nx * x + ny * y + nz * z) / (nx * dx + ny * dy + nz * dz)
+    distance: float = (nx * x + ny * y + nz * z) / (nx * dx + ny * dy + nz * dz)
+    return distance
 
 
 @compiled
@@ -517,9 +593,42 @@ def uniform(triangle: I32) -> Bool:
     return inside
 
 
+@scalar
+def _edge_hit(
+    triangles: F32, triangle: I32, distance: F32, i: int, j: int, corner: int, origin: F64, dx: float, dy: float, dz: float
+) -> tuple[int, float]:
+    """Triangle (-1: sky) and distance that a ray meets among what the four half-resolution rays (h, w) around it met.
+
+    The ray is that of ``corner`` (0 to 3, row by row) of the two by two pixels of half-resolution ray (i, j).
+    """
+    h, w = triangle.shape
+    k = triangle[i, j]
+    i1 = min(max(i + (1 if corner >> 1 else -1), 0), h - 1)
+    j1 = min(max(j + (1 if corner & 1 else -1), 0), w - 1)
+    best, found, open_sky = 1e30, -1, False
+    k1, k2, k3 = triangle[i, j1], triangle[i1, j], triangle[i1, j1]
+    if k >= 0 and k == k1 and k == k2 and k == k3:
+        best, found = _plane(triangles, k, origin, dx, dy, dz), k
+    else:
+        for candidate in (k, k1, k2, k3):
+            open_sky |= candidate < 0
+            if candidate >= 0 and candidate != found:
+                t = _hit(triangles, candidate, origin, dx, dy, dz)
+                if 0.0 < t < best:
+                    best, found = t, candidate
+    if found < 0 and not open_sky:  # a crack between triangles that no ray found
+        best, found = float(distance[i, j]), k
+    return found, best
+
+
 @compiled
 def brightness_image(
-    world: World, origin: F64, world_from_camera: F64, intrinsics: tuple[float, float, float, float], distance: F32, triangle: I32
+    world: World,
+    origin: F64,
+    world_from_camera: F64,
+    intrinsics: tuple[float, float, float, float],
+    distance: F32,
+    triangle: I32,
 ) -> F32:
     """Luminance (2h, 2w) float32 of a camera whose rays were cast at half resolution (h, w) only.
 
@@ -553,7 +662,20 @@ def brightness_image(
                     road_y, road_slope = BEND_M * math.sin(middle_x * _ROAD_K), BEND_M * _ROAD_K * math.cos(middle_x * _ROAD_K)
                     facing = triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz
                     sun, sky, haze = _illumination(
-                        triangles, surfaces, light, light_origin, movers, sun_at, k, n, middle_x, py, pz, py - road_y, facing, t * length
+                        triangles,
+                        surfaces,
+                        light,
+                        light_origin,
+                        movers,
+                        sun_at,
+                        k,
+                        n,
+                        middle_x,
+                        py,
+                        pz,
+                        py - road_y,
+                        facing,
+                        t * length,
                     )
             for corner in range(4):
                 row, column = 2 * i + (corner >> 1), 2 * j + (corner & 1)
@@ -570,30 +692,33 @@ def brightness_image(
                     d = py - road_y - road_slope * (px - middle_x)
                     dx, dy, dz, facing = dx / length, dy / length, dz / length, facing / length
                     r, g, b, _ = _lit_color(
-                        triangles, surfaces, tile, sun_at, k, n, px, py, pz, d, dx, dy, dz, facing, t * length * pixel_rad, sun, sky, haze
+                        triangles,
+                        surfaces,
+                        tile,
+                        sun_at,
+                        k,
+                        n,
+                        px,
+                        py,
+                        pz,
+                        d,
+                        dx,
+                        dy,
+                        dz,
+                        facing,
+                        t * length * pixel_rad,
+                        sun,
+                        sky,
+                        haze,
                     )
                     image[row, column] = _luminance(r, g, b)
                     continue
-                i1 = min(max(i + (1 if corner >> 1 else -1), 0), h - 1)
-                j1 = min(max(j + (1 if corner & 1 else -1), 0), w - 1)
-                best, found, open_sky = 1e30, -1, False
-                k1, k2, k3 = triangle[i, j1], triangle[i1, j], triangle[i1, j1]
-                if k >= 0 and k == k1 and k == k2 and k == k3:
-                    best, found = _plane(triangles, k, origin, dx, dy, dz), k
-                else:
-                    for candidate in (k, k1, k2, k3):
-                        open_sky |= candidate < 0
-                        if candidate >= 0 and candidate != found:
-                            t = _hit(triangles, candidate, origin, dx, dy, dz)
-                            if 0.0 < t < best:
-                                best, found = t, candidate
-                if found < 0 and not open_sky:  # a crack between triangles that no ray found
-                    best, found = float(distance[i, j]), k
+                found, t = _edge_hit(triangles, triangle, distance, i, j, corner, origin, dx, dy, dz)
                 dx, dy, dz = dx / length, dy / length, dz / length
                 if found < 0:
                     r, g, b = sky_color(tile, dx, dy, dz)
                 else:
-                    t = best * length
+                    t *= length
                     px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
                     r, g, b, _ = _shade(
                         triangles, surfaces, tile, light, light_origin, movers, sun_at, found, surface_of[found],
@@ -606,7 +731,7 @@ def brightness_image(
 @compiled
 def lidar_returns(world: World, origins: F32, directions: F32, distance: F32, triangle: I32) -> tuple[F32, U8]:
     """Share of the light (N,) float32 that comes back and class (N,) of LiDAR hits; directions (N, 3) of unit length."""
-    triangles, surface_of, surfaces, tile, light, light_origin, movers, sun = world
+    triangles, surface_of, surfaces, tile = world.triangles, world.surface_of, world.surfaces, world.noise
     strength = np.zeros(len(distance), np.float32)
     label = np.full(len(distance), SKY, np.uint8)
     for n in range(len(distance)):
@@ -619,7 +744,8 @@ def lidar_returns(world: World, origins: F32, directions: F32, distance: F32, tr
         m = surface_of[k]
         cosine = abs(triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz)
         footprint = 0.002 * t + 0.01
-        r, g, b, gloss, kind = _albedo(surfaces, m, tile, px, py, pz, py - BEND_M * math.sin(px * _ROAD_K), 1.0, dx, dy, footprint, footprint)
+        d = py - BEND_M * math.sin(px * _ROAD_K)
+        r, g, b, gloss, kind = _albedo(surfaces, m, tile, px, py, pz, d, 1.0, dx, dy, footprint, footprint)
         value = (0.6 * r + 0.3 * g + 0.1 * b) * (1.0 - 0.9 * gloss) * (0.3 + 0.7 * cosine)
         if int(surfaces[m, MATERIAL]) == LEAVES:
             value += 0.25  # leaves are bright in the near infrared
