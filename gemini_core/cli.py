@@ -1,4 +1,4 @@
-"""The ``gemini-fusion`` command: simulate, inspect, replay, and bags from other formats.
+"""The ``gemini-fusion`` command: simulate, inspect, replay, bags from other formats, and weights from other people's files.
 
 A mistake of the user, or a file that is not as it should be, is one line on standard error and exit code 2.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import yaml
 from tqdm import tqdm
 
-from gemini_core.config import FusionConfig, from_flat, load_config
+from gemini_core.config import BACKBONES, FusionConfig, from_flat, load_config
 from gemini_core.errors import ConfigError, GeminiError
 from gemini_core.memory import keep_large_blocks
 
@@ -87,6 +87,29 @@ def _parser() -> argparse.ArgumentParser:
     for each in (raw, objects):
         each.add_argument("out", type=Path, help="folder to write, a ROS 2 bag")
         _add_output_options(each)
+
+    weights = commands.add_parser(
+        "import-weights",
+        help="make our weights file of GeminiFusion's released models, or of a pretrained SegFormer or Swin",
+        description="The kind of file is found by the names in it. What it has nothing for is initialised, and said.",
+    )
+    weights.add_argument("input", type=Path, metavar="IN", help=".pth, .pth.tar, .bin or .safetensors, only tensors in it")
+    weights.add_argument("output", type=Path, metavar="OUT", help="safetensors file to write")
+    weights.add_argument("--backbone", choices=BACKBONES, required=True, help="backbone that the weights are for")
+    weights.add_argument(
+        "--modalities", type=_names, default=("rgb", "depth"), metavar="A,B", help="sensors, rgb first (default rgb,depth)"
+    )
+    weights.add_argument(
+        "--classes", type=_names, required=True, metavar="A,B", help="class names in order, or a text file with one per line"
+    )
+    weights.add_argument("--head-width", type=int, default=256, help="256 for NYUDv2 and SUN, 512 for DeLiVER (default 256)")
+    weights.add_argument(
+        "--logits-size", choices=("auto", "quarter", "full"), default="auto", help="size of the logits (default auto)"
+    )
+    weights.add_argument("--fused-blocks", type=int, metavar="K", help="fuse in the last K blocks only (default: in all)")
+    weights.add_argument("--backbone-only", action="store_true", help="leave a head in the file out, e.g. of other classes")
+    weights.add_argument("--seed", type=int, default=0, help="of what the file has nothing for (default 0)")
+    weights.set_defaults(run=_import_weights)
     return parser
 
 
@@ -113,6 +136,14 @@ def _positive(text: str) -> float:
         msg = f"expected a number above 0, got {text}"
         raise argparse.ArgumentTypeError(msg)
     return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Read names separated by commas, or the lines of a file."""
+    path = Path(text)
+    if "," not in text and path.is_file():
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _config(path: Path | None, overrides: list[str]) -> FusionConfig:
@@ -222,6 +253,42 @@ def _convert(options: argparse.Namespace, convert: Callable[..., Converted]) -> 
     print(f"wrote {options.out}: {done.images} images, {done.sweeps} sweeps, {done.boxes} labelled boxes")
     if done.images_without_sweep:
         print(f"{done.images_without_sweep} images have no sweep of the same number")
+    return EXIT_DONE
+
+
+def _import_weights(options: argparse.Namespace) -> int:
+    import torch
+
+    from gemini_core.model import checkpoints
+    from gemini_core.model.importing import load_pretrained
+    from gemini_core.model.segmentation import SegmenterConfig
+
+    config = SegmenterConfig(
+        options.backbone,
+        options.modalities,
+        len(options.classes),
+        options.head_width,
+        logits_size=options.logits_size,
+        fused_blocks=options.fused_blocks,
+    )
+    torch.manual_seed(options.seed)
+    imported = load_pretrained(options.input, config, backbone_only=options.backbone_only)
+    complete = not imported.initialised
+    checkpoints.save(
+        imported.segmenter,
+        options.output,
+        options.classes,
+        trained=complete,
+        description=f"{imported.family} weights from {options.input.name}",
+    )
+    print(f"wrote {options.output}: {imported.family} weights, {'complete' if complete else 'as a start for training'}")
+    for what, names in (
+        ("initialised, since the file has nothing for them", imported.initialised),
+        ("dropped", imported.dropped),
+    ):
+        if names:
+            print(f"{len(names)} {what}:")
+            print("\n".join(f"  {name}" for name in names))
     return EXIT_DONE
 
 

@@ -19,6 +19,12 @@ import yaml
 from gemini_core.errors import ConfigError, nearest_names
 from gemini_core.types import MODALITIES, UNLABELLED, Modality, Role
 
+BACKBONES = (
+    *(f"mit_b{size}" for size in range(6)),
+    *(f"swin_{size}{window}" for window in ("", "_w12") for size in "tsbl"),
+)
+"""Every backbone of ``gemini_core.model`` that has a name (a test holds the two equal)."""
+
 OptionValue = bool | int | float | str | tuple[str, ...]
 
 
@@ -215,7 +221,7 @@ class ModelConfig:
 
     enabled: bool = option(True, "run the network; without it masks are all unlabelled and only alignment is done")
     weights: str = option("", "safetensors file written by gemini_ros; empty: untrained weights from the seed")
-    backbone: str = option("mit_b0", "backbone of untrained weights", choices=("mit_b0",))
+    backbone: str = option("mit_b0", "backbone of untrained weights", choices=BACKBONES)
     head_width: int = option(256, "width of the segmentation head of untrained weights", minimum=8, maximum=4096)
     classes: tuple[str, ...] = option(
         (

@@ -43,7 +43,7 @@ class ShapeError(GeminiError, ValueError):
 
 
 class DataError(GeminiError):
-    """A data set folder or file that is not what its format promises."""
+    """Data, in a folder, a file or an array, that is not what its format promises."""
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gemini_core.config import FusionConfig
-from gemini_core.errors import ConfigError, ShapeError, WeightsError
+from gemini_core.errors import ConfigError, DataError, GeminiError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
@@ -61,34 +61,56 @@ class Predictor:
     def predict(self, grids: AlignedGrids) -> Prediction:
         """Segment one frame.
 
-        A modality that the frame lacks is zeros at the network's input.
+        A modality that the frame lacks is not computed; the network fuses what there is.
 
         Returns:
             The mask at the size of the reference image, ``UNLABELLED`` outside the part that the grids show.
 
         Raises:
             ShapeError: a grid has another size than the geometry says.
+            DataError: a grid has pixels that are not finite numbers, which the network would spread over the whole image.
+            ConfigError: the numbers inside the network overflow in ``model.precision``.
+            WeightsError: the weights themselves give logits that are not finite.
         """
+        present = [modality == "rgb" or grids.grid(modality) is not None for modality in self._config.modalities]
         with torch.inference_mode(), _fixed_arithmetic(self._threads):
             inputs = self._to_device(grids)
             with torch.autocast(
                 self._device.type, _DTYPES[self._config.model.precision], self._config.model.precision != "fp32"
             ):
-                logits = self._segmenter.quarter_logits(inputs.unsqueeze(1).unbind()).ensemble.float()
+                logits = self._segmenter.quarter_logits(inputs.unsqueeze(1).unbind(), present).ensemble.float()
             logits = upsample(logits, inputs.shape[2:])  # (1, K, h, w)
-            classes = logits.max(dim=1).indices  # argmax of the same, which is many times slower on the CPU
-            mask: U8 = classes[0].to(torch.uint8).cpu().numpy()
+            best = logits.max(dim=1)  # argmax of the same is many times slower on the CPU
+            if not best.values.isfinite().all():
+                raise self._not_finite(grids)
+            mask: U8 = best.indices[0].to(torch.uint8).cpu().numpy()
         return Prediction(to_reference(mask, grids.geometry))
 
     def describe(self) -> str:
         """Say in one line what runs where, for logs."""
         config, model = self._segmenter.config, self._config.model
-        backbone = config.backbone if isinstance(config.backbone, str) else "MiT"
+        backbone = (
+            config.backbone if isinstance(config.backbone, str) else type(config.backbone).__name__.removesuffix("Config")
+        )
         millions = sum(parameter.numel() for parameter in self._segmenter.parameters()) / 1e6
         where = f"{self._device} with {self._threads} threads" if self._device.type == "cpu" else str(self._device)
         weights = f"{'trained' if self.trained else 'untrained'} weights ({model.weights or f'seed {model.seed}'})"
         network = f"GeminiFusion {backbone} on {'+'.join(config.modalities)}, {config.num_classes} classes"
         return f"{network}, {millions:.1f} M parameters, {weights}, {model.precision} on {where}"
+
+    def _not_finite(self, grids: AlignedGrids) -> GeminiError:
+        """Find out why logits are not finite numbers; looked for only then, so that other frames do not pay for it."""
+        for grid in grids.grids:
+            wrong = int(np.count_nonzero(~np.isfinite(grid.channels).all(axis=0)))
+            if wrong and grid.modality in self._config.modalities:
+                return DataError(f"grid of {grid.modality}: expected finite numbers, got others at {wrong} pixels")
+        model = self._config.model
+        if model.precision != "fp32":
+            return ConfigError(
+                f"model.precision: expected the range that the weights need, got an overflow in {model.precision}"
+            )
+        where = model.weights or f"seed {model.seed}"
+        return WeightsError(f"model.weights: expected weights that give finite logits, got others from {where}")
 
     def _to_device(self, grids: AlignedGrids) -> Tensor:
         """Gather the grids and normalise them: (M, 3, h, w) on the device."""

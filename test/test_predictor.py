@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemini_core.config import from_flat
-from gemini_core.errors import ConfigError, ShapeError, WeightsError
+from gemini_core.errors import ConfigError, DataError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import Normalization
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
@@ -103,19 +103,55 @@ def test_mask_is_the_argmax_of_upsampled_ensemble_logits(tmp_path):
     assert "trained weights" in predictor.describe()
 
 
-@pytest.mark.parametrize("missing", ["depth", "event", "lidar"])
-def test_missing_modality_is_zeros(missing):
+SMALL = GridGeometry(64, 64, 64, 64, 0, 0, 64, 64)
+
+
+@pytest.mark.parametrize("missing", [("depth",), ("event", "lidar"), ("depth", "event", "lidar")])
+def test_missing_modalities_are_not_computed(missing):
     predictor = Predictor(configured(MODALITIES))
-    present = [modality for modality in MODALITIES if modality != missing]
-    everything = grids_of()
-    zeroed = [
-        AlignedGrid(g.modality, np.zeros_like(g.channels), g.valid) if g.modality == missing else g for g in everything.grids
-    ]
-    lacking = AlignedGrids(0, 0, "camera", GEOMETRY, None, tuple(everything.grid(m) for m in present), ())
-    with_zeros = AlignedGrids(0, 0, "camera", GEOMETRY, None, tuple(zeroed), ())
+    everything = grids_of(geometry=SMALL)
+    there = tuple(grid for grid in everything.grids if grid.modality not in missing)
+    lacking = AlignedGrids(0, 0, "camera", SMALL, None, there, ())
     predictor.predict(everything)  # what an earlier frame had must not shine through
-    assert np.array_equal(predictor.predict(lacking).mask, predictor.predict(with_zeros).mask)
+    inputs = [
+        torch.from_numpy(everything.grid(modality).channels.copy())[None] if modality not in missing else None
+        for modality in MODALITIES
+    ]
+    inputs[0] = (inputs[0] - predictor._mean[0]) / predictor._std[0].cpu()
+    with torch.no_grad():
+        segmenter = predictor._segmenter.cpu()
+        logits = segmenter(inputs, [image is not None for image in inputs]).ensemble
+        logits = torch.nn.functional.interpolate(logits, size=(64, 64), mode="bilinear")
+    assert np.mean(predictor.predict(lacking).mask == logits.argmax(1)[0].numpy()) > 0.999
     assert not np.array_equal(predictor.predict(lacking).mask, predictor.predict(everything).mask)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_grids_with_pixels_that_are_no_numbers_are_refused_by_name(value):
+    rgb, depth = grids_of(("rgb", "depth"), SMALL).grids
+    channels = depth.channels.copy()
+    channels[:, 5, 6] = channels[0, 7, 8] = value
+    predictor = Predictor(configured())
+    with pytest.raises(DataError, match="grid of depth: expected finite numbers, got others at 2 pixels"):
+        predictor.predict(AlignedGrids(0, 0, "camera", SMALL, None, (rgb, AlignedGrid("depth", channels, depth.valid)), ()))
+    assert (predictor.predict(grids_of(geometry=SMALL)).mask < 9).all()  # the next frame is as if nothing had been
+
+
+@pytest.mark.parametrize(
+    ("precision", "factor", "error", "sentence"),
+    [
+        ("fp16", 1e3, ConfigError, "model.precision: expected the range that the weights need, got an overflow in fp16"),
+        ("fp32", np.nan, WeightsError, r"model.weights: expected weights that give finite logits, got others from .*weights"),
+    ],
+)
+def test_logits_that_are_no_numbers_are_explained(tmp_path, precision, factor, error, sentence):
+    segmenter = Segmenter(SegmenterConfig("mit_b0", ("rgb", "depth"), 9))
+    with torch.no_grad():
+        segmenter.head.classifier.weight.mul_(factor * 1e6)
+    config = configured(weights=str(tmp_path / "weights"), precision=precision, device="cpu")
+    checkpoints.save(segmenter, tmp_path / "weights", config.model.classes, trained=True)
+    with pytest.raises(error, match=sentence):
+        Predictor(config).predict(grids_of(geometry=SMALL))
 
 
 PROGRAM = """

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from gemini_core.model.mit import MiTConfig
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 from gemini_core.model.streams import STAGES
 
+_TRANSFORMERS = "SegFormer of transformers"
 _WRAPPERS = ("segmenter", "state_dict", "model_state_dict", "model")
 
 
@@ -72,7 +73,8 @@ def load_pretrained(
 
     One set of SegFormer's or Swin's norms becomes the norm of every modality. Swin's tables of relative positions are
     interpolated, bicubically, where the window differs. What the file has nothing for is initialised from torch's global random
-    numbers.
+    numbers. For SegFormer of ``transformers``, whose norms add 1e-5 to a variance where the original adds 1e-6, the segmenter's
+    configuration says so.
 
     Args:
         source: as for ``load_official``.
@@ -96,7 +98,7 @@ def load_pretrained(
     family = "SegFormer"
     tensors = opened.tensors
     if any(_HUGGING_FACE.match(name) for name in names):
-        family, tensors = "SegFormer of transformers", _from_hugging_face(tensors, opened.where)
+        family, tensors = _TRANSFORMERS, _from_hugging_face(tensors, opened.where)
     root = "backbone." if any(name.startswith("backbone.") for name in names) else ""
     if f"{root}patch_embed.proj.weight" in tensors:
         family = "Swin"
@@ -104,9 +106,12 @@ def load_pretrained(
         known = "GeminiFusion, SegFormer (also transformers' naming) or Swin"
         msg = f"{opened.where}: expected the weights of {known}, got {some(sorted(names))} of names that none of them has"
         raise WeightsError(msg)
-    if (family == "Swin") is isinstance(config.backbone_config, MiTConfig):
+    numbers = config.backbone_config
+    if (family == "Swin") is isinstance(numbers, MiTConfig):
         msg = f"{opened.where}: expected weights for the backbone {config.backbone}, got those of {family}"
         raise WeightsError(msg)
+    if family == _TRANSFORMERS and isinstance(numbers, MiTConfig):
+        config = replace(config, backbone=replace(numbers, norm_eps=1e-5))
     return _load_plain(_Account(tensors, released=False), config, opened, family, root, backbone_only=backbone_only)
 
 

@@ -35,7 +35,7 @@ class MiTConfig:
     """The numbers of a Mix Transformer, one per stage (at 1/4, 1/8, 1/16, 1/32 of the input).
 
     ``heads`` are those of the self-attention, whose keys are reduced ``sr_ratios`` times in both directions; ``fusion_heads``
-    are those of GeminiFusion.
+    are those of GeminiFusion. ``norm_eps`` is what the norms add to a variance (`transformers` adds 1e-5).
     """
 
     widths: tuple[int, ...] = (64, 128, 320, 512)
@@ -44,6 +44,7 @@ class MiTConfig:
     sr_ratios: tuple[int, ...] = (8, 4, 2, 1)
     mlp_ratio: int = 4
     fusion_heads: int = 8
+    norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -80,10 +81,10 @@ MIT_CONFIGS = {
 class PatchEmbedding(nn.Module):
     """Overlapping patches: a strided convolution, then the norm."""
 
-    def __init__(self, modalities: int, inputs: int, width: int, kernel: int, stride: int) -> None:
+    def __init__(self, modalities: int, inputs: int, width: int, kernel: int, stride: int, *, eps: float) -> None:
         super().__init__()
         self.projection = nn.Conv2d(inputs, width, kernel, stride, padding=kernel // 2)
-        self.norm = StreamNorm(modalities, width)
+        self.norm = StreamNorm(modalities, width, eps)
 
     def forward(self, images: Tensor, present: tuple[int, ...]) -> tuple[Tensor, tuple[int, int]]:
         """Embed (A*B, inputs, H, W) of the modalities that are present; gives tokens (A*B, h*w, C) and (h, w)."""
@@ -95,13 +96,15 @@ class PatchEmbedding(nn.Module):
 class ReducedAttention(nn.Module):
     """Self-attention of each stream over keys at reduced size, then the fusion of the streams, where there is one."""
 
-    def __init__(self, streams: int, width: int, heads: int, sr_ratio: int, fusion: nn.Module | None) -> None:
+    def __init__(
+        self, streams: int, width: int, heads: int, sr_ratio: int, fusion: nn.Module | None, *, eps: float = 1e-6
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.reduction = nn.Conv2d(width, width, sr_ratio, sr_ratio) if sr_ratio > 1 else None
-        self.reduction_norm = StreamNorm(streams, width) if sr_ratio > 1 else None
+        self.reduction_norm = StreamNorm(streams, width, eps) if sr_ratio > 1 else None
         self.fusion = fusion
         self.output = nn.Linear(width, width)
 
@@ -146,9 +149,10 @@ class Block(nn.Module):
         super().__init__()
         width = config.widths[stage]
         fusion = make_fusion(plan.fusion, width, config.fusion_heads)
-        self.attention_norm = StreamNorm(streams, width)
-        self.attention = ReducedAttention(streams, width, config.heads[stage], config.sr_ratios[stage], fusion)
-        self.mlp_norm = StreamNorm(streams, width)
+        heads, sr_ratio = config.heads[stage], config.sr_ratios[stage]
+        self.attention_norm = StreamNorm(streams, width, config.norm_eps)
+        self.attention = ReducedAttention(streams, width, heads, sr_ratio, fusion, eps=config.norm_eps)
+        self.mlp_norm = StreamNorm(streams, width, config.norm_eps)
         self.mlp = MixFeedForward(width, config.mlp_ratio)
         self.drop_path = DropPath(plan.drop_path)
 
@@ -168,8 +172,10 @@ class MixStage(Stage):
     def __init__(self, config: MiTConfig, modalities: int, stage: int, plans: Sequence[BlockPlan]) -> None:
         inputs, width = ((3, *config.widths)[stage], config.widths[stage])
         kernel = 7 if stage == 0 else 3
-        embed = PatchEmbedding(modalities, inputs, width, kernel, STRIDES[stage])
-        super().__init__(modalities, stage, width, embed, [Block(min(modalities, 2), config, stage, plan) for plan in plans])
+        embed = PatchEmbedding(modalities, inputs, width, kernel, STRIDES[stage], eps=config.norm_eps)
+        streams = min(modalities, 2)
+        blocks = [Block(streams, config, stage, plan) for plan in plans]
+        super().__init__(modalities, stage, embed, blocks, StreamNorm(streams, width, config.norm_eps))
 
     def transform(self, tokens: Tensor, layout: Layout) -> Tensor:
         """Run the blocks on tokens (S*B, N, C)."""

@@ -56,8 +56,9 @@ def to_image(tokens: Tensor, size: tuple[int, int]) -> Tensor:
 class StreamNorm(nn.Module):
     """LayerNorm over channels with one set of weights per stream (or modality)."""
 
-    def __init__(self, streams: int, width: int) -> None:
+    def __init__(self, streams: int, width: int, eps: float = 1e-6) -> None:
         super().__init__()
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(streams, width))
         self.bias = nn.Parameter(torch.zeros(streams, width))
 
@@ -68,7 +69,7 @@ class StreamNorm(nn.Module):
         bias: Tensor = self.bias
         if rows is not None and rows != tuple(range(streams)):
             streams, weight, bias = len(rows), weight[list(rows)], bias[list(rows)]
-        normed = F.layer_norm(tokens, (width,), eps=1e-6).view(streams, -1, width)  # (S, B*N, C)
+        normed = F.layer_norm(tokens, (width,), eps=self.eps).view(streams, -1, width)  # (S, B*N, C)
         return torch.addcmul(bias[:, None], normed, weight[:, None]).view(tokens.shape)
 
 
@@ -110,16 +111,16 @@ class Stage(nn.Module):
 
     carries_normed: bool
 
-    def __init__(self, modalities: int, stage: int, width: int, embed: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    def __init__(self, modalities: int, stage: int, embed: nn.Module, blocks: Sequence[nn.Module], norm: StreamNorm) -> None:
         super().__init__()
-        streams = min(modalities, 2)
+        streams, width = norm.weight.shape
         self.stride = STRIDES[stage]
         self.last = stage == STAGES - 1
         self.checkpointing = False
         self.embed = embed
         self.scores = nn.ModuleList(ModalityScore(width) for _ in range(modalities - 1 if modalities > streams else 0))
         self.blocks = nn.ModuleList(blocks)
-        self.norm = StreamNorm(streams, width)
+        self.norm = norm
 
     def forward(self, images: Tensor, present: tuple[int, ...], valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Run the stage.

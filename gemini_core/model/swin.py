@@ -234,7 +234,7 @@ class SwinStage(Stage):
     def __init__(self, config: SwinConfig, modalities: int, stage: int, plans: Sequence[BlockPlan]) -> None:
         embed = PatchEmbedding(modalities, config.width) if stage == 0 else PatchMerging(config.widths[stage - 1])
         blocks = [Block(config, stage, plan, shifted=index % 2 == 1) for index, plan in enumerate(plans)]
-        super().__init__(modalities, stage, config.widths[stage], embed, blocks)
+        super().__init__(modalities, stage, embed, blocks, StreamNorm(min(modalities, 2), config.widths[stage]))
         self.window = config.window
 
     def transform(self, tokens: Tensor, layout: Layout) -> Tensor:
