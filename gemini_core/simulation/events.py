@@ -2,7 +2,7 @@
 
 A pixel remembers the logarithm of the brightness at its last event and reports when the present one has moved away from it
 by its threshold, as often as it did so (Gehrig et al., ESIM, CoRL 2018, without its adaptive sampling). Between two rendered
-images the logarithm is taken to change linearly, so events get times of their own.
+images the logarithm is taken to change linearly, which gives events times in between.
 
 Approximations: no photoreceptor bandwidth and no queue at the read-out; noise is independent of brightness; what is faster
 than the interval between two images is not seen.
@@ -20,6 +20,8 @@ from gemini_core.types import F32, I64, U8, U16
 THRESHOLD = 0.28
 THRESHOLD_SPREAD = 0.03
 REFRACTORY_US = 300
+READOUT_US = 10
+"""The read-out visits the pixels this often; events get the time of the visit, so that many share one, as in real sensors."""
 NOISE_HZ = 0.1
 _DARKEST = 0.01
 
@@ -113,7 +115,7 @@ def _cross(  # noqa: PLR0917 - compiled functions take arrays one by one
                 level += step
                 away = after[i, j] - level
                 share = min(max((level - before[i, j]) / slope, 0.0), 1.0) if slope * step > 0 else 0.0
-                time = start_us + max(int(np.ceil(share * span)), 1)
+                time = min(start_us + max(int(np.ceil(share * span / READOUT_US)), 1) * READOUT_US, end_us)
                 if time - last_us[i, j] >= refractory_us:
                     xs[n], ys[n], polarities[n], times[n] = j, i, 1 if brighter else 0, time
                     last_us[i, j] = time

@@ -443,7 +443,8 @@ def _tone_curve() -> U8:
     """8-bit values of linear light in steps of 1/2048: a shoulder for bright skies, then the display's gamma."""
     linear = np.arange(4096) / 2048
     display = np.minimum((1 - np.exp(-1.9 * linear)) / (1 - np.exp(-3.2)), 1.0) ** (1 / 2.2)
-    return np.round(255 * display).astype(np.uint8)
+    curve: U8 = np.round(255 * display).astype(np.uint8)
+    return curve
 
 
 _TONE_CURVE = _tone_curve()
