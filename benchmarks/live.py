@@ -23,8 +23,8 @@ import numpy as np
 from gemini_core.bag.reader import BagReader
 from gemini_core.config import FusionConfig, load_config
 from gemini_core.decode.intake import Intake
-from gemini_core.memory import keep_large_blocks
 from gemini_core.pipeline import Pipeline
+from gemini_core.process import prepare_process
 from gemini_ros.tools.demo import SEED, simulated_bag
 from gemini_ros.tools.files import write_whole
 from gemini_ros.tools.live import LivePlan, LiveRun, run_live
@@ -36,7 +36,7 @@ RESULT = Path(__file__).parent / "results" / "live.md"
 
 def offline_cost_ms(bag: Path, config: FusionConfig) -> dict[str, np.ndarray]:
     """CPU time per frame on one thread, milliseconds: decode and synchronize of all its messages, projection, and the sum."""
-    keep_large_blocks()
+    prepare_process()
     cv2.setNumThreads(1)
     roles = config.roles_by_absolute_topic()
     intake, pipeline = Intake(config), Pipeline(config)

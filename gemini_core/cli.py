@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from gemini_core.config import BACKBONES, FusionConfig, from_flat, load_config
 from gemini_core.errors import ConfigError, GeminiError
-from gemini_core.memory import keep_large_blocks
+from gemini_core.process import prepare_process
 
 if TYPE_CHECKING:
     from gemini_core.bag.kitti import Converted
@@ -32,7 +32,7 @@ EXIT_DONE, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and give its exit code: 0 done, 2 wrong input, 130 interrupted."""
     options = _parser().parse_args(arguments)
-    keep_large_blocks()
+    prepare_process()
     try:
         code: int = options.run(options)
     except GeminiError as error:

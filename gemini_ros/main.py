@@ -9,13 +9,14 @@ from types import FrameType
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
-from gemini_core.memory import keep_large_blocks
-from gemini_ros.node import FusionNode
+from gemini_core.process import prepare_process
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; then publish what waits and leave. A second signal ends it at once."""
-    keep_large_blocks()
+    prepare_process()
+    from gemini_ros.node import FusionNode  # noqa: PLC0415 - it loads torch, which reads what was just set
+
     # rclpy's own handlers end the context, and then what waits could no longer be published
     rclpy.init(args=arguments, signal_handler_options=rclpy.SignalHandlerOptions.NO)
     stopping = False

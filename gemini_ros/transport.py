@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gemini_core.errors import ConfigError
+from gemini_core.process import OPENMP_SETTINGS
 
 PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
 TRANSPORT_VARIABLE = "FASTDDS_BUILTIN_TRANSPORTS"
@@ -38,8 +39,8 @@ def config_file(name: str) -> Path:
 
 
 def settings() -> dict[str, str]:
-    """The variables alone: the Fast DDS profile with a large shared-memory segment, and malloc's thresholds."""
-    return {PROFILE_VARIABLE: str(config_file("fastdds.xml")), **MALLOC_SETTINGS}
+    """The variables alone: the Fast DDS profile with a large shared-memory segment, malloc's thresholds, OpenMP's patience."""
+    return {PROFILE_VARIABLE: str(config_file("fastdds.xml")), **MALLOC_SETTINGS, **OPENMP_SETTINGS}
 
 
 def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from gemini_core.process import prepare_process
+
+prepare_process()  # before any test imports torch
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

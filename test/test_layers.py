@@ -25,7 +25,7 @@ ROOMS = {
         "gemini_core.evaluate",
         "gemini_core.simulation",
         "gemini_core.render",
-        "gemini_core.memory",
+        "gemini_core.process",
         "gemini_core.replay",
     ),
     "cli": ("gemini_core.cli",),

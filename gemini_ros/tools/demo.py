@@ -14,10 +14,9 @@ from pathlib import Path
 from gemini_core import simulation
 from gemini_core.config import load_config
 from gemini_core.errors import GeminiError
-from gemini_core.memory import keep_large_blocks
+from gemini_core.process import prepare_process
 from gemini_core.simulation.record import simulate
 from gemini_ros.tools.live import LivePlan, LiveRun, run_live
-from gemini_ros.tools.page import write_page
 from gemini_ros.transport import config_file
 
 SEED, SECONDS = 1, 10.0
@@ -70,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=SEED, help="seed of the simulated street")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="length of the simulated street")
     options = parser.parse_args(arguments)
-    keep_large_blocks()
+    prepare_process()
     try:
         return run_demo(options)
     except GeminiError as error:
@@ -100,6 +99,8 @@ def run_demo(options: argparse.Namespace) -> int:
         run = run_live(plan, echo=lambda line: print(f"   {line}", flush=True))
     problems = judge(run)
     with stage("replay the same bag and write the page"):
+        from gemini_ros.tools.page import write_page  # noqa: PLC0415 - it loads torch, after prepare_process
+
         differing, page = write_page(out, bag, fusion, run, problems)
     print(
         f"{run.frames_in} reference images in, {len(run.masks)} masks out, {run.counter('frames.skipped_busy')} skipped "
