@@ -51,9 +51,8 @@ def main() -> int:
         for policy, figures in found.items():
             figures.append(seconds_a_frame(policy))
     active, passive = (np.median(figures, axis=0) for figures in found.values())
-    print(
-        f"spinning: {active[0]:.2f} s a frame, {active[1]:.2f} s of CPU; sleeping: {passive[0]:.2f} s, {passive[1]:.2f} s of CPU"
-    )
+    print(f"spinning: {active[0]:.2f} s a frame, {active[1]:.2f} s of CPU")
+    print(f"sleeping: {passive[0]:.2f} s a frame, {passive[1]:.2f} s of CPU")
     print(f"ratio spinning / sleeping: wall {active[0] / passive[0]:.1f}, CPU {active[1] / passive[1]:.1f}")
     return 0
 
