@@ -206,8 +206,8 @@ def test_a_topic_that_is_not_there_is_named_with_the_nearest(tmp_path):
 
 
 def test_unknown_types_use_the_definition_in_the_bag(tmp_path):
-    from rosbags.rosbag2 import StoragePlugin, Writer  # noqa: PLC0415 - only this test writes past BagWriter
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: PLC0415
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     theirs = get_typestore(Stores.EMPTY)
     theirs.register(get_types_from_msg("float32 level\nstring[] names", "robot_msgs/msg/Battery"))
@@ -283,7 +283,7 @@ def test_builders_say_what_they_are_given():
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-3, 3), min_size=6, max_size=6))
 def test_transforms_keep_their_rotation(values):
-    from scipy.spatial.transform import Rotation  # noqa: PLC0415
+    from scipy.spatial.transform import Rotation
 
     matrix = np.eye(4)
     matrix[:3, :3] = Rotation.from_rotvec(values[:3]).as_matrix()
