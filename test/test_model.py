@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -9,20 +10,22 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import BACKBONES, TINY, TINY_SWIN, images, tiny
 from safetensors import safe_open
 from torch import nn
 
+from gemini_core import config
 from gemini_core.errors import ConfigError, ShapeError
 from gemini_core.model import importing
 from gemini_core.model.fusion import GeminiFusion
+from gemini_core.model.fusions import FUSIONS
 from gemini_core.model.mit import MiTConfig, MixTransformer, ReducedAttention
-from gemini_core.model.segmentation import MlpHead, Segmenter, SegmenterConfig
+from gemini_core.model.segmentation import BACKBONE_CONFIGS, MlpHead, Segmenter, SegmenterConfig
 from gemini_core.model.streams import BackboneOptions, DropPath, Layout, StreamNorm, to_image, to_tokens
+from gemini_core.model.swin import SwinConfig, SwinTransformer, divide
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {torch.float32: {"rtol": 0.0, "atol": 1e-5}, torch.float64: {"rtol": 0.0, "atol": 1e-12}}
-ORDER = ("rgb", "depth", "event", "lidar")
-TINY = MiTConfig(widths=(8, 16, 24, 32), depths=(1, 2, 1, 1), heads=(1, 2, 3, 4), mlp_ratio=2, fusion_heads=4)
 
 
 def read(path):
@@ -30,14 +33,10 @@ def read(path):
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118 - not a dict
 
 
-def tiny(modalities=2, **changes):
-    torch.manual_seed(modalities)
-    return Segmenter(SegmenterConfig(TINY, ORDER[:modalities], num_classes=5, head_width=16, **changes))
-
-
-def images(modalities=2, batch=2, size=(64, 96), seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(batch, 3, *size, generator=generator) for _ in range(modalities)]
+def assert_equals_released(got, expected):
+    """Within 1e-5 of what the released code computes, relative to the spread of its numbers."""
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max() <= 1e-5 * expected.std()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -59,10 +58,9 @@ def test_attention_equals_the_released_code(name):
         layout = Layout((int(numbers["height"]), int(numbers["width"])), streams=2)
         output = attention(torch.cat((tensors["input.0"], tensors["input.1"])), layout)
     expected = torch.cat((tensors["output.0"], tensors["output.1"]))
-    torch.testing.assert_close(output, expected, **TOLERANCE[torch.float32])
+    assert_equals_released(output, expected)
 
 
-@pytest.mark.parametrize("from_file", [True, False])
 @pytest.mark.parametrize(
     ("name", "config", "recorded"),
     [
@@ -72,19 +70,24 @@ def test_attention_equals_the_released_code(name):
             SegmenterConfig("mit_b0", ("rgb", "depth", "event", "lidar"), 25, 512),
             ("img depth event lidar", "rgb fused ensemble"),
         ),
+        # 100 x 132 pixels: windows of 7 are padded and shifted at every stage
+        (
+            "segmentation_swin_small_width_rgbd",
+            SegmenterConfig(SwinConfig(24, (2, 2, 2, 2)), ("rgb", "depth"), 37),
+            ("rgb depth", "rgb depth ensemble"),
+        ),
     ],
 )
-def test_segmenter_equals_the_released_code(fixtures_dir, name, config, recorded, from_file):
+def test_segmenter_equals_the_released_code(fixtures_dir, name, config, recorded):
     path = fixtures_dir / f"{name}.safetensors"
     tensors, _ = read(path)
-    weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items() if name.startswith("weights.")}
-    segmenter = importing.load_official(path if from_file else weights, config)
+    segmenter = importing.load_official(path, config)
     assert not segmenter.training
     inputs, outputs = recorded
     with torch.no_grad():
         output = segmenter([tensors[f"input.{which}"] for which in inputs.split()])
     for got, which in zip((*output.streams, output.ensemble), outputs.split(), strict=True):
-        torch.testing.assert_close(got, tensors[f"output.{which}"], **TOLERANCE[torch.float32])
+        assert_equals_released(got, tensors[f"output.{which}"])
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -202,14 +205,57 @@ def test_head_equals_the_papers_order_of_operations(training):
 # The whole network
 
 
-@pytest.mark.parametrize("modalities", [1, 2, 3, 4])
-def test_every_parameter_gets_a_gradient(modalities):
-    segmenter = tiny(modalities).train()
-    output = segmenter(images(modalities))
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+@pytest.mark.parametrize(("modalities", "fusion"), [(1, "gemini"), (4, "gemini"), *itertools.product((2, 3), FUSIONS)])
+def test_every_parameter_gets_a_gradient(backbone, modalities, fusion):
+    segmenter = tiny(modalities, backbone, fusion=fusion, drop_path=0.0).train()
+    output = segmenter(images(modalities, size=(33, 63)))
     loss = sum(logits.square().mean() for logits in (*output.streams, output.ensemble))
     loss.backward()
     without = [name for name, parameter in segmenter.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert without == []
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+def test_gradient_checkpointing_changes_no_gradient(backbone):
+    gradients = []
+    for checkpointing in (False, True):
+        segmenter = tiny(2, backbone, drop_path=0.3, gradient_checkpointing=checkpointing).train()
+        torch.manual_seed(3)  # the dropped paths
+        output = segmenter(images(size=(32, 48)))
+        sum(logits.square().mean() for logits in output.streams).backward()
+        gradients.append(
+            {name: parameter.grad for name, parameter in segmenter.named_parameters() if parameter.grad is not None}
+        )
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+@pytest.mark.parametrize("fused", [0, 2, 5])
+def test_fusion_can_be_limited_to_the_last_blocks(backbone, fused):
+    blocks = sum(backbone.depths)
+    segmenter = tiny(2, backbone, fused_blocks=fused)
+    fuses = [
+        any(isinstance(module, GeminiFusion) for module in block.modules())
+        for stage in segmenter.backbone.stages
+        for block in stage.blocks
+    ]
+    assert fuses == [False] * (blocks - fused) + [True] * fused
+    with pytest.raises(
+        ConfigError, match=f"fused_blocks: expected 0 to {blocks}, the blocks of the backbone, got {blocks + 1}"
+    ):
+        tiny(2, backbone, fused_blocks=blocks + 1)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+def test_without_fusion_the_streams_are_two_networks_and_their_average(backbone):
+    segmenter = tiny(2, backbone, fusion="none").eval()
+    inputs = images(size=(32, 48))
+    output = segmenter(inputs)
+    torch.testing.assert_close(output.ensemble, (output.streams[0] + output.streams[1]) / 2)
+    swapped = segmenter([inputs[0], inputs[1] * 2])
+    assert torch.equal(output.streams[0], swapped.streams[0])
+    assert not torch.equal(output.streams[1], swapped.streams[1])
 
 
 @pytest.mark.parametrize("modalities", [2, 4])
@@ -243,20 +289,22 @@ def test_logits_come_at_the_size_that_was_asked_for(modalities, logits_size, exp
     )
 
 
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
 @pytest.mark.parametrize("modalities", [2, 3])
-def test_images_of_a_batch_do_not_see_each_other(modalities):
-    segmenter = tiny(modalities).eval()
+def test_images_of_a_batch_do_not_see_each_other(modalities, backbone):
+    segmenter = tiny(modalities, backbone).eval()
     together = segmenter(images(modalities, batch=3)).ensemble
     alone = segmenter([image[1:2] for image in images(modalities, batch=3)]).ensemble
     torch.testing.assert_close(together[1:2], alone, **TOLERANCE[torch.float32])
 
 
-def test_each_modality_matters_in_both_streams():
-    segmenter = tiny(4).eval()
-    inputs = images(4)
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+def test_each_modality_matters_in_both_streams(backbone):
+    segmenter = tiny(4, backbone).eval()
+    inputs = images(4, size=(32, 48))
     reference = segmenter(inputs)
     for index in range(4):
-        changed = segmenter([image * 2 if index == i else image for i, image in enumerate(inputs)])
+        changed = segmenter([image.flip(3) if index == i else image for i, image in enumerate(inputs)])
         for before, after in zip(reference.streams, changed.streams, strict=True):
             assert not torch.equal(before, after), index
 
@@ -269,8 +317,9 @@ def test_drop_path_keeps_the_mean_and_rises_with_depth():
     assert kept.unique().tolist() == pytest.approx([0.0, 1.0 / 0.75])
     assert kept.mean().item() == pytest.approx(1.0, abs=0.02)
     assert drop.eval()(branch) is branch
-    rates = [module.rate for module in MixTransformer(TINY, BackboneOptions(2, 0.4)).modules() if isinstance(module, DropPath)]
-    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    for backbone in (MixTransformer(TINY, BackboneOptions(2, 0.4)), SwinTransformer(TINY_SWIN, BackboneOptions(2, 0.5))):
+        rates = [module.rate for module in backbone.modules() if isinstance(module, DropPath)]
+        assert rates == pytest.approx([0.1 * block for block in range(len(rates))])
 
 
 def test_initial_weights_have_the_spread_of_the_literature():
@@ -285,11 +334,88 @@ def test_initial_weights_have_the_spread_of_the_literature():
     assert segmenter.stream_weights.tolist() == [1.0, 1.0]
 
 
-def test_network_can_be_exported():
-    segmenter = tiny(2).eval()
-    inputs = images(2, batch=1)
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+def test_network_can_be_exported(backbone):
+    segmenter = tiny(2, backbone).eval()
+    inputs = images(2, batch=1, size=(32, 48))
     exported = torch.export.export(segmenter, (inputs,)).module()
     torch.testing.assert_close(exported(inputs).ensemble, segmenter(inputs).ensemble)
+
+
+@pytest.mark.parametrize(("fill", "spreads"), [(float("nan"), True), (0.0, False)])
+def test_a_pixel_that_is_no_number_spoils_its_image_and_no_other(fill, spreads):
+    segmenter = tiny(2).eval()
+    inputs = images(2, size=(32, 48))
+    before = segmenter(inputs).ensemble
+    inputs[1][0, 0, 5, 5] = fill
+    after = segmenter(inputs).ensemble
+    assert after[0].isnan().all().item() is spreads
+    assert torch.equal(after[1], before[1])
+
+
+def test_configuration_lists_every_backbone_that_has_a_name():
+    assert set(config.BACKBONES) == set(BACKBONE_CONFIGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),  # of the models for ImageNet's 1000 classes
+    [("swin_t", 28288354), ("swin_s", 49606258), ("swin_b", 87768224), ("swin_l", 196532476)],
+)
+def test_named_swin_backbones_have_the_papers_number_of_parameters(name, parameters):
+    with torch.device("meta"):
+        segmenter = Segmenter(SegmenterConfig(name, ("rgb",), 9))
+    *lower, width = segmenter.config.backbone_config.widths
+    ours = sum(parameter.numel() for parameter in segmenter.backbone.parameters())
+    unused = sum(2 * other for other in lower)  # classification norms the last stage's output only
+    assert ours - unused + (width + 1) * 1000 == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),  # SegFormer's table 1, encoder
+    [("mit_b0", 3.4), ("mit_b1", 13.1), ("mit_b2", 24.2), ("mit_b3", 44.0), ("mit_b4", 60.8), ("mit_b5", 81.4)],
+)
+def test_named_mix_transformers_have_the_papers_number_of_parameters(name, millions):
+    with torch.device("meta"):
+        segmenter = Segmenter(SegmenterConfig(name, ("rgb",), 9))
+    ours = sum(parameter.numel() for parameter in segmenter.backbone.parameters())
+    assert ours / 1e6 == pytest.approx(millions, abs=0.11)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Windows
+
+
+@pytest.mark.parametrize(("size", "window"), [((6, 9), 4), ((7, 7), 7), ((4, 5), 7), ((12, 3), 3)])
+def test_shifted_windows_join_neighbours_only(size, window):
+    windows = divide(size, window, torch.device("cpu"))
+    height, width = (-(-length // window) * window for length in size)
+    shift = window // 2
+    ours = torch.stack(
+        torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), -1
+    )  # (row, column) of each token
+    moved = ours.roll((-shift, -shift), (0, 1)).view(height // window, window, width // window, window, 2)
+    moved = moved.transpose(1, 2).reshape(-1, window * window, 2)
+    within = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij"), -1).view(-1, 2)
+    # Two tokens of a window may see each other where they lie as far apart as in the window.
+    expected = ((moved[:, :, None] - moved[:, None]) == (within[:, None] - within)).all(-1)
+    assert torch.equal(windows.same, expected)
+
+
+def test_position_table_has_one_row_per_relative_position():
+    windows = divide((5, 5), 5, torch.device("cpu"))
+    place = {}
+    for (y, x, other_y, other_x), row in zip(itertools.product(range(5), repeat=4), windows.places.tolist(), strict=True):
+        assert place.setdefault((y - other_y, x - other_x), row) == row
+    assert sorted(place.values()) == list(range(81))
+    assert [place[key] for key in sorted(place)] == list(range(81))
+
+
+def test_images_of_odd_size_are_padded_to_whole_patches_and_cropped_back():
+    segmenter = tiny(2, TINY_SWIN).eval()
+    inputs = images(size=(61, 79))
+    padded = [F.pad(image, (0, 1, 0, 3)) for image in inputs]
+    torch.testing.assert_close(segmenter(inputs).ensemble, segmenter(padded).ensemble)
+    assert segmenter(inputs).ensemble.shape[2:] == (16, 20)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -325,11 +451,29 @@ def test_wrong_inputs_are_refused(inputs, sentence):
         ({"head_width": 0}, "head_width"),
         ({"drop_path": 1.0}, "drop_path: expected a rate"),
         ({"logits_size": "half"}, "logits_size: expected one of"),
+        ({"backbone": "swin_x"}, r"unknown name 'swin_x' \(nearest known: swin_"),
+        ({"fusion": "gemin"}, r"fusion: unknown name 'gemin' \(nearest known: gemini\)"),
+        ({"fused_blocks": 9}, "fused_blocks: expected 0 to 8"),
+        ({"modality_dropout": 1.0}, "modality_dropout: expected a rate"),
     ],
 )
 def test_wrong_configurations_are_refused(changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
         SegmenterConfig(**{"backbone": "mit_b0", "modalities": ("rgb", "depth"), "num_classes": 9, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"width": 20}, "backbone widths: expected multiples of heads 3 and 8, got 20"),
+        ({"depths": (2, 2, 6)}, "depths: expected 4 numbers"),
+        ({"heads": (3, 6, 0, 24)}, "heads: expected 4 numbers"),
+        ({"window": 1}, "window: expected 2 or more, got 1"),
+    ],
+)
+def test_wrong_swin_numbers_are_refused(changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        SwinConfig(**changes)
 
 
 @pytest.mark.parametrize(
