@@ -8,6 +8,7 @@ one, as far as one can see.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -164,6 +165,7 @@ def cylinder(start: Sequence[float], end: Sequence[float], radii: tuple[float, f
     return vertices, np.concatenate([np.stack(part, 1) for part in parts]).astype(np.int32)
 
 
+@functools.cache
 def sphere(subdivisions: int) -> tuple[F64, I32]:
     """A unit sphere: an icosahedron whose triangles are split into four ``subdivisions`` times."""
     g = (1 + math.sqrt(5)) / 2

@@ -349,7 +349,7 @@ class Stage:
         rays[:, 3:] = turned.reshape(-1, 3)
         distance, triangle = self.cast(rays, spread=EGO_MPS * turn_s)
         strength, label = shading.lidar_returns(self.world, rays[:, :3], rays[:, 3:], distance, triangle)
-        measured = distance + rng.normal(0.0, 0.015, len(distance)).astype(np.float32)
+        measured = distance + np.float32(0.015) * rng.standard_normal(len(distance), dtype=np.float32)
         # The light that comes back falls with the square of the range; the detector's threshold is noisy.
         with np.errstate(over="ignore", invalid="ignore"):
             signal = strength * (mount.max_range_m / measured) ** 2
@@ -454,16 +454,21 @@ def expose(color: F32, rng: np.random.Generator) -> U8:
     """Make the 8-bit picture (H, W, 3) of linear light: the lens's blur, shot and read noise, the tone curve."""
     blurred = cv2.GaussianBlur(color, (0, 0), 0.45)
     linear: F32 = blurred.reshape(-1).astype(np.float32, copy=False)
-    noise = rng.standard_normal(color.size, dtype=np.float32)
-    picture: U8 = _develop(linear, noise, _TONE_CURVE).reshape(color.shape)
+    picture: U8 = _develop(linear, rng.integers(1 << 63, dtype=np.uint64), _TONE_CURVE).reshape(color.shape)
     return picture
 
 
 @shading.compiled
-def _develop(linear: F32, noise: F32, curve: U8) -> U8:
+def _develop(linear: F32, seed: np.uint64, curve: U8) -> U8:
     picture = np.empty(len(linear), np.uint8)
+    state = seed
     for n in range(len(linear)):
-        level = linear[n] + noise[n] * np.sqrt(np.float32(1.5e-4) * linear[n] + np.float32(4e-6))
+        # Knuth's linear congruential generator (MMIX); the sum of four numbers of 12 bits is near enough to a normal one.
+        state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+        total = ((state >> np.uint64(52)) & np.uint64(4095)) + ((state >> np.uint64(40)) & np.uint64(4095))
+        total += ((state >> np.uint64(28)) & np.uint64(4095)) + ((state >> np.uint64(16)) & np.uint64(4095))
+        noise = (np.float32(total) - np.float32(8190.0)) * np.float32(math.sqrt(3.0) / 4096.0)
+        level = linear[n] + noise * np.sqrt(np.float32(1.5e-4) * linear[n] + np.float32(4e-6))
         picture[n] = curve[min(max(int(level * 2048), 0), len(curve) - 1)]
     return picture
 

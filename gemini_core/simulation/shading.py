@@ -633,8 +633,8 @@ def brightness_image(
     """Luminance (2h, 2w) float32 of a camera whose rays were cast at half resolution (h, w) only.
 
     Every pixel meets the triangles that the nearest four half-resolution rays found, exactly; so outlines and texture have
-    full resolution, and only things that fall between those rays are missed. Inside a triangle, shadows, haze and the sky
-    are computed once for two by two pixels. ``intrinsics``: fx, fy, cx, cy at full resolution; half-resolution ray (i, j)
+    full resolution, and only things that fall between those rays are missed. Shadows, haze and the sky are computed once
+    for two by two pixels of a triangle. ``intrinsics``: fx, fy, cx, cy at full resolution; half-resolution ray (i, j)
     goes through full-resolution pixel (2 i + 0.5, 2 j + 0.5).
     """
     triangles, surface_of, surfaces, tile, light, light_origin, movers, sun_at = world
@@ -648,81 +648,50 @@ def brightness_image(
         for j in range(w):
             k = triangle[i, j]
             n = surface_of[k] if k >= 0 else 0
-            sun, sky, haze, road_y, road_slope, middle_x, value = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            if inside[i, j]:
-                x, y = (2 * j + 0.5 - cx) / fx, (2 * i + 0.5 - cy) / fy
-                dx, dy, dz = _turn(R, x, y)
-                length = math.sqrt(1.0 + x * x + y * y)
-                if k < 0:
-                    r, g, b = sky_color(tile, dx / length, dy / length, dz / length)
-                    value = _luminance(r, g, b)
-                else:
-                    t = float(distance[i, j])
-                    middle_x, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
-                    road_y, road_slope = BEND_M * math.sin(middle_x * _ROAD_K), BEND_M * _ROAD_K * math.cos(middle_x * _ROAD_K)
-                    facing = triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz
-                    sun, sky, haze = _illumination(
-                        triangles,
-                        surfaces,
-                        light,
-                        light_origin,
-                        movers,
-                        sun_at,
-                        k,
-                        n,
-                        middle_x,
-                        py,
-                        pz,
-                        py - road_y,
-                        facing,
-                        t * length,
-                    )
+            sun, sky, haze, road_y, road_slope, middle_x, sky_value = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+            x, y = (2 * j + 0.5 - cx) / fx, (2 * i + 0.5 - cy) / fy
+            dx, dy, dz = _turn(R, x, y)
+            length = math.sqrt(1.0 + x * x + y * y)
+            if k < 0:
+                r, g, b = sky_color(tile, dx / length, dy / length, dz / length)
+                sky_value = _luminance(r, g, b)
+            else:
+                t = float(distance[i, j])
+                middle_x, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
+                road_y, road_slope = BEND_M * math.sin(middle_x * _ROAD_K), BEND_M * _ROAD_K * math.cos(middle_x * _ROAD_K)
+                facing = triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz
+                sun, sky, haze = _illumination(
+                    triangles, surfaces, light, light_origin, movers, sun_at,
+                    k, n, middle_x, py, pz, py - road_y, facing, t * length,
+                )  # fmt: skip
             for corner in range(4):
                 row, column = 2 * i + (corner >> 1), 2 * j + (corner & 1)
-                if inside[i, j] and k < 0:
-                    image[row, column] = value
-                    continue
                 x, y = (column - cx) / fx, (row - cy) / fy
                 dx, dy, dz = _turn(R, x, y)
-                length = math.sqrt(1.0 + x * x + y * y)
-                if inside[i, j]:
-                    facing = triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz
+                found, t = k, 0.0
+                if not inside[i, j]:
+                    found, t = _edge_hit(triangles, triangle, distance, i, j, corner, origin, dx, dy, dz)
+                elif k >= 0:
                     t = _plane(triangles, k, origin, dx, dy, dz)
-                    px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
-                    d = py - road_y - road_slope * (px - middle_x)
-                    dx, dy, dz, facing = dx / length, dy / length, dz / length, facing / length
-                    r, g, b, _ = _lit_color(
-                        triangles,
-                        surfaces,
-                        tile,
-                        sun_at,
-                        k,
-                        n,
-                        px,
-                        py,
-                        pz,
-                        d,
-                        dx,
-                        dy,
-                        dz,
-                        facing,
-                        t * length * pixel_rad,
-                        sun,
-                        sky,
-                        haze,
-                    )
-                    image[row, column] = _luminance(r, g, b)
+                if found < 0 and k < 0:
+                    image[row, column] = sky_value
                     continue
-                found, t = _edge_hit(triangles, triangle, distance, i, j, corner, origin, dx, dy, dz)
+                length = math.sqrt(1.0 + x * x + y * y)
+                px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
                 dx, dy, dz = dx / length, dy / length, dz / length
                 if found < 0:
                     r, g, b = sky_color(tile, dx, dy, dz)
+                elif found == k:
+                    d = py - road_y - road_slope * (px - middle_x)
+                    facing = triangles[k, 9] * dx + triangles[k, 10] * dy + triangles[k, 11] * dz
+                    r, g, b, _ = _lit_color(
+                        triangles, surfaces, tile, sun_at,
+                        k, n, px, py, pz, d, dx, dy, dz, facing, t * length * pixel_rad, sun, sky, haze,
+                    )  # fmt: skip
                 else:
-                    t *= length
-                    px, py, pz = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
                     r, g, b, _ = _shade(
-                        triangles, surfaces, tile, light, light_origin, movers, sun_at, found, surface_of[found],
-                        px, py, pz, dx, dy, dz, t, pixel_rad,
+                        triangles, surfaces, tile, light, light_origin, movers, sun_at,
+                        found, surface_of[found], px, py, pz, dx, dy, dz, t * length, pixel_rad,
                     )  # fmt: skip
                 image[row, column] = _luminance(r, g, b)
     return image
