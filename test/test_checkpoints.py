@@ -6,25 +6,23 @@ import json
 import os
 import pickle
 
+import networks
 import pytest
 import torch
+from networks import TINY, TINY_SWIN
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from gemini_core.errors import WeightsError
 from gemini_core.model import checkpoints, importing
 from gemini_core.model.checkpoints import IMAGENET, Normalization
-from gemini_core.model.mit import MiTConfig
-from gemini_core.model.segmentation import Segmenter, SegmenterConfig
+from gemini_core.model.segmentation import SegmenterConfig
 
-TINY = MiTConfig(widths=(8, 16, 24, 32), depths=(1, 2, 1, 1), heads=(1, 2, 3, 4), mlp_ratio=2, fusion_heads=4)
 NAMES = ("road", "car", "sky")
-ORDER = ("rgb", "depth", "event", "lidar")
 
 
-def tiny(modalities=2, backbone=TINY):
-    torch.manual_seed(modalities)
-    return Segmenter(SegmenterConfig(backbone, ORDER[:modalities], num_classes=3, head_width=16))
+def tiny(modalities=2, backbone=TINY, **changes):
+    return networks.tiny(modalities, backbone, num_classes=3, **changes)
 
 
 def rewrite(path, change):
@@ -70,6 +68,18 @@ class Writer:
             self.layer(f"{theirs}.attn.sr.module", f"{block}.attention.reduction")
             self.norm(f"{theirs}.attn.norm", f"{block}.attention.reduction_norm")
         self.fusion(f"{theirs}.attn", f"{block}.attention.fusion")
+
+    def swin_block(self, theirs, block):
+        self.layer(f"{theirs}.norm1.module", f"{block}.attention_norm")
+        self.layer(f"{theirs}.norm2.module", f"{block}.mlp_norm")
+        self.layer(f"{theirs}.mlp.fc1.module", f"{block}.mlp.expand")
+        self.layer(f"{theirs}.mlp.fc2.module", f"{block}.mlp.contract")
+        self.layer(f"{theirs}.attn.module.qkv", f"{block}.attention.query_key_value")
+        self.layer(f"{theirs}.attn.module.proj", f"{block}.attention.output")
+        self.state[f"{theirs}.attn.module.relative_position_bias_table"] = self.ours[f"{block}.attention.position_bias"]
+        self.state[f"{theirs}.attn.module.relative_position_index"] = torch.zeros(16, 16, dtype=torch.int64)
+        if f"{block}.fusion.key_noise" in self.ours:
+            self.fusion(theirs, f"{block}.fusion")
 
     def fusion(self, theirs, fusion):
         self.layer(f"{theirs}.relation_judger.0.fc1", f"{fusion}.relation.0")
@@ -117,6 +127,25 @@ def released_state(modalities=2, roots=NYU, extra_predictors=1):
     return writer.state
 
 
+def released_swin_state(**changes):
+    """A state dict under the released names with the weights of ``tiny(2, TINY_SWIN)``."""
+    writer = Writer(tiny(2, TINY_SWIN, **changes))
+    body = "encoder.body"
+    writer.layer(f"{body}.patch_embed.proj.module", "backbone.stages.0.embed.projection")
+    writer.norm(f"{body}.patch_embed.norm", "backbone.stages.0.embed.norm")
+    for stage, depth in enumerate(TINY_SWIN.depths):
+        ours = f"backbone.stages.{stage}"
+        if stage > 0:
+            merging = f"{body}.layers.{stage - 1}.downsample.module"
+            writer.layer(f"{merging}.norm", f"{ours}.embed.norm")
+            writer.state[f"{merging}.reduction.weight"] = writer.ours[f"{ours}.embed.reduction.weight"]
+        writer.norm(f"{body}.norm{stage}", f"{ours}.norm")
+        for index in range(depth):
+            writer.swin_block(f"{body}.layers.{stage}.blocks.{index}", f"{ours}.blocks.{index}")
+    writer.head("decoder")
+    return writer.state
+
+
 def assert_same(first, second):
     left, right = first.state_dict(), second.state_dict()
     assert left.keys() == right.keys()
@@ -127,9 +156,18 @@ def assert_same(first, second):
 # Our own files
 
 
-@pytest.mark.parametrize("modalities", [1, 2, 4])
-def test_what_is_saved_comes_back(tmp_path, modalities):
-    segmenter = tiny(modalities)
+@pytest.mark.parametrize(
+    ("modalities", "backbone", "changes"),
+    [
+        (1, TINY, {}),
+        (2, TINY, {"fused_blocks": 2}),
+        (4, TINY, {"modality_dropout": 0.5}),
+        (2, TINY_SWIN, {"fusion": "exchange", "gradient_checkpointing": True}),
+        (3, TINY_SWIN, {"fusion": "none"}),
+    ],
+)
+def test_what_is_saved_comes_back(tmp_path, modalities, backbone, changes):
+    segmenter = tiny(modalities, backbone, **changes)
     path = tmp_path / "weights.safetensors"
     checkpoints.save(segmenter, path, NAMES, trained=True, description="ten steps")
     random_state = torch.get_rng_state()
@@ -229,6 +267,21 @@ def test_many_wrong_keys_are_named_first_and_counted(tmp_path):
 
 # --------------------------------------------------------------------------------------------------------------------
 # The released models' files
+
+
+@pytest.mark.parametrize("changes", [{}, {"fused_blocks": 3}])
+def test_released_swin_names_fill_the_whole_segmenter(changes):
+    loaded = importing.load_official(released_swin_state(**changes), tiny(2, TINY_SWIN, **changes).config)
+    assert_same(loaded, tiny(2, TINY_SWIN, **changes))
+
+
+def test_released_fusion_in_other_blocks_is_refused():
+    with pytest.raises(WeightsError, match=r"none missing and \d+ \(encoder\.body\.layers\.0\.blocks\.0\.cross_attn"):
+        importing.load_official(released_swin_state(), tiny(2, TINY_SWIN, fused_blocks=3).config)
+    with pytest.raises(WeightsError, match=r"\d+ \(encoder\.body\.layers\.0\.blocks\.0\.cross_attn.* missing and none"):
+        importing.load_official(released_swin_state(fused_blocks=3), tiny(2, TINY_SWIN).config)
+    with pytest.raises(WeightsError, match=r"expected the fusion gemini, .* got exchange"):
+        importing.load_official(released_swin_state(), tiny(2, TINY_SWIN, fusion="exchange").config)
 
 
 @pytest.mark.parametrize(("modalities", "roots"), [(2, NYU), (2, DELIVER), (3, DELIVER), (4, DELIVER)])
@@ -338,6 +391,8 @@ def test_released_weights_for_other_modalities_are_refused():
     [
         ("nyudv2", "mit_b3", SegmenterConfig("mit_b3", ("rgb", "depth"), 40)),
         ("nyudv2", "mit_b5", SegmenterConfig("mit_b5", ("rgb", "depth"), 40)),
+        ("nyudv2", "swin_tiny", SegmenterConfig("swin_t", ("rgb", "depth"), 40)),
+        ("nyudv2", "swin_large_window12", SegmenterConfig("swin_l_w12", ("rgb", "depth"), 40)),
         ("deliver", "B2_rgbd", SegmenterConfig("mit_b2", ("rgb", "depth"), 25, 512, logits_size="full")),
         ("deliver", "B2_rgbdel", SegmenterConfig("mit_b2", ("rgb", "depth", "event", "lidar"), 25, 512)),
     ],
@@ -346,3 +401,6 @@ def test_no_key_of_a_released_model_is_left_over(fixtures_dir, file, name, confi
     shapes = json.loads((fixtures_dir / f"official_checkpoint_keys_{file}.json").read_text())[name]
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     importing.load_official(state, config)
+    for lost in (next(iter(state)), list(state)[len(state) // 2], list(state)[-1]):
+        with pytest.raises(WeightsError, match=rf"got 1 \({lost}\) missing and none unknown"):
+            importing.load_official({key: value for key, value in state.items() if key != lost}, config)
