@@ -178,6 +178,7 @@ def make_report(**changes) -> DemoReport:
         "trained": False,
         "frames_in": 12,
         "frames_out": 11,
+        "frames_skipped": 1,
         "problems": ("one frame has no output",),
         "drops": (Count("frames.skipped_busy", 7),),
         "missing": (Missing("depth", "late", 3),),

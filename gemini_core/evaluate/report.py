@@ -85,8 +85,8 @@ class Fact:
 class DemoReport:
     """Everything the demo's page shows.
 
-    ``trained`` is False when the weights came from a seed. ``frames_in`` reference images went in and ``frames_out`` masks came
-    out. ``drops`` have the stable keys of the counters. ``skews`` (one per modality), ``stages`` (one per stage, in order) and
+    ``trained`` is False when the weights came from a seed. ``frames_in`` reference images went in, ``frames_out`` masks came
+    out, and ``frames_skipped`` were skipped because the network was busy. ``drops`` have the stable keys of the counters. ``skews`` (one per modality), ``stages`` (one per stage, in order) and
     ``ages`` (age at publish, total latency) are in milliseconds. ``problems`` are sentences, empty when all is well.
     """
 
@@ -95,6 +95,7 @@ class DemoReport:
     trained: bool
     frames_in: int
     frames_out: int
+    frames_skipped: int
     problems: tuple[str, ...]
     drops: tuple[Count, ...]
     missing: tuple[Missing, ...]

@@ -36,11 +36,12 @@ class LiveRun:
     """What came out of a live run; all stamps are those of the bag (restamping undone).
 
     ``masks`` by stamp; ``timings`` one mapping of the ~/timing status' keys per frame; ``counters`` from the last
-    /diagnostics; ``frames_in`` reference images that were played; ``seconds`` of wall time that the playing took;
-    ``node_cpu_s`` CPU time of the node's process while it played.
+    /diagnostics; ``rate`` is the speed of playing; ``frames_in`` reference images that were played; ``seconds`` of wall time
+    that the playing took; ``node_cpu_s`` CPU time of the node's process while it played.
     """
 
     recorded: Path
+    rate: float
     frames_in: int
     masks: Mapping[int, U8]
     overlays: Mapping[int, U8]
@@ -136,7 +137,7 @@ def run_live(plan: LivePlan, echo: Callable[[str], None] = lambda _line: None) -
         for process in reversed(processes):
             process.stop()
     played_report = json.loads(report.read_text(encoding="utf-8"))
-    outcome = _Outcome(config.topics.rgb.image, node_cpu_s, seconds, node_exit)
+    outcome = _Outcome(config.topics.rgb.image, plan.rate, node_cpu_s, seconds, node_exit)
     return _read_back(recorded, played_report, outcome)
 
 
@@ -145,6 +146,7 @@ class _Outcome:
     """What is known of a run beside its recording."""
 
     image_topic: str
+    rate: float
     node_cpu_s: float
     seconds: float
     node_exit: int
@@ -215,6 +217,7 @@ def _read_back(recorded: Path, report: Mapping[str, object], outcome: _Outcome) 
     image_topic = outcome.image_topic if outcome.image_topic.startswith("/") else f"/{outcome.image_topic}"
     return LiveRun(
         recorded=recorded,
+        rate=outcome.rate,
         frames_in=sent.get(image_topic, 0),
         masks=masks,
         overlays=overlays,

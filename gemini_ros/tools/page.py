@@ -52,12 +52,13 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
         trained=predictor is not None and predictor.trained,
         frames_in=run.frames_in,
         frames_out=len(run.masks),
+        frames_skipped=run.counter("frames.skipped_busy"),
         problems=problems,
         drops=_drops(run.counters),
         missing=_missing(run),
         skews=_distributions(run, "skew_ms."),
         stages=_stages(run),
-        ages=(_distribution(run, "age_ms", "age at publish"), _distribution(run, "total_ms", "arrival to publish")),
+        ages=_ages(run),
         class_names=class_names,
         frames=tuple(rows),
     )
@@ -100,6 +101,7 @@ def _facts(bag: Path, config: FusionConfig, predictor: Predictor | None, run: Li
         Fact("network", "none" if predictor is None else predictor.describe()),
         Fact("network input", f"{config.grid.width} x {config.grid.height}, {', '.join(config.modalities)}"),
         Fact("live masks equal to the replay's, bit for bit", f"{equal} of {len(run.masks)}"),
+        Fact("played at", f"{run.rate:g} times its own rate"),
         Fact("the player was late by at most", f"{run.player_late_ms:.0f} ms"),
         Fact("machine", f"{platform.machine()}, {platform.system()} {platform.release()}, Python {platform.python_version()}"),
     )
@@ -128,6 +130,12 @@ def _distribution(run: LiveRun, key: str, name: str) -> Distribution:
 def _distributions(run: LiveRun, prefix: str) -> tuple[Distribution, ...]:
     keys = dict.fromkeys(key for timing in run.timings for key in timing if key.startswith(prefix))
     return tuple(_distribution(run, key, key.removeprefix(prefix)) for key in keys)
+
+
+def _ages(run: LiveRun) -> tuple[Distribution, ...]:
+    """Arrival to publish, and the age of the stamp, which means something only at the recording's own rate."""
+    total = _distribution(run, "total_ms", "arrival to publish")
+    return (_distribution(run, "age_ms", "age at publish"), total) if run.rate == 1.0 else (total,)
 
 
 def _stages(run: LiveRun) -> tuple[Distribution, ...]:
