@@ -86,8 +86,9 @@ class DemoReport:
     """Everything the demo's page shows.
 
     ``trained`` is False when the weights came from a seed. ``frames_in`` reference images went in, ``frames_out`` masks came
-    out, and ``frames_skipped`` were skipped because the network was busy. ``drops`` have the stable keys of the counters. ``skews`` (one per modality), ``stages`` (one per stage, in order) and
-    ``ages`` (age at publish, total latency) are in milliseconds. ``problems`` are sentences, empty when all is well.
+    out, and ``frames_skipped`` were skipped because the network was busy. ``drops`` have the stable keys of the counters.
+    ``skews`` (one per modality), ``stages`` (one per stage, in order) and ``ages`` (age at publish, total latency) are in
+    milliseconds. ``problems`` are sentences, empty when all is well.
     """
 
     title: str
