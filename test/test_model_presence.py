@@ -146,6 +146,23 @@ def test_one_pixel_with_data_makes_its_token_valid_at_every_stage(backbone):
         assert valid[1, 0].nonzero().tolist() == [[60 // stride, 33 // stride]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_masks_and_subsets_work_in_half_precision(fusion, backbone, dtype):
+    segmenter, inputs = network(3, backbone, fusion=fusion), images(3, size=(33, 40))
+    valid = [None, *masks([True, False], size=(33, 40))]
+    valid[1][:, :, 10:20] = False
+    for arguments in ({"valid": valid}, {"present": [True, False, True]}, {"present": [True, False, False]}):
+        exact = segmenter(inputs, **arguments).ensemble
+        with torch.autocast("cpu", dtype):
+            mixed = segmenter(inputs, **arguments).ensemble
+        assert (mixed.float() - exact).abs().max() < 0.2 * exact.std()
+        half = network(3, backbone, fusion=fusion).to(dtype)([image.to(dtype) for image in inputs], **arguments).ensemble
+        assert half.dtype == dtype
+        assert half.isfinite().all()
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Modality dropout
 
