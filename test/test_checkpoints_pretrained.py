@@ -159,6 +159,19 @@ def test_swin_of_imagenet_fills_the_backbone_of_every_modality(modalities):
     assert {name.split(".")[-1] for name in imported.dropped} == {"relative_position_index", "attn_mask", "weight", "bias"}
 
 
+def test_swin_of_a_segmentation_model_brings_its_output_norms():
+    source = one_modality(TINY_SWIN)
+    state = {name: tensor for name, tensor in swin_state(source).items() if not name.startswith(("norm.", "head."))}
+    for stage in range(4):
+        for part in ("weight", "bias"):
+            state[f"norm{stage}.{part}"] = source.backbone.state_dict()[f"stages.{stage}.norm.{part}"][0]
+    state = {f"backbone.{name}": tensor for name, tensor in state.items()}
+    imported = importing.load_pretrained({**state, "decode_head.conv_seg.bias": torch.zeros(1)}, source.config)
+    assert_backbone_is(imported, source)
+    assert all(name.startswith("head.") for name in imported.initialised)
+    assert "decode_head.conv_seg.bias" in imported.dropped
+
+
 def test_position_tables_are_interpolated_to_another_window():
     source = one_modality(TINY_SWIN)
     wide = replace(TINY_SWIN, window=6)
