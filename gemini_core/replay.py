@@ -53,14 +53,21 @@ class Replay:
     ``stages``, ``missing``, ``counts`` and ``damage`` say how it went. A damaged bag is worked off as far as it can be read.
 
     Raises:
-        BagError: on construction, the bag has no images of the reference camera.
+        BagError: on construction, the bag has no images of the reference camera, and ``needs_reference`` is not False.
     """
 
     def __init__(
-        self, bag: BagReader, config: FusionConfig, predictor: PredictorLike | None = None, progress: Progress | None = None
+        self,
+        bag: BagReader,
+        config: FusionConfig,
+        predictor: PredictorLike | None = None,
+        progress: Progress | None = None,
+        *,
+        needs_reference: bool = True,
     ) -> None:
         self.rig = match_rig(bag.topics(), config)
-        require_reference(self.rig, bag.path)
+        if needs_reference:
+            require_reference(self.rig, bag.path)
         self.damage = ""
         self.closed = 0
         self.complete = 0
@@ -174,22 +181,6 @@ class Replay:
             elif status.skew_ns is not None and status.modality in self._skews_ns:
                 self._skews_ns[status.modality].append(status.skew_ns)
         return frame
-
-
-def replayed(
-    path: str | Path, config: FusionConfig, predictor: PredictorLike | None = None
-) -> Iterator[tuple[SensorFrame, Replay]]:
-    """Give the frames of a bag, each with the replay that can process it, for those who want only some processed.
-
-    Raises:
-        BagError: the bag cannot be read, has no images of the reference camera, or, after its last frame, is damaged.
-    """
-    with BagReader(path) as bag:
-        run = Replay(bag, config, predictor)
-        for frame in run.frames():
-            yield frame, run
-    if run.damage:
-        raise BagError(run.damage)
 
 
 def replay(

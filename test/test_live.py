@@ -77,6 +77,25 @@ def test_kitti_live_sixteen_frames_in_sixteen_masks_out(tmp_path, real_dir):
 
 
 @pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_every_event_of_a_real_recording_is_decoded_live(tmp_path, real_dir):
+    overrides = {"modalities": ["rgb", "event"], "topics.event.packets": "/event_camera/events", "event.alignment": "same_view"}
+    plan = LivePlan(
+        bag=real_dir / "events" / "evt3_640x480_bag",
+        params_file=config_file("fusion.yaml"),
+        out=tmp_path / "live",
+        overrides={**overrides, "model.enabled": False},
+        rate=0.5,
+    )
+    run = run_live(plan)
+    assert run.counter("event.packets.events") == 343_474
+    assert not [name for name in run.counters if name.startswith("event.packets.dropped")]
+    assert "rgb" in run.counters["missing"]  # there is no reference camera, and the node says so
+    assert not run.masks
+
+
+@pytest.mark.ros
 @pytest.mark.timeout(120)
 def test_a_node_that_ends_early_is_named_with_its_log(tmp_path):
     bag = tmp_path / "street"

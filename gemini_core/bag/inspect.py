@@ -31,7 +31,7 @@ class SyncQuality:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Everything that ``gemini-fusion inspect`` says; ``sync`` is None where the bag has no reference images."""
+    """Everything that ``gemini-fusion inspect`` says; ``sync`` is None where the bag has no topic of the rig's sensors."""
 
     path: str
     topics: tuple[TopicInfo, ...]
@@ -50,8 +50,8 @@ def inspect(path: str | Path, config: FusionConfig, progress: Progress | None = 
         topics = bag.measured_topics()
         rig = match_rig(topics, config)
         damage, sync = bag.damage, None
-        if not any(entry.problem for entry in rig if entry.role == "rgb.image"):
-            run = Replay(bag, config, progress=progress)
+        if any(not entry.problem for entry in rig if entry.role not in ("tf", "tf_static")):
+            run = Replay(bag, config, progress=progress, needs_reference=False)
             for _frame in run.frames():
                 pass
             sync = SyncQuality(run.closed, run.complete, run.skews(), run.missing(), run.last_refusals(), run.counts())
@@ -84,9 +84,9 @@ def to_text(inspection: Inspection) -> str:
     if problems:
         parts.append("Topics of the rig that this bag does not offer:")
         parts.extend(f"  {role} on {topic}: {problem}" for role, topic, problem in problems)
-    if inspection.sync is None:
+    if any(entry.problem for entry in inspection.rig if entry.role == "rgb.image"):
         parts.append("No frames can be made without the reference camera's images.")
-    else:
+    if inspection.sync is not None:
         parts.append(_sync_text(inspection.sync))
     if inspection.damage:
         parts.append(f"DAMAGED: {inspection.damage}")
@@ -95,6 +95,7 @@ def to_text(inspection: Inspection) -> str:
 
 def _sync_text(sync: SyncQuality) -> str:
     lines = [f"Frames: {sync.frames}, with every sensor: {sync.complete}"]
+    lines.extend(f"Decoded: {count.number} events" for count in sync.counts if count.what == "event.packets.events")
     if sync.skews:
         lines.append("Sync skew (size of stamp minus reference stamp):")
         lines.append(distributions_text(sync.skews))

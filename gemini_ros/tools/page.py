@@ -37,11 +37,14 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
     rows: list[FrameRow] = []
     class_names: tuple[str, ...] = config.model.classes
     with BagReader(bag) as reader:
-        for perception in Replay(reader, config, predictor).perceptions():
-            live = run.masks.get(perception.stamp_ns)
-            same = live is not None and np.array_equal(perception.mask, live)
+        replay = Replay(reader, config, predictor)
+        for frame in replay.frames():
+            if frame.stamp_ns not in run.masks:
+                continue
+            perception = replay.process(frame)
+            same = np.array_equal(perception.mask, run.masks[frame.stamp_ns])
             equal += same
-            if live is not None and len(rows) < MAX_FRAMES_SHOWN:
+            if len(rows) < MAX_FRAMES_SHOWN:
                 rows.append(_row(out, perception, run, same=same))
     differing = len(run.masks) - equal
     if differing:
