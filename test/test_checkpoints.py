@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from gemini_core.errors import WeightsError
-from gemini_core.model import checkpoints, importing
+from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import IMAGENET, Normalization
 from gemini_core.model.segmentation import SegmenterConfig
 
@@ -271,30 +271,30 @@ def test_many_wrong_keys_are_named_first_and_counted(tmp_path):
 
 @pytest.mark.parametrize("changes", [{}, {"fused_blocks": 3}])
 def test_released_swin_names_fill_the_whole_segmenter(changes):
-    loaded = importing.load_official(released_swin_state(**changes), tiny(2, TINY_SWIN, **changes).config)
+    loaded = checkpoints.load_official(released_swin_state(**changes), tiny(2, TINY_SWIN, **changes).config)
     assert_same(loaded, tiny(2, TINY_SWIN, **changes))
 
 
 def test_released_fusion_in_other_blocks_is_refused():
     with pytest.raises(WeightsError, match=r"none missing and \d+ \(encoder\.body\.layers\.0\.blocks\.0\.cross_attn"):
-        importing.load_official(released_swin_state(), tiny(2, TINY_SWIN, fused_blocks=3).config)
+        checkpoints.load_official(released_swin_state(), tiny(2, TINY_SWIN, fused_blocks=3).config)
     with pytest.raises(WeightsError, match=r"\d+ \(encoder\.body\.layers\.0\.blocks\.0\.cross_attn.* missing and none"):
-        importing.load_official(released_swin_state(fused_blocks=3), tiny(2, TINY_SWIN).config)
+        checkpoints.load_official(released_swin_state(fused_blocks=3), tiny(2, TINY_SWIN).config)
     with pytest.raises(WeightsError, match=r"expected the fusion gemini, .* got exchange"):
-        importing.load_official(released_swin_state(), tiny(2, TINY_SWIN, fusion="exchange").config)
+        checkpoints.load_official(released_swin_state(), tiny(2, TINY_SWIN, fusion="exchange").config)
 
 
 @pytest.mark.parametrize(("modalities", "roots"), [(2, NYU), (2, DELIVER), (3, DELIVER), (4, DELIVER)])
 def test_released_names_fill_the_whole_segmenter(modalities, roots):
     state = released_state(modalities, roots)
-    loaded = importing.load_official(state, tiny(modalities).config)
+    loaded = checkpoints.load_official(state, tiny(modalities).config)
     assert_same(loaded, tiny(modalities))
     loaded.stream_weights.data.zero_()
     assert state["alpha"].tolist() == [1.0, 1.0]  # the caller's tensors stay the caller's
 
 
 def test_score_predictor_too_many_is_not_required():
-    assert_same(importing.load_official(released_state(3, DELIVER, extra_predictors=0), tiny(3).config), tiny(3))
+    assert_same(checkpoints.load_official(released_state(3, DELIVER, extra_predictors=0), tiny(3).config), tiny(3))
 
 
 @pytest.mark.parametrize(
@@ -308,23 +308,23 @@ def test_score_predictor_too_many_is_not_required():
 )
 def test_wrapped_pickles_are_unwrapped(tmp_path, wrap):
     torch.save(wrap(released_state()), tmp_path / "model.pth")
-    assert_same(importing.load_official(tmp_path / "model.pth", tiny().config), tiny())
-    assert_same(importing.load_official(wrap(released_state()), tiny().config), tiny())
+    assert_same(checkpoints.load_official(tmp_path / "model.pth", tiny().config), tiny())
+    assert_same(checkpoints.load_official(wrap(released_state()), tiny().config), tiny())
 
 
 def test_safetensors_are_read_whatever_their_name(tmp_path):
     state = {name: tensor.contiguous() for name, tensor in released_state().items()}
     save_file(state, tmp_path / "model.pth")
-    assert_same(importing.load_official(str(tmp_path / "model.pth"), tiny().config), tiny())
+    assert_same(checkpoints.load_official(str(tmp_path / "model.pth"), tiny().config), tiny())
 
 
 def test_prefix_of_recordings_is_taken_off_only_in_recordings(tmp_path):
     recording = {f"weights.{name}": tensor.clone() for name, tensor in released_state().items()}
     save_file({**recording, "input.rgb": torch.zeros(1), "output.rgb": torch.zeros(1)}, tmp_path / "recording")
-    assert_same(importing.load_official(tmp_path / "recording", tiny().config), tiny())
+    assert_same(checkpoints.load_official(tmp_path / "recording", tiny().config), tiny())
     save_file({**recording, "optimizer": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(WeightsError, match="missing and"):
-        importing.load_official(tmp_path / "other", tiny().config)
+        checkpoints.load_official(tmp_path / "other", tiny().config)
 
 
 class Payload:
@@ -339,7 +339,7 @@ class Payload:
 def test_pickles_with_code_are_refused_and_never_run(tmp_path, writer):
     writer({"segmenter": released_state(), "payload": Payload(tmp_path / "owned")}, tmp_path / "model.pth")
     with pytest.raises(WeightsError, match=r"model\.pth: expected safetensors or a PyTorch file with nothing but tensors"):
-        importing.load_official(tmp_path / "model.pth", tiny().config)
+        checkpoints.load_official(tmp_path / "model.pth", tiny().config)
     assert not (tmp_path / "owned").exists()
 
 
@@ -347,12 +347,12 @@ def test_pickles_with_code_are_refused_and_never_run(tmp_path, writer):
 def test_files_that_are_no_weights_are_refused(tmp_path, content):
     (tmp_path / "model.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=r"model\.pth: expected"):
-        importing.load_official(tmp_path / "model.pth", tiny().config)
+        checkpoints.load_official(tmp_path / "model.pth", tiny().config)
 
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"none\.pth: expected a readable weights file, got No such file"):
-        importing.load_official(tmp_path / "none.pth", tiny().config)
+        checkpoints.load_official(tmp_path / "none.pth", tiny().config)
 
 
 @pytest.mark.parametrize(
@@ -374,16 +374,16 @@ def test_released_weights_that_do_not_fit_are_refused(change, sentence):
     state = released_state()
     change(state)
     with pytest.raises(WeightsError, match=sentence):
-        importing.load_official(state, tiny().config)
+        checkpoints.load_official(state, tiny().config)
 
 
 def test_released_weights_for_other_modalities_are_refused():
     with pytest.raises(WeightsError, match="missing and"):
-        importing.load_official(released_state(2, DELIVER), tiny(3).config)
+        checkpoints.load_official(released_state(2, DELIVER), tiny(3).config)
     with pytest.raises(WeightsError, match=r"missing and .* unknown"):
-        importing.load_official(released_state(4, DELIVER), tiny(3).config)
+        checkpoints.load_official(released_state(4, DELIVER), tiny(3).config)
     with pytest.raises(WeightsError, match="expected 2 to 4 modalities"):
-        importing.load_official(released_state(), tiny(1).config)
+        checkpoints.load_official(released_state(), tiny(1).config)
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_released_weights_for_other_modalities_are_refused():
 def test_no_key_of_a_released_model_is_left_over(fixtures_dir, file, name, config):
     shapes = json.loads((fixtures_dir / f"official_checkpoint_keys_{file}.json").read_text())[name]
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-    importing.load_official(state, config)
+    checkpoints.load_official(state, config)
     for lost in (next(iter(state)), list(state)[len(state) // 2], list(state)[-1]):
         with pytest.raises(WeightsError, match=rf"got 1 \({lost}\) missing and none unknown"):
-            importing.load_official({key: value for key, value in state.items() if key != lost}, config)
+            checkpoints.load_official({key: value for key, value in state.items() if key != lost}, config)

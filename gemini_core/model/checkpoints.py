@@ -1,7 +1,7 @@
 """Our own weights files: safetensors with the configuration in the metadata.
 
 Everything here is strict: a tensor too many, too few or of another shape is a WeightsError. ``importing.py`` reads other
-people's files.
+people's files; its two functions are offered here as well.
 """
 
 from __future__ import annotations
@@ -14,19 +14,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
 
 from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.model.importing import load_official, load_pretrained
 from gemini_core.model.mit import MiTConfig
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
+from gemini_core.model.strict import fill, read_safetensors
 from gemini_core.model.swin import SwinConfig
 
 FORMAT_VERSION = 1
 _METADATA_KEY = "gemini_ros"
-_NAMED = 3  # keys that an error names before it only counts
+
+__all__ = [
+    "IMAGENET",
+    "CheckpointInfo",
+    "Normalization",
+    "default_normalization",
+    "describe",
+    "load",
+    "load_official",
+    "load_pretrained",
+    "parse_description",
+    "save",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +98,10 @@ def save(
         normalization = default_normalization(config.modalities)
     info = CheckpointInfo(tuple(class_names), normalization, trained, description)
     _check_info(info, config, str(path))
-    content = {"format_version": FORMAT_VERSION, "config": dataclasses.asdict(config), "info": dataclasses.asdict(info)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(content)})
+        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(describe(config, info))})
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         msg = f"{path}: expected a place to write weights to, got {' '.join(str(error).split())}"
@@ -117,6 +128,24 @@ def _parse_metadata(metadata: Mapping[str, str], where: str) -> tuple[SegmenterC
         raise WeightsError(msg)
     try:
         content = json.loads(metadata[_METADATA_KEY])
+    except ValueError as error:
+        msg = f"{where}: expected metadata of a segmenter, got something that breaks at {type(error).__name__}: {error}"
+        raise WeightsError(msg) from None
+    return parse_description(content, where)
+
+
+def describe(config: SegmenterConfig, info: CheckpointInfo) -> dict[str, Any]:
+    """Put what is known of a segmenter beside its weights into plain values, for JSON."""
+    return {"format_version": FORMAT_VERSION, "config": dataclasses.asdict(config), "info": dataclasses.asdict(info)}
+
+
+def parse_description(content: Mapping[str, Any], where: str) -> tuple[SegmenterConfig, CheckpointInfo]:
+    """Read what ``describe`` made; ``where`` is the file, for errors.
+
+    Raises:
+        WeightsError: something is missing, wrong, or of another format version.
+    """
+    try:
         version = content["format_version"]
         if version != FORMAT_VERSION:
             msg = f"{where}: expected weights of format version {FORMAT_VERSION}, got {version}"
@@ -152,64 +181,3 @@ def _check_info(info: CheckpointInfo, config: SegmenterConfig, where: str) -> No
     if len(info.normalization) != len(config.modalities):
         msg = f"{where}: expected {len(config.modalities)} normalizations, one per modality, got {len(info.normalization)}"
         raise WeightsError(msg)
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of a safetensors file.
-
-    Raises:
-        WeightsError: the file is missing or is not of that format.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        msg = f"{path}: expected a readable safetensors file, got {' '.join(str(error).split())}"
-        raise WeightsError(msg) from None
-
-
-def fill(config: SegmenterConfig, tensors: Mapping[str, Tensor], where: str) -> Segmenter:
-    """Make a segmenter, in evaluation mode, of tensors that must fit exactly; floating-point ones become fp32.
-
-    Raises:
-        WeightsError: a tensor is missing, unknown or of another shape; ``where`` says where they come from.
-    """
-    with torch.device("meta"):  # no time or random numbers spent on weights that are replaced at once
-        segmenter = Segmenter(config)
-    expected = segmenter.state_dict()
-    _check_keys(expected, tensors, where)
-    check_shapes(expected, tensors, where)
-    # Cloned, since the tensors may be the caller's, or parts of one.
-    state = {
-        name: tensor.to(expected[name].dtype).clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
-    segmenter.load_state_dict(state, assign=True)
-    return segmenter.requires_grad_(requires_grad=True).eval()
-
-
-def check_shapes(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
-    """Compare tensors, all of them expected, with those that they are to replace.
-
-    Raises:
-        WeightsError: one has another shape.
-    """
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            msg = f"{where}: expected {name} of shape {tuple(expected[name].shape)}, got {tuple(tensor.shape)}"
-            raise WeightsError(msg)
-
-
-def _check_keys(expected: Iterable[str], got: Iterable[str], where: str) -> None:
-    missing = sorted(set(expected) - set(got))
-    unknown = sorted(set(got) - set(expected))
-    if missing or unknown:
-        msg = f"{where}: expected exactly the model's weights, got {some(missing)} missing and {some(unknown)} unknown"
-        raise WeightsError(msg)
-
-
-def some(names: list[str]) -> str:
-    """Say how many names there are and which are the first."""
-    if not names:
-        return "none"
-    shown = ", ".join(names[:_NAMED])
-    return f"{len(names)} ({shown}{', ...' if len(names) > _NAMED else ''})"

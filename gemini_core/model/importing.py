@@ -26,10 +26,10 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor
 
 from gemini_core.errors import WeightsError
-from gemini_core.model.checkpoints import check_shapes, fill, read_safetensors, some
 from gemini_core.model.mit import MiTConfig
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 from gemini_core.model.streams import STAGES
+from gemini_core.model.strict import check_shapes, fill, read_safetensors, some
 
 _TRANSFORMERS = "SegFormer of transformers"
 _WRAPPERS = ("segmenter", "state_dict", "model_state_dict", "model")

@@ -1,0 +1,76 @@
+"""Tensors into a segmenter, all or nothing: none too many, none too few, none of another shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from gemini_core.errors import WeightsError
+from gemini_core.model.segmentation import Segmenter, SegmenterConfig
+
+_NAMED = 3  # keys that an error names before it only counts
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file.
+
+    Raises:
+        WeightsError: the file is missing or is not of that format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        msg = f"{path}: expected a readable safetensors file, got {' '.join(str(error).split())}"
+        raise WeightsError(msg) from None
+
+
+def fill(config: SegmenterConfig, tensors: Mapping[str, Tensor], where: str) -> Segmenter:
+    """Make a segmenter, in evaluation mode, of tensors that must fit exactly; floating-point ones become fp32.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape; ``where`` says where they come from.
+    """
+    with torch.device("meta"):  # no time or random numbers spent on weights that are replaced at once
+        segmenter = Segmenter(config)
+    expected = segmenter.state_dict()
+    _check_keys(expected, tensors, where)
+    check_shapes(expected, tensors, where)
+    # Cloned, since the tensors may be the caller's, or parts of one.
+    state = {
+        name: tensor.to(expected[name].dtype).clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    segmenter.load_state_dict(state, assign=True)
+    return segmenter.requires_grad_(requires_grad=True).eval()
+
+
+def check_shapes(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Compare tensors, all of them expected, with those that they are to replace.
+
+    Raises:
+        WeightsError: one has another shape.
+    """
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            msg = f"{where}: expected {name} of shape {tuple(expected[name].shape)}, got {tuple(tensor.shape)}"
+            raise WeightsError(msg)
+
+
+def _check_keys(expected: Iterable[str], got: Iterable[str], where: str) -> None:
+    missing = sorted(set(expected) - set(got))
+    unknown = sorted(set(got) - set(expected))
+    if missing or unknown:
+        msg = f"{where}: expected exactly the model's weights, got {some(missing)} missing and {some(unknown)} unknown"
+        raise WeightsError(msg)
+
+
+def some(names: list[str]) -> str:
+    """Say how many names there are and which are the first."""
+    if not names:
+        return "none"
+    shown = ", ".join(names[:_NAMED])
+    return f"{len(names)} ({shown}{', ...' if len(names) > _NAMED else ''})"
