@@ -92,13 +92,25 @@ def _decode(  # noqa: C901, PLR0912, PLR0917 - one state machine, kept in one pl
     first, last = _NO_TIME, time if low >= 0 else _NO_TIME
     count = outside = unknown = 0
     for word in words:
-        code, value = word >> 12, np.int64(word & 0xFFF)
-        mask = x = polarity = 0
+        code, value = np.int64(word >> 12), np.int64(word & 0xFFF)
+        # First the two codes that most words have, by the shortest way; single events need none of the bit loop below.
         if code == _ADDR_X:
-            mask, x, polarity = 1, value & _COORDINATE, value >> 11
-        elif code == _ADDR_Y:
+            x = value & _COORDINATE
+            if low < 0 or y < 0:
+                unknown += 1
+            elif x >= width or y >= height:
+                outside += 1
+            else:
+                xs[count], ys[count], polarities[count], times_us[count] = x, y, value >> 11, time
+                if count == 0:
+                    first = time
+                count += 1
+            continue
+        if code == _ADDR_Y:
             y = value & _COORDINATE
-        elif code == _VECT_BASE_X:
+            continue
+        mask = x = polarity = 0
+        if code == _VECT_BASE_X:
             base_x, base_polarity = value & _COORDINATE, value >> 11
         elif code in (_VECT_12, _VECT_8):
             size = 12 if code == _VECT_12 else 8
