@@ -19,12 +19,15 @@ import yaml
 from tqdm import tqdm
 
 from gemini_core.config import BACKBONES, FusionConfig, from_flat, load_config
-from gemini_core.errors import ConfigError, GeminiError
+from gemini_core.errors import ConfigError, DataError, GeminiError
 from gemini_core.process import prepare_process
 
 if TYPE_CHECKING:
     from gemini_core.bag.kitti import Converted
+    from gemini_core.model.checkpoints import CheckpointInfo
     from gemini_core.replay import ReplayResult
+    from gemini_core.runtimes.export import Images
+    from gemini_core.types import F32, SensorFrame
 
 EXIT_DONE, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 
@@ -110,7 +113,40 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("--backbone-only", action="store_true", help="leave a head in the file out, e.g. of other classes")
     weights.add_argument("--seed", type=int, default=0, help="of what the file has nothing for (default 0)")
     weights.set_defaults(run=_import_weights)
+    _add_export(commands)
     return parser
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export",
+        help="make a folder of graphs for a faster runtime, held against torch before it is written",
+        description="The folder goes into model.weights. It has a graph for frames with every sensor and one for RGB alone.",
+    )
+    export.add_argument("weights", type=Path, metavar="WEIGHTS", help="safetensors file written by gemini_ros")
+    export.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    export.add_argument("--runtime", required=True, help="openvino, onnx or tensorrt")
+    export.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 or int8, as the runtime can (default fp32)")
+    export.add_argument("--height", type=int, default=480, help="of the network's input, as grid.height (default 480)")
+    export.add_argument("--width", type=int, default=640, help="of the network's input, as grid.width (default 640)")
+    export.add_argument(
+        "--without",
+        type=_names,
+        action="append",
+        default=[],
+        metavar="A,B",
+        help="add a graph for frames that lack these sensors; may be repeated",
+    )
+    export.add_argument(
+        "--image", type=Path, metavar="FILE", help="picture to check with (without it and a bag: made-up images)"
+    )
+    export.add_argument(
+        "--calibration", type=Path, metavar="BAG", help="bag of this robot to check with, and to calibrate int8 with"
+    )
+    export.add_argument("--frames", type=int, default=32, help="frames of the bag to calibrate with (default 32)")
+    export.add_argument("--tolerance", type=_positive, help="largest difference from torch, in deviations of the logits")
+    _add_config_options(export)
+    export.set_defaults(run=_export)
 
 
 def _add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -290,6 +326,75 @@ def _import_weights(options: argparse.Namespace) -> int:
             print(f"{len(names)} {what}:")
             print("\n".join(f"  {name}" for name in names))
     return EXIT_DONE
+
+
+def _export(options: argparse.Namespace) -> int:
+    from gemini_core.model import checkpoints
+    from gemini_core.runtimes.export import Target, export
+
+    target = Target(options.runtime, options.precision, options.height, options.width)
+    segmenter, info = checkpoints.load(options.weights)
+    names = segmenter.config.modalities
+    subsets = [_without(lacking, names) for lacking in options.without]
+    images = _export_images(options, names, info)
+    done = export(segmenter, info, target, options.out, images, subsets=subsets, tolerance=options.tolerance)
+    print(f"wrote {options.out}: {done.precision} for {done.runtime}, {done.width}x{done.height}")
+    print(f"checked {done.verified}")
+    return EXIT_DONE
+
+
+def _without(lacking: tuple[str, ...], names: tuple[str, ...]) -> tuple[int, ...]:
+    for name in lacking:
+        if name not in names[1:]:
+            msg = f"--without: expected sensors out of {', '.join(names[1:])}, got {name!r}"
+            raise ConfigError(msg)
+    return tuple(index for index, name in enumerate(names) if name not in lacking)
+
+
+def _export_images(options: argparse.Namespace, names: tuple[str, ...], info: CheckpointInfo) -> Images:
+    """Get the images to check an export with: of a bag, of a picture, or made up."""
+    from gemini_core.runtimes.export import Images
+    from gemini_core.runtimes.images import from_picture, made_up, normalise
+
+    size = (len(names), options.height, options.width)
+    if options.calibration is not None:
+        frames, what = _bag_images(options, names), f"frames of {options.calibration.name}"
+    elif options.precision == "int8":
+        msg = "--calibration: expected a bag of this robot, which int8 is calibrated with, got none"
+        raise ConfigError(msg)
+    elif options.image is not None:
+        frames, what = [from_picture(options.image, *size)], options.image.name
+    else:
+        frames, what = [made_up(*size)], "made-up images"
+    return Images([normalise(channels, info.normalization) for channels in frames], what)
+
+
+def _bag_images(options: argparse.Namespace, names: tuple[str, ...]) -> list[F32]:
+    """Read frames with every sensor out of a bag, spread over its length: (M, 3, H, W) in [0, 1] each."""
+    import numpy as np
+
+    from gemini_core.bag.reader import BagReader
+    from gemini_core.project.projector import Projector
+    from gemini_core.replay import Replay
+
+    size = [f"grid.height={options.height}", f"grid.width={options.width}", f"modalities=[{', '.join(names)}]"]
+    config = _config(options.config, [*options.overrides, *size])
+    projector = Projector(config)
+    kept: list[SensorFrame] = []
+    step = 1
+    with _progress("reading", "messages") as progress, BagReader(options.calibration) as bag:
+        frames = Replay(bag, config, progress=progress).frames()
+        complete = (frame for frame in frames if all(status.present for status in frame.status))
+        for number, frame in enumerate(complete):
+            if number % step == 0:
+                kept.append(frame)
+            if len(kept) >= 2 * options.frames:  # the length is not known before: go on with every other one
+                kept, step = kept[::2], 2 * step
+    if not kept:
+        msg = f"{options.calibration}: expected a frame with {', '.join(names)} in it, got none"
+        raise DataError(msg)
+    grids = [projector.project(frame) for frame in kept[: options.frames]]
+    return [np.stack([grid.channels for name in config.modalities if (grid := each.grid(name))]) for each in grids]
 
 
 if __name__ == "__main__":

@@ -220,7 +220,16 @@ class ModelConfig:
     """The network and where it runs."""
 
     enabled: bool = option(True, "run the network; without it masks are all unlabelled and only alignment is done")
-    weights: str = option("", "safetensors file written by gemini_ros; empty: untrained weights from the seed")
+    weights: str = option(
+        "",
+        "safetensors file written by gemini_ros, or a folder written by gemini-fusion export; empty: untrained weights from "
+        "the seed",
+    )
+    runtime: str = option(
+        "auto",
+        "what runs the network; auto: torch, or what an exported folder is for; torch_compile starts slowly",
+        choices=("auto", "torch", "torch_compile", "openvino", "onnx", "tensorrt"),
+    )
     backbone: str = option("mit_b0", "backbone of untrained weights", choices=BACKBONES)
     head_width: int = option(256, "width of the segmentation head of untrained weights", minimum=8, maximum=4096)
     classes: tuple[str, ...] = option(
@@ -239,7 +248,9 @@ class ModelConfig:
     )
     seed: int = option(0, "seed of untrained weights", minimum=0, maximum=2**31 - 1)
     device: str = option("auto", "where the network runs", choices=("auto", "cpu", "cuda"))
-    precision: str = option("fp32", "arithmetic of the network", choices=("fp32", "bf16", "fp16"))
+    precision: str = option(
+        "fp32", "arithmetic of the network; int8 only in an exported folder", choices=("fp32", "bf16", "fp16", "int8")
+    )
     threads: int = option(0, "CPU threads of the network; 0: torch decides", minimum=0, maximum=256)
 
 

@@ -15,9 +15,11 @@ from gemini_core.errors import ConfigError, DataError, GeminiError, ShapeError, 
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
+from gemini_core.runtimes import artifact
+from gemini_core.runtimes.base import Runtime
+from gemini_core.runtimes.eager import TorchRuntime
+from gemini_core.runtimes.exported import EXPORTED_RUNTIMES, ExportedRuntime
 from gemini_core.types import U8, UNLABELLED, AlignedGrids, Detection3D, GridGeometry
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,14 +45,15 @@ class Predictor:
         """Load or make the weights.
 
         Raises:
-            ConfigError: the device is not there.
-            WeightsError: ``model.weights`` cannot be read, or is for other modalities or classes than configured.
+            ConfigError: the device or the runtime is not there, or the runtime cannot run these weights.
+            WeightsError: ``model.weights`` cannot be read, or is for other modalities, classes, sizes or another precision than
+                configured.
         """
         self._config = config
-        self._device = _device(config.model.device)
         self._threads = config.model.threads or torch.get_num_threads()
-        segmenter, info = _load(config) if config.model.weights else _untrained(config)
-        self._segmenter = segmenter.to(self._device)
+        network = _exported(config, self._threads) if artifact.is_export(config.model.weights) else _torch(config)
+        self._runtime, self._network, info = network
+        self._device = self._runtime.device
         self.trained = info.trained
         self.class_names = info.class_names
         # (M, 3, 1, 1) each
@@ -73,12 +76,10 @@ class Predictor:
             WeightsError: the weights themselves give logits that are not finite.
         """
         present = [modality == "rgb" or grids.grid(modality) is not None for modality in self._config.modalities]
+        which = tuple(index for index, flag in enumerate(present) if flag)
         with torch.inference_mode(), _fixed_arithmetic(self._threads):
             inputs = self._to_device(grids)
-            with torch.autocast(
-                self._device.type, _DTYPES[self._config.model.precision], self._config.model.precision != "fp32"
-            ):
-                logits = self._segmenter.quarter_logits(inputs.unsqueeze(1).unbind(), present).ensemble.float()
+            logits = self._runtime.run(inputs if all(present) else inputs[list(which)], which)
             logits = upsample(logits, inputs.shape[2:])  # (1, K, h, w)
             best = logits.max(dim=1)  # argmax of the same is many times slower on the CPU
             if not best.values.isfinite().all():
@@ -88,15 +89,10 @@ class Predictor:
 
     def describe(self) -> str:
         """Say in one line what runs where, for logs."""
-        config, model = self._segmenter.config, self._config.model
-        backbone = (
-            config.backbone if isinstance(config.backbone, str) else type(config.backbone).__name__.removesuffix("Config")
-        )
-        millions = sum(parameter.numel() for parameter in self._segmenter.parameters()) / 1e6
-        where = f"{self._device} with {self._threads} threads" if self._device.type == "cpu" else str(self._device)
+        model = self._config.model
+        threads = f" with {self._threads} threads" if self._device.type == "cpu" else ""
         weights = f"{'trained' if self.trained else 'untrained'} weights ({model.weights or f'seed {model.seed}'})"
-        network = f"GeminiFusion {backbone} on {'+'.join(config.modalities)}, {config.num_classes} classes"
-        return f"{network}, {millions:.1f} M parameters, {weights}, {model.precision} on {where}"
+        return f"GeminiFusion {self._network}, {weights}, {self._runtime.describe()}{threads}"
 
     def _not_finite(self, grids: AlignedGrids) -> GeminiError:
         """Find out why logits are not finite numbers; looked for only then, so that other frames do not pay for it."""
@@ -157,11 +153,58 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _torch(config: FusionConfig) -> tuple[Runtime, str, CheckpointInfo]:
+    """Make the network in torch: the runtime, what it is for people, and what is known of its weights."""
+    model = config.model
+    if model.runtime in EXPORTED_RUNTIMES:
+        msg = (
+            f"model.runtime: expected a folder written by 'gemini-fusion export --runtime {model.runtime}' in model.weights, "
+            f"got {model.weights or 'untrained weights'}"
+        )
+        raise ConfigError(msg)
+    if model.precision == "int8":
+        msg = "model.precision: expected an exported folder in model.weights for int8, got weights that torch runs"
+        raise ConfigError(msg)
+    device = _device(model.device)
+    segmenter, info = _load(config) if model.weights else _untrained(config)
+    millions = sum(parameter.numel() for parameter in segmenter.parameters()) / 1e6
+    runtime = TorchRuntime(segmenter, device, model.precision, compiled=model.runtime == "torch_compile")
+    return runtime, f"{_name(segmenter.config)}, {millions:.1f} M parameters", info
+
+
+def _exported(config: FusionConfig, threads: int) -> tuple[Runtime, str, CheckpointInfo]:
+    """Open an exported network, like ``_torch``."""
+    model, grid = config.model, config.grid
+    description = artifact.read_description(model.weights)
+    expected = {"runtime": model.runtime, "precision": model.precision, "height": grid.height, "width": grid.width}
+    for what, value in expected.items():
+        got = getattr(description, what)
+        if value not in ("auto", got):
+            key = f"grid.{what}" if what in ("height", "width") else f"model.{what}"
+            msg = f"model.weights: expected an export for {key} {value} as configured, got {got} in {model.weights}"
+            raise WeightsError(msg)
+    _check_weights(config, description.segmenter, description.checkpoint)
+    runtime = ExportedRuntime(model.weights, description, threads)
+    if model.device not in ("auto", runtime.device.type):
+        msg = f"model.device: expected {runtime.device.type} for {description.runtime}, got {model.device}"
+        raise ConfigError(msg)
+    return runtime, f"{_name(description.segmenter)} at {grid.width}x{grid.height}", description.checkpoint
+
+
+def _name(config: SegmenterConfig) -> str:
+    backbone = config.backbone if isinstance(config.backbone, str) else type(config.backbone).__name__.removesuffix("Config")
+    return f"{backbone} on {'+'.join(config.modalities)}, {config.num_classes} classes"
+
+
 def _load(config: FusionConfig) -> tuple[Segmenter, CheckpointInfo]:
     segmenter, info = checkpoints.load(config.model.weights)
-    _check_same("modalities", config.modalities, segmenter.config.modalities, config.model.weights)
-    _check_same("classes", config.model.classes, info.class_names, config.model.weights)
+    _check_weights(config, segmenter.config, info)
     return segmenter, info
+
+
+def _check_weights(config: FusionConfig, segmenter: SegmenterConfig, info: CheckpointInfo) -> None:
+    _check_same("modalities", config.modalities, segmenter.modalities, config.model.weights)
+    _check_same("classes", config.model.classes, info.class_names, config.model.weights)
 
 
 def _check_same(what: str, expected: tuple[str, ...], got: tuple[str, ...], path: str) -> None:

@@ -18,6 +18,7 @@ ROOMS = {
     "synchronize": ("gemini_core.synchronize",),
     "project": ("gemini_core.project",),
     "model": ("gemini_core.model",),
+    "runtimes": ("gemini_core.runtimes",),
     "predictor": ("gemini_core.predictor",),
     "pipeline": ("gemini_core.pipeline",),
     "offline": (
@@ -33,7 +34,7 @@ ROOMS = {
     "training": ("training",),
     "launch": ("launch",),
 }
-LAYERS_0_TO_2 = {"contracts", "decode", "geometry", "synchronize", "project", "model"}
+LAYERS_0_TO_2 = {"contracts", "decode", "geometry", "synchronize", "project", "model", "runtimes"}
 LAYERS_0_TO_4 = LAYERS_0_TO_2 | {"predictor", "pipeline", "offline"}
 MAY_IMPORT = {
     "contracts": set(),
@@ -42,6 +43,7 @@ MAY_IMPORT = {
     "synchronize": {"contracts"},
     "project": {"contracts", "decode", "geometry", "synchronize"},
     "model": {"contracts"},
+    "runtimes": {"contracts", "model"},
     "predictor": LAYERS_0_TO_2,
     "pipeline": LAYERS_0_TO_2 | {"predictor"},
     "offline": LAYERS_0_TO_4,

@@ -18,7 +18,7 @@ from gemini_core.errors import ConfigError, DataError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import Normalization
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
-from gemini_core.predictor import Predictor, to_reference
+from gemini_core.predictor import Predictor, _untrained, to_reference
 from gemini_core.types import MODALITIES, UNLABELLED, AlignedGrid, AlignedGrids, GridGeometry
 
 GEOMETRY = GridGeometry(
@@ -119,7 +119,7 @@ def test_missing_modalities_are_not_computed(missing):
     ]
     inputs[0] = (inputs[0] - predictor._mean[0]) / predictor._std[0].cpu()
     with torch.no_grad():
-        segmenter = predictor._segmenter.cpu()
+        segmenter, _ = _untrained(configured(MODALITIES))
         logits = segmenter(inputs, [image is not None for image in inputs]).ensemble
         logits = torch.nn.functional.interpolate(logits, size=(64, 64), mode="bilinear")
     assert np.mean(predictor.predict(lacking).mask == logits.argmax(1)[0].numpy()) > 0.999
@@ -189,7 +189,7 @@ def test_untrained_weights_follow_the_seed_and_say_so():
     assert not predictor.trained
     assert predictor.class_names == configured().model.classes
     assert "mit_b0 on rgb+depth, 9 classes" in predictor.describe()
-    assert "untrained weights (seed 3), fp32 on" in predictor.describe()
+    assert "untrained weights (seed 3), fp32 in torch on" in predictor.describe()
     other = Predictor(configured(seed=4))
     assert not np.array_equal(predictor.predict(grids_of()).mask, other.predict(grids_of()).mask)
 

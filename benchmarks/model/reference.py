@@ -11,10 +11,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
-from gemini_core.model.fusion import GeminiFusion
-from gemini_core.model.mit import Block, MixFeedForward, PatchEmbedding, ReducedAttention, Stage, StreamNorm
-from gemini_core.model.segmentation import MlpHead, SegmentationOutput, Segmenter
 from torch import Tensor, nn
+
+from gemini_core.model.fusion import GeminiFusion
+from gemini_core.model.mit import Block, MixFeedForward, MixStage, PatchEmbedding, ReducedAttention
+from gemini_core.model.segmentation import MlpHead, SegmentationOutput, Segmenter
+from gemini_core.model.streams import StreamNorm
 
 Size = tuple[int, int]
 
@@ -30,6 +32,7 @@ class Norms(nn.ModuleList):
             self.append(norm)
 
     def forward(self, streams: Sequence[Tensor]) -> list[Tensor]:
+        """Normalise (B, N, C) each."""
         return [norm(stream) for norm, stream in zip(self, streams, strict=True)]
 
 
@@ -75,6 +78,7 @@ class PlainAttention(nn.Module):
         self.fusion = PlainFusion(ours.fusion) if ours.fusion is not None else None
 
     def forward(self, streams: Sequence[Tensor], size: Size) -> list[Tensor]:
+        """Attend, (B, N, C) each."""
         sources = list(streams)
         if self.reduction is not None and self.norms is not None:
             sources = self.norms([_tokens(self.reduction(_image(stream, size))) for stream in streams])
@@ -100,6 +104,7 @@ class PlainBlock(nn.Module):
         self.mlp_norm, self.mlp = Norms(ours.mlp_norm), ours.mlp
 
     def forward(self, streams: Sequence[Tensor], size: Size) -> list[Tensor]:
+        """Transform (B, N, C) each."""
         attended = self.attention(self.attention_norm(streams), size)
         streams = [stream + branch for stream, branch in zip(streams, attended, strict=True)]
         normed = self.mlp_norm(streams)
@@ -109,7 +114,7 @@ class PlainBlock(nn.Module):
 class PlainStage(nn.Module):
     """One resolution, modality after modality."""
 
-    def __init__(self, ours: Stage) -> None:
+    def __init__(self, ours: MixStage) -> None:
         super().__init__()
         embed: PatchEmbedding = ours.embed
         self.projection, self.embed_norm = embed.projection, Norms(embed.norm)
@@ -151,6 +156,7 @@ class PlainHead(nn.Module):
         self.norm, self.classifier = ours.norm, ours.classifier
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Classify one stream's features (B, C, h, w), fine to coarse."""
         size = features[0].shape[2:]
         mapped = []
         for projection, feature in zip(self.projections, features, strict=True):

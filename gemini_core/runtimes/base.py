@@ -1,0 +1,46 @@
+"""What the predictor needs of a runtime, and what all of them share."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gemini_core.errors import ConfigError
+
+
+class Runtime(Protocol):
+    """A network that is ready to run, with its inputs on ``device``."""
+
+    device: torch.device
+
+    def run(self, images: Tensor, present: tuple[int, ...]) -> Tensor:
+        """Segment one frame.
+
+        Args:
+            images: (A, 3, H, W) float32, normalised: the modalities that the frame has.
+            present: which of the network's modalities these are, in order, 0 (RGB) first.
+
+        Returns:
+            (1, K, h, w) float32, logits of the ensemble at 1/4 of the size, wherever the images are.
+        """
+
+    def describe(self) -> str:
+        """Say in a few words what runs where, for logs."""
+
+
+def require(module: str, extra: str, what: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Raises:
+        ConfigError: it is not installed; says how to.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        hint = f" (pip install 'gemini_ros[{extra}]')" if extra else ""
+        msg = f"model.runtime: expected {what} to be installed{hint}, got no module {module!r}"
+        raise ConfigError(msg) from None

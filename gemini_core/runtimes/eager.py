@@ -1,0 +1,33 @@
+"""The network in torch itself: eager, or compiled by torch.compile."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gemini_core.model.folding import fold
+from gemini_core.model.segmentation import Segmenter
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchRuntime:
+    """A folded segmenter in torch. The caller holds the number of threads."""
+
+    def __init__(self, segmenter: Segmenter, device: torch.device, precision: str, *, compiled: bool = False) -> None:
+        self.device = device
+        self._precision = precision
+        self._compiled = compiled
+        folded = fold(segmenter).to(device)
+        self._network = torch.compile(folded) if compiled else folded
+
+    def run(self, images: Tensor, present: tuple[int, ...]) -> Tensor:
+        """Segment one frame; see ``Runtime``."""
+        dtype = _DTYPES[self._precision]
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            logits: Tensor = self._network(images, present)
+        return logits.float()
+
+    def describe(self) -> str:
+        """Say in a few words what runs where."""
+        return f"{self._precision} in torch{', compiled,' if self._compiled else ''} on {self.device}"

@@ -1,0 +1,171 @@
+"""Exports a segmenter for a robot: fixed size, folded, held against eager torch before it is written."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gemini_core import __version__
+from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.model.checkpoints import CheckpointInfo
+from gemini_core.model.folding import fold
+from gemini_core.model.segmentation import SMALLEST_SIDE, Segmenter
+from gemini_core.runtimes import artifact, onnx, openvino, tensorrt
+from gemini_core.runtimes.artifact import Export, Graph
+from gemini_core.runtimes.exported import open_graphs
+from gemini_core.types import F32
+
+PRECISIONS = {"openvino": openvino.PRECISIONS, "onnx": onnx.PRECISIONS, "tensorrt": tensorrt.PRECISIONS}
+TOLERANCES = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.1, "int8": 0.5}
+"""How far logits may be from eager fp32, in their standard deviations: at most for fp32, in the mean (RMS) for the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to export for: a runtime, a precision, and the input's size in pixels."""
+
+    runtime: str
+    precision: str
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: an unknown runtime, a precision that it does not have, or a size too small.
+        """
+        if self.runtime not in PRECISIONS:
+            msg = f"--runtime: expected one of {', '.join(PRECISIONS)}, got {self.runtime!r}"
+            raise ConfigError(msg)
+        if self.precision not in PRECISIONS[self.runtime]:
+            expected = ", ".join(PRECISIONS[self.runtime])
+            msg = f"--precision: expected one of {expected} for {self.runtime}, got {self.precision!r}"
+            raise ConfigError(msg)
+        if min(self.height, self.width) < SMALLEST_SIDE:
+            msg = f"--height and --width: expected {SMALLEST_SIDE} or more, got {self.height} and {self.width}"
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far logits are from the exact ones, in standard deviations of these; ``agreement`` is the share of equal argmax."""
+
+    largest: float
+    rms: float
+    agreement: float
+
+    def __str__(self) -> str:
+        """Say it for people."""
+        return (
+            f"largest difference {self.largest:.1e} and RMS {self.rms:.1e} of the logits' deviation, "
+            f"{100 * self.agreement:.2f} % of the pixels decided alike"
+        )
+
+
+def compare(exact: Tensor, got: Tensor) -> Difference:
+    """Compare logits (B, K, h, w)."""
+    deviation = exact.std()
+    difference = got - exact
+    return Difference(
+        largest=float(difference.abs().max() / deviation),
+        rms=float(difference.square().mean().sqrt() / deviation),
+        agreement=float((exact.argmax(1) == got.argmax(1)).float().mean()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Normalised network inputs (M, 3, H, W), at least one, and what they are, for people."""
+
+    inputs: Sequence[F32]
+    what: str
+
+
+def export(
+    segmenter: Segmenter,
+    checkpoint: CheckpointInfo,
+    target: Target,
+    folder: Path,
+    images: Images,
+    *,
+    subsets: Sequence[tuple[int, ...]] = (),
+    tolerance: float | None = None,
+) -> Export:
+    """Write a folder of graphs: with all modalities, with RGB alone, and one for each of ``subsets`` of them.
+
+    Each is held against eager fp32 torch on the first image; int8 is calibrated on all of them.
+
+    Raises:
+        ConfigError: the runtime is not installed.
+        WeightsError: a graph differs from eager torch by more than the tolerance (then nothing is written), or the folder
+            exists or cannot be written.
+    """
+    everything = tuple(range(len(segmenter.config.modalities)))
+    wanted = sorted({everything, (0,), *subsets}, key=lambda subset: (-len(subset), subset))
+    allowed = TOLERANCES[target.precision] if tolerance is None else tolerance
+
+    def fill(unfinished: Path) -> Export:
+        graphs, verified = [], []
+        for subset in wanted:
+            name = "+".join(segmenter.config.modalities[index] for index in subset)
+            graph = _convert(segmenter, target, [image[list(subset)] for image in images.inputs], subset, unfinished / name)
+            difference = _verify(segmenter, target, images.inputs[0][list(subset)], graph, unfinished)
+            distance = difference.largest if target.precision == "fp32" else difference.rms
+            if not distance <= allowed:  # also where it is not a number
+                msg = f"export of {name}: expected logits within {allowed:g} of eager torch on {images.what}, got {difference}"
+                raise WeightsError(msg)
+            graphs.append(graph)
+            verified.append(f"{name}: {difference}")
+        return Export(
+            target.runtime,
+            target.precision,
+            target.height,
+            target.width,
+            segmenter.config,
+            checkpoint,
+            tuple(graphs),
+            verified=f"on {images.what}, against eager torch: {'; '.join(verified)}",
+            made_with={"gemini_ros": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        )
+
+    return artifact.write(folder, fill)
+
+
+class _Fixed(nn.Module):
+    """A folded segmenter for one set of modalities: a graph cannot choose."""
+
+    def __init__(self, segmenter: Segmenter, subset: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network = fold(segmenter)
+        self.subset = subset
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images, self.subset)
+        return logits
+
+
+def _convert(segmenter: Segmenter, target: Target, inputs: Sequence[F32], subset: tuple[int, ...], stem: Path) -> Graph:
+    """Write one graph; gives it with the hashes of its files."""
+    room = openvino if target.runtime == "openvino" else onnx
+    file = stem.with_name(f"{stem.name}.{room.SUFFIX}")
+    room.convert(_Fixed(segmenter, subset), torch.from_numpy(inputs[0]), target.precision, inputs, file)
+    files = sorted(stem.parent.glob(f"{stem.name}.*"))
+    return Graph(subset, file.name, {path.name: artifact.sha256(path) for path in files})
+
+
+def _verify(segmenter: Segmenter, target: Target, images: F32, graph: Graph, folder: Path) -> Difference:
+    """Compare a graph with eager torch. TensorRT's is compared in ONNX Runtime: its engine is built where it runs."""
+    inputs = torch.from_numpy(images)
+    present = [index in graph.present for index in range(len(segmenter.config.modalities))]
+    slots = iter(inputs.unsqueeze(1))
+    with torch.no_grad():
+        exact = segmenter.quarter_logits([next(slots) if flag else None for flag in present], present).ensemble
+    runtime, precision = ("onnx", "fp32") if target.runtime == "tensorrt" else (target.runtime, target.precision)
+    opened = open_graphs(folder, runtime, precision, [graph], torch.get_num_threads())
+    return compare(exact, opened.run(inputs, graph.present))

@@ -1,0 +1,75 @@
+"""Graphs in ONNX: run by ONNX Runtime on CPUs, and what TensorRT builds its engines from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gemini_core.errors import WeightsError
+from gemini_core.runtimes.artifact import Graph
+from gemini_core.runtimes.base import require
+from gemini_core.types import F32
+
+PRECISIONS = ("fp32",)
+SUFFIX = "onnx"
+INPUT, OUTPUT = "images", "logits"
+_OPSET = 20  # the first with GELU
+
+
+def convert(network: nn.Module, example: Tensor, precision: str, calibration: Sequence[F32], file: Path) -> None:
+    """Write the graph of a network for the shape of ``example``; ``precision`` is up to the runtime that opens it."""
+    del precision, calibration
+    onnx = require("onnx", "onnx", "ONNX")
+    require("onnxscript", "onnx", "ONNX Script")
+    with torch.no_grad():
+        torch.onnx.export(
+            network,
+            (example,),
+            str(file),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    onnx.checker.check_model(str(file), full_check=True)  # infers every shape
+    _check_shape(onnx.load(str(file)), example, file)
+
+
+def _check_shape(model: object, example: Tensor, file: Path) -> None:
+    output = model.graph.output[0].type.tensor_type.shape.dim  # type: ignore[attr-defined] # a protobuf, without types
+    shape = tuple(dimension.dim_value for dimension in output)
+    quarter = tuple(-(-side // 4) for side in example.shape[2:])
+    if len(shape) != example.ndim or shape[0] != 1 or shape[2:] != quarter:
+        msg = f"{file.name}: expected a graph that gives (1, K, {quarter[0]}, {quarter[1]}), got {shape}"
+        raise WeightsError(msg)
+
+
+class OnnxRuntime:
+    """Sessions of ONNX Runtime, one per set of modalities."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, folder: Path, graphs: Sequence[Graph], precision: str, threads: int) -> None:
+        runtime = require("onnxruntime", "onnx", "ONNX Runtime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._sessions = {
+            graph.present: runtime.InferenceSession(folder / graph.file, options, providers=["CPUExecutionProvider"])
+            for graph in graphs
+        }
+        self._what = f"{precision} in ONNX Runtime {runtime.__version__} on cpu"
+
+    def run(self, images: Tensor, present: tuple[int, ...]) -> Tensor:
+        """Segment one frame; see ``Runtime``."""
+        (logits,) = self._sessions[present].run([OUTPUT], {INPUT: images.numpy()})
+        return torch.from_numpy(logits)
+
+    def describe(self) -> str:
+        """Say in a few words what runs where."""
+        return self._what

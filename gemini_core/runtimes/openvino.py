@@ -1,0 +1,72 @@
+"""Graphs for OpenVINO, on CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gemini_core.runtimes.artifact import Graph
+from gemini_core.runtimes.base import require
+from gemini_core.types import F32
+
+PRECISIONS = ("fp32", "bf16", "int8")
+SUFFIX = "xml"
+# What is not quantised runs in this precision; without the hint, OpenVINO takes bf16 by itself where the CPU has it.
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+def convert(network: nn.Module, example: Tensor, precision: str, calibration: Sequence[F32], file: Path) -> None:
+    """Write the graph of a network for the shape of ``example``; int8 needs images (A, 3, H, W) to calibrate it."""
+    openvino = require("openvino", "openvino", "OpenVINO")
+    with torch.no_grad():
+        exported = torch.export.export(network, (example,))
+    model = openvino.convert_model(exported)
+    model.reshape({0: list(example.shape)})
+    if precision == "int8":
+        model = _quantise(model, calibration)
+    openvino.save_model(model, file, compress_to_fp16=False)
+
+
+def _quantise(model: Any, calibration: Sequence[F32]) -> Any:  # noqa: ANN401 - OpenVINO's own type, which may not be there
+    nncf = require("nncf", "quantization", "NNCF")
+    return nncf.quantize(
+        model,
+        nncf.Dataset(calibration),
+        model_type=nncf.ModelType.TRANSFORMER,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(calibration),
+    )
+
+
+class OpenVinoRuntime:
+    """Compiled graphs, one per set of modalities."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, folder: Path, graphs: Sequence[Graph], precision: str, threads: int) -> None:
+        openvino = require("openvino", "openvino", "OpenVINO")
+        core = openvino.Core()
+        options = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+        }
+        self._requests = {
+            graph.present: core.compile_model(folder / graph.file, "CPU", options).create_infer_request() for graph in graphs
+        }
+        self._what = f"{precision} in OpenVINO {openvino.__version__.partition('-')[0]} on cpu"
+
+    def run(self, images: Tensor, present: tuple[int, ...]) -> Tensor:
+        """Segment one frame; see ``Runtime``."""
+        logits = self._requests[present].infer({0: images.numpy()})[0]
+        return torch.from_numpy(np.array(logits))  # the request writes its next result into the same memory
+
+    def describe(self) -> str:
+        """Say in a few words what runs where."""
+        return self._what

@@ -1,0 +1,85 @@
+"""TensorRT on NVIDIA GPUs: engines built from ONNX graphs where they run, since an engine fits one kind of GPU and version."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.runtimes.artifact import Graph
+from gemini_core.runtimes.base import require
+from gemini_core.runtimes.onnx import INPUT, OUTPUT
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+class TensorRtRuntime:
+    """Engines, one per set of modalities. The first start builds them, for minutes, and keeps them beside the graphs."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, folder: Path, graphs: Sequence[Graph], precision: str) -> None:
+        tensorrt = require("tensorrt", "", "TensorRT (it comes with JetPack, or pip install tensorrt)")
+        if not torch.cuda.is_available():
+            msg = "model.runtime: expected a CUDA device for TensorRT, got none"
+            raise ConfigError(msg)
+        self._logger = tensorrt.Logger(tensorrt.Logger.WARNING)
+        self._runtime = tensorrt.Runtime(self._logger)
+        self._tensorrt = tensorrt
+        self._contexts = {}
+        for graph in graphs:
+            engine = self._engine(folder / graph.file, graph.sha256[graph.file], precision)
+            self._contexts[graph.present] = engine.create_execution_context(), tuple(engine.get_tensor_shape(OUTPUT))
+        self._what = f"{precision} in TensorRT {tensorrt.__version__} on {torch.cuda.get_device_name()}"
+
+    def run(self, images: Tensor, present: tuple[int, ...]) -> Tensor:
+        """Segment one frame; see ``Runtime``. The images are on the GPU, and so are the logits."""
+        context, shape = self._contexts[present]
+        images = images.contiguous()
+        logits = torch.empty(shape, device=images.device)
+        context.set_tensor_address(INPUT, images.data_ptr())
+        context.set_tensor_address(OUTPUT, logits.data_ptr())
+        stream = torch.cuda.current_stream()
+        if not context.execute_async_v3(stream.cuda_stream):
+            msg = "model.runtime: expected TensorRT to run its engine, got a failure, which its log above explains"
+            raise WeightsError(msg)
+        stream.synchronize()
+        return logits
+
+    def describe(self) -> str:
+        """Say in a few words what runs where."""
+        return self._what
+
+    def _engine(self, graph: Path, digest: str, precision: str) -> Any:  # noqa: ANN401 - TensorRT has no types
+        gpu = "".join(letter if letter.isalnum() else "_" for letter in torch.cuda.get_device_name())
+        kept = graph.with_name(f"{graph.stem}.{digest[:12]}.{precision}.{gpu}.{self._tensorrt.__version__}.plan")
+        if kept.is_file():
+            return self._runtime.deserialize_cuda_engine(kept.read_bytes())
+        plan = self._build(graph, precision)
+        unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
+        unfinished.write_bytes(plan)
+        unfinished.replace(kept)
+        return self._runtime.deserialize_cuda_engine(plan)
+
+    def _build(self, graph: Path, precision: str) -> bytes:
+        tensorrt = self._tensorrt
+        builder = tensorrt.Builder(self._logger)
+        network = builder.create_network(0)
+        parser = tensorrt.OnnxParser(network, self._logger)
+        if not parser.parse(graph.read_bytes()):
+            msg = f"{graph}: expected a graph that TensorRT reads, got {parser.get_error(0).desc()}"
+            raise WeightsError(msg)
+        options = builder.create_builder_config()
+        options.clear_flag(tensorrt.BuilderFlag.TF32)
+        if precision != "fp32":
+            options.set_flag({"bf16": tensorrt.BuilderFlag.BF16, "fp16": tensorrt.BuilderFlag.FP16}[precision])
+        plan = builder.build_serialized_network(network, options)
+        if plan is None:
+            msg = f"{graph}: expected a graph that TensorRT can build, got a failure, which its log above explains"
+            raise WeightsError(msg)
+        return bytes(plan)
