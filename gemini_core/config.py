@@ -2,7 +2,7 @@
 
 The file is a ROS 2 parameter file (``/**: ros__parameters: ...``) or the same keys without that wrapper. Every option
 carries its description and range here; the node's parameter descriptors, the shipped config/ files' test and the tables
-in docs/parameters.md are made from them, so they cannot drift apart.
+in docs/node.md are made from them, so they cannot drift apart.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def _most_events(words: U16) -> int:
     " uint16[::1], uint16[::1], uint8[::1], int64[::1])",
     cache=True,
 )
-def _decode(  # noqa: C901, PLR0912, PLR0917 - one state machine, kept in one place
+def _decode(  # noqa: C901, PLR0912, PLR0915, PLR0917 - one state machine, kept in one place
     words: U16, width: int, height: int, state: I64, xs: U16, ys: U16, polarities: U8, times_us: I64
 ) -> tuple[int, int, int, int, int]:
     """Run the words through ``state`` and write the events.
