@@ -17,6 +17,7 @@ from gemini_core.errors import DecodeError
 
 STAMP = 1_700_000_000_123_456_789
 MS = 1_000_000
+ANY_LENGTH = 1 << 60  # for streams whose time leaps as it likes
 
 
 def addr_y(y):
@@ -149,7 +150,7 @@ streams = st.lists(st.lists(word_values, max_size=40), min_size=1, max_size=5)
 @settings(max_examples=300, deadline=None)
 @given(streams, st.sampled_from("<>"))
 def test_any_stream_decodes_as_the_plain_decoder_does(packets, order):
-    decoder = Evt3Decoder()
+    decoder = Evt3Decoder(ANY_LENGTH)
     samples = [decoder.decode(packet(words, seq, order=order), "events") for seq, words in enumerate(packets, start=9)]
     expected = list(plain_decoder(packets))
     got = [event for sample in samples for event in events(sample)]
@@ -169,7 +170,7 @@ def test_any_stream_decodes_as_the_plain_decoder_does(packets, order):
 def test_a_random_stream_at_length():
     rng = np.random.default_rng(0)
     words = rng.integers(0, 0x10000, 200_000)
-    decoder = Evt3Decoder()
+    decoder = Evt3Decoder(ANY_LENGTH)
     got = np.array(events(decoder.decode(packet(words), "events")))
     expected = np.array(list(plain_decoder([words.tolist()])))
     np.testing.assert_array_equal(got[:, :3], expected[:, :3])
@@ -177,7 +178,7 @@ def test_a_random_stream_at_length():
 
 
 def test_time_wraps_and_small_steps_back_do_not():
-    decoder = Evt3Decoder()
+    decoder = Evt3Decoder(ANY_LENGTH)
     highs = [4090, 4095, 4088, 4095, 0, 5, 4095, 1, 11, 0]  # jitter, the wrap, jitter over the wrap, the wrap is counted once
     words = [addr_y(1)]
     for high in highs:
@@ -209,11 +210,39 @@ def test_events_before_a_known_state_and_outside_the_sensor_are_counted():
     assert counts(decoder) == {"events": 5, "dropped.unsynchronized": 4, "dropped.outside_sensor": 10}
 
 
-def test_a_sensor_larger_than_any_coordinate_is_harmless():
-    words = [*time(1), addr_y(0), base_x(0x7FF), *[vect_12(0xFFF)] * 6000]
-    sample = Evt3Decoder().decode(packet(words, width=2**32 - 1, height=2**32 - 1), "events")
-    assert sample.x.size == 0xFFFF - 0x7FF + 1
-    assert np.all(np.diff(sample.x.astype(int)) == 1)
+@pytest.mark.parametrize("size", [{"width": 2**32 - 1}, {"height": 2**32 - 1}, {"width": 2049}])
+def test_a_sensor_larger_than_evt3_can_address_is_refused(size):
+    with pytest.raises(DecodeError, match="at most 2048 x 2048") as error:
+        Evt3Decoder().decode(packet([*time(1), addr_y(0), addr_x(0)], **size), "events")
+    assert error.value.reason == "wrong_size"
+
+
+def test_vectors_that_run_past_the_largest_coordinate_are_outside_the_sensor():
+    decoder = Evt3Decoder()
+    words = [*time(1), addr_y(2047), base_x(0x7FF), *[vect_12(0xFFF)] * 6000]
+    assert decoder.decode(packet(words, width=2048, height=2048), "events").x.tolist() == [2047]
+    assert counts(decoder) == {"events": 1, "dropped.outside_sensor": 71_999}
+
+
+@pytest.mark.parametrize("turns", [1, 1000])
+def test_a_jump_of_the_sensors_time_inside_a_packet_ends_what_can_be_trusted_of_it(turns):
+    """A flipped bit, or a sensor that began anew: else the packet would reach into the future and settle all frames there."""
+    decoder = Evt3Decoder()
+    jump = [0x8800, 0x8000] * turns
+    sample = decoder.decode(packet([*time(5000), addr_y(1), addr_x(1), *jump, addr_x(2), addr_y(3), addr_x(3)], 1), "events")
+    assert sample.x.tolist() == [1]
+    assert sample.end_ns == STAMP
+    assert counts(decoder) == {"events": 1, "dropped.time_jump": 2, "time_jumps": 1}
+    after = decoder.decode(packet([*time(9000), addr_y(1), addr_x(4)], 2, stamp_ns=STAMP + 4 * MS), "events")
+    assert events(after) == [(4, 1, 1, STAMP + 4 * MS)]
+    assert after.end_ns == STAMP + 4 * MS
+
+
+def test_a_jump_of_the_sensors_time_in_a_packet_without_events_does_not_move_its_end():
+    decoder = Evt3Decoder()
+    decoder.decode(packet([*time(9_000_000), addr_y(1), addr_x(1)], 1), "events")
+    sample = decoder.decode(packet(time(0), 2, stamp_ns=STAMP + MS), "events")
+    assert sample.end_ns == STAMP + MS
 
 
 def test_lost_packets_are_counted_and_what_was_known_is_forgotten():

@@ -14,6 +14,8 @@ from gemini_core.types import CameraInfoSample, CameraModel, Modality
 COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
 """The distortion models known and how many coefficients they take (plumb_bob's k3 may be left out)."""
 
+_SMALLEST, _LARGEST = 1e-6, 1e9  # of focal lengths and of all other numbers: beyond, products of them are no numbers any more
+
 
 class CameraInfo(Protocol):
     """The fields of sensor_msgs/CameraInfo that are read."""
@@ -33,7 +35,7 @@ def decode_camera_info(message: CameraInfo, modality: Modality, topic: str) -> C
 
     Raises:
         DecodeError: wrong type, uncalibrated (K[0] is 0), a K that is no pinhole matrix, no size, an unknown distortion
-            model, or a wrong number of coefficients.
+            model, a wrong number of coefficients, or numbers too small or large to calculate with.
     """
     require_fields(message, ("header", "height", "width", "distortion_model", "d", "k"), "sensor_msgs/CameraInfo", topic)
     fx, fy, cx, cy = _intrinsics(message, topic)
@@ -58,6 +60,12 @@ def _intrinsics(message: CameraInfo, topic: str) -> tuple[float, float, float, f
     if not np.isfinite(k).all() or fx < 0.0 or fy <= 0.0 or not np.array_equal(k, pinhole):
         msg = f"expected K = [fx 0 cx; 0 fy cy; 0 0 1] in the CameraInfo on topic {topic!r}, got {k.tolist()}"
         raise DecodeError(reason="wrong_k", message=msg)
+    if min(fx, fy) < _SMALLEST or np.abs(k).max() > _LARGEST:
+        msg = (
+            f"expected focal lengths from {_SMALLEST:g} to {_LARGEST:g} and a centre within that in K of the CameraInfo on "
+            f"topic {topic!r}, got {k.tolist()}"
+        )
+        raise DecodeError(reason="wrong_k", message=msg)
     return fx, fy, cx, cy
 
 
@@ -68,8 +76,8 @@ def _distortion(message: CameraInfo, topic: str) -> tuple[str, tuple[float, ...]
     if model not in COEFFICIENTS:
         msg = f"expected distortion model {', '.join(COEFFICIENTS)} on topic {topic!r}, got {model!r}"
         raise DecodeError(reason="unknown_distortion_model", message=msg)
-    if not np.isfinite(d).all():
-        msg = f"expected finite distortion coefficients on topic {topic!r}, got {list(d)}"
+    if not all(abs(value) <= _LARGEST for value in d):  # NaN is not
+        msg = f"expected distortion coefficients from {-_LARGEST:g} to {_LARGEST:g} on topic {topic!r}, got {list(d)}"
         raise DecodeError(reason="wrong_d", message=msg)
     if model != "equidistant" and not any(d):
         return "none", ()

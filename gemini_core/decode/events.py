@@ -34,10 +34,12 @@ ENCODINGS = ("evt3",)
 
 _FIELDS = ("header", "height", "width", "seq", "encoding", "is_bigendian", "events")
 _CLOCK_STEP_NS = 5_000_000  # a larger change between sensor time and stamps is a clock that was set, not jitter
+_LONGEST_PACKET_NS = 2_000_000_000
 _JITTER = 10  # sensors step back by this many TIME_HIGH; a larger step back is the wrap
 
 _ADDR_Y, _ADDR_X, _VECT_BASE_X, _VECT_12, _VECT_8, _TIME_LOW, _TIME_HIGH = 0, 2, 3, 4, 5, 6, 8
 _COORDINATE = 0x7FF
+_LARGEST_SIZE = _COORDINATE + 1
 _HIGH_STEPS = 4096  # values of TIME_HIGH before it wraps
 _UNKNOWN = -1
 _NO_TIME = np.iinfo(np.int64).min
@@ -156,17 +158,19 @@ class Evt3Decoder:
 
     Sensor time becomes ROS time by the offset between the stamp of the first packet with events, which belongs to its first
     event, and that event's sensor time. The offset is kept, since sensor clocks are steadier than stamps, until a packet
-    shows one that differs by more than 5 ms; then that one is taken, and counted.
+    shows one that differs by more than 5 ms; then that one is taken, and counted. Where the sensor's time leaps to more than
+    ``longest_packet_ns`` after the stamp (the sensor began anew, a word was damaged), those events are dropped and what is
+    known is forgotten, both counted: such a packet would seem to cover all the time up to there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest_packet_ns: int = _LONGEST_PACKET_NS) -> None:
+        self._longest_packet_ns = longest_packet_ns
         self._counts: Counter[str] = Counter()
         self.reset()
 
     def reset(self) -> None:
         """Forget all packets, as after a jump of the clock; counts stay."""
-        self._state = np.array(_START, np.int64)
-        self._offset_ns: int | None = None
+        self._forget()
         self._seq: int | None = None
 
     def counts(self) -> tuple[Count, ...]:
@@ -179,7 +183,8 @@ class Evt3Decoder:
         ``end_ns`` is the last time known in the packet, at least its stamp.
 
         Raises:
-            DecodeError: wrong type, unknown encoding, no sensor size, or an odd number of bytes; the packet is then a lost one.
+            DecodeError: wrong type, unknown encoding, no sensor size or one that EVT3 cannot address, or an odd number of
+                bytes; the packet is then a lost one.
         """
         require_fields(message, _FIELDS, "event_camera_msgs/EventPacket", topic)
         words = _words(message, topic)
@@ -187,40 +192,49 @@ class Evt3Decoder:
         most = _most_events(words)
         x, y = np.empty(most, np.uint16), np.empty(most, np.uint16)
         polarity, time_ns = np.empty(most, np.uint8), np.empty(most, np.int64)
-        # The coordinates of events are 16 bits wide, whatever size the message claims.
-        width, height = min(int(message.width), 1 << 16), min(int(message.height), 1 << 16)
-        count, outside, unknown, first_us, last_us = _decode(words, width, height, self._state, x, y, polarity, time_ns)
-        self._count("events", count)
+        count, outside, unknown, first_us, last_us = _decode(
+            words, int(message.width), int(message.height), self._state, x, y, polarity, time_ns
+        )
         self._count("dropped.outside_sensor", outside)
         self._count("dropped.unsynchronized", unknown)
-        stamp = stamp_ns(message.header)
+        stamp = end = stamp_ns(message.header)
         if count:
             self._set_offset(stamp - first_us * 1000)
-        time_ns = time_ns[:count]
+        x, y, polarity, time_ns = x[:count], y[:count], polarity[:count], time_ns[:count]
         time_ns *= 1000
-        end = stamp
         if self._offset_ns is not None:
             time_ns += self._offset_ns
             end = max(stamp, last_us * 1000 + self._offset_ns) if last_us != _NO_TIME else stamp
+        if end - stamp > self._longest_packet_ns:
+            kept = time_ns <= stamp + self._longest_packet_ns
+            x, y, polarity, time_ns = x[kept], y[kept], polarity[kept], time_ns[kept]
+            end = max(stamp, int(time_ns.max())) if time_ns.size else stamp
+            self._forget()
+            self._count("time_jumps", 1)
+            self._count("dropped.time_jump", count - time_ns.size)
+        self._count("events", time_ns.size)
         return EventSample(
             stamp_ns=stamp,
             frame_id=message.header.frame_id,
             width=int(message.width),
             height=int(message.height),
-            x=x[:count],
-            y=y[:count],
-            polarity=polarity[:count],
+            x=x,
+            y=y,
+            polarity=polarity,
             time_ns=time_ns,
             end_ns=end,
         )
+
+    def _forget(self) -> None:
+        self._state = np.array(_START, np.int64)
+        self._offset_ns: int | None = None
 
     def _follow(self, seq: int) -> None:
         """Start anew where packets are missing; a ``seq`` that stands still comes from a driver that does not count."""
         last, self._seq = self._seq, seq
         if last is None or seq in {last, last + 1}:
             return
-        self.reset()
-        self._seq = seq
+        self._forget()
         if seq > last:
             self._count("lost_packets", seq - last - 1)
         else:
@@ -244,6 +258,12 @@ def _words(message: EventPacket, topic: str) -> npt.NDArray[np.uint16]:
     if message.width == 0 or message.height == 0:
         msg = f"expected the sensor's size in the packet on topic {topic!r}, got {message.width} x {message.height}"
         raise DecodeError(reason="no_size", message=msg)
+    if message.width > _LARGEST_SIZE or message.height > _LARGEST_SIZE:
+        msg = (
+            f"expected a sensor of at most {_LARGEST_SIZE} x {_LARGEST_SIZE}, all that evt3 can address, on topic {topic!r}, "
+            f"got {message.width} x {message.height}"
+        )
+        raise DecodeError(reason="wrong_size", message=msg)
     data = as_bytes(message.events, topic)
     if data.size % 2:
         msg = f"expected whole 16-bit words of evt3 on topic {topic!r}, got {data.size} bytes"
