@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -241,6 +242,39 @@ def test_the_writer_leaves_a_whole_bag_or_nothing(tmp_path):
         bag.write("/label_info", build.label_info(("road",), 0, "camera"), 0)
     with BagReader(path) as read:
         assert [topic.name for topic in read.topics()] == ["/label_info"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bag"]
+
+
+def test_only_a_bag_is_replaced(tmp_path):
+    write_bag(tmp_path / "folder")
+    (tmp_path / "folder" / "thesis.tex").write_text("years of work")
+    (tmp_path / "file").write_text("more of it")
+    for name, other in (("folder", "thesis.tex"), ("file", "a file")):
+        with pytest.raises(BagError, match=f"expected a bag to replace.*{other}"), BagWriter(tmp_path / name, overwrite=True):
+            pass
+    assert (tmp_path / "folder" / "thesis.tex").exists()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
+    (tmp_path / "empty").mkdir()
+    with BagWriter(tmp_path / "empty", overwrite=True) as bag:
+        bag.write("/label_info", build.label_info(("road",), 0, "camera"), 0)
+    assert (tmp_path / "empty" / "metadata.yaml").exists()
+
+
+def test_a_bag_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    path = tmp_path / "bag"
+    write_bag(path)
+    before = storage_file(path).read_bytes()
+    move = os.replace
+
+    def disk_error(source, target):
+        if Path(target) == path and Path(source).name == "bag":
+            raise OSError(5, "Input/output error")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", disk_error)
+    with pytest.raises(BagError, match="expected to finish the bag"), BagWriter(path, overwrite=True) as bag:
+        bag.write("/label_info", build.label_info(("road",), 0, "camera"), 0)
+    assert storage_file(path).read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["bag"]
 
 

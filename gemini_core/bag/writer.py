@@ -16,6 +16,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.serde import SerdeError
 
 from gemini_core.bag.messages import Message, typestore
+from gemini_core.bag.reader import STORAGE_SUFFIXES
 from gemini_core.errors import BagError, nearest_names
 
 Storage = Literal["mcap", "sqlite3"]
@@ -34,11 +35,11 @@ class BagWriter:
     """Writes one bag; a context manager.
 
     The bag appears at ``path`` only when the block ends without an exception; until then it grows in a temporary folder
-    beside it, which is removed when an exception ends the block.
+    beside it, which is removed when an exception ends the block. ``overwrite`` replaces a bag, and nothing but a bag.
 
     Raises:
-        BagError: on entering, ``path`` exists and ``overwrite`` is False, or cannot be created; on leaving, it cannot be
-            finished.
+        BagError: on entering, ``path`` exists and ``overwrite`` is False or it holds anything but a bag, or it cannot be
+            created; on leaving, it cannot be finished, and what was there before is there again.
     """
 
     def __init__(self, path: str | Path, storage: Storage = "mcap", *, overwrite: bool = False) -> None:
@@ -54,12 +55,13 @@ class BagWriter:
         if self._storage not in ("mcap", "sqlite3"):
             msg = f"{self._path}: expected storage mcap or sqlite3, got {self._storage!r}"
             raise BagError(msg)
-        if self._path.suffix in (".mcap", ".db3"):
+        if self._path.suffix in STORAGE_SUFFIXES:
             msg = f"{self._path}: expected the name of a folder, since a bag is one; leave out {self._path.suffix}"
             raise BagError(msg)
         if self._path.exists() and not self._overwrite:
             msg = f"{self._path}: expected a path where nothing is yet, got one that exists (overwriting was not asked for)"
             raise BagError(msg)
+        self._refuse_to_replace_other_files()
         plugin = StoragePlugin.MCAP if self._storage == "mcap" else StoragePlugin.SQLITE3
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +86,8 @@ class BagWriter:
                 os.replace(self._path, temporary / "replaced")  # noqa: PTH105 - os.replace is the brief word for it
             os.replace(temporary / self._path.name, self._path)  # noqa: PTH105
         except (OSError, sqlite3.Error) as error:
+            if (temporary / "replaced").exists():
+                os.replace(temporary / "replaced", self._path)  # noqa: PTH105
             self._discard()
             msg = f"{self._path}: expected to finish the bag, got {error}"
             raise BagError(msg) from None
@@ -142,6 +146,22 @@ class BagWriter:
             avoid_ros_namespace_conventions=False,
         )
         return writer.add_connection(topic, type_name, typestore=store, offered_qos_profiles=[qos])
+
+    def _refuse_to_replace_other_files(self) -> None:
+        if not self._path.exists():
+            return
+        found = "a file"
+        if self._path.is_dir():
+            suffixes = set(STORAGE_SUFFIXES)
+            others = (
+                item.name
+                for item in self._path.iterdir()
+                if item.name != "metadata.yaml" and suffixes.isdisjoint(item.suffixes)
+            )
+            found = next(others, "")
+        if found:
+            msg = f"{self._path}: expected a bag to replace, got something else there ({found})"
+            raise BagError(msg)
 
     def _open(self) -> tuple[Writer, Path]:
         if self._writer is None or self._temporary is None:
