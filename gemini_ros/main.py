@@ -13,12 +13,19 @@ from gemini_core.process import prepare_process
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; then publish what waits and leave. A second signal ends it at once."""
+    """Run the node until SIGINT or SIGTERM; then publish what waits and leave. A second signal ends it at once.
+
+    Gives exit code 0; 2 where ROS refuses the command line (a parameter file that is not there, a wrong remapping).
+    """
     prepare_process()
     from gemini_ros.node import FusionNode  # noqa: PLC0415 - it loads torch, which reads what was just set
 
     # rclpy's own handlers end the context, and then what waits could no longer be published
-    rclpy.init(args=arguments, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=arguments, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    except RuntimeError as error:  # what all errors of rcl are
+        sys.stderr.write(f"gemini_fusion_node: {error}\n")
+        return 2
     stopping = False
 
     def stop(number: int, _frame: FrameType | None) -> None:

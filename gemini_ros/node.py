@@ -98,8 +98,13 @@ class FusionNode(LifecycleNode):
         return self._transition("shutdown", "finalized", self._tear_down, lambda: LifecycleNode.on_shutdown(self, state))
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """After an unexpected error: unconfigured again, and alive."""
-        self._tear_down()
+        """After an unexpected error: unconfigured again, and alive; finalized where not even that works."""
+        try:
+            self._tear_down()
+        except Exception as error:  # noqa: BLE001 - rclpy would end the node without a word
+            self._state = "finalized"
+            self.get_logger().fatal(f"cleaning up after the error failed, too: {error!r}\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.FAILURE
         self._state = "unconfigured"
         return LifecycleNode.on_error(self, state)
 
@@ -149,9 +154,11 @@ class FusionNode(LifecycleNode):
 
     def _end_session(self) -> None:
         if self._session is not None:
-            self._session.finish()
-            self._diagnose()
-            self._session = None
+            try:
+                self._session.finish()
+                self._diagnose()
+            finally:
+                self._session = None
 
     def _tear_down(self) -> None:
         self._end_session()

@@ -10,11 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.validate_topic_name import validate_topic_name
 
 from gemini_core.config import FusionConfig, Option, OptionValue, check_value, from_flat, options
 from gemini_core.errors import ConfigError, nearest_names
+from gemini_core.types import Role
+from gemini_ros.qos import override_problem
 
 QOS_PREFIX = "qos_overrides."
 _OF_RCLPY = ("use_sim_time", "start_type_description_service")
@@ -44,6 +48,15 @@ def _to_ros(value: OptionValue) -> bool | int | float | str | list[str]:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _check_topic(role: Role, topic: str) -> None:
+    try:
+        validate_topic_name(topic)
+    except NameValidationException as error:
+        reason = str(error).splitlines()[0].rstrip(":")  # a picture of the place follows
+        msg = f"parameters: topic of {role}: expected a topic name, got {topic!r} ({reason})"
+        raise ConfigError(msg) from None
+
+
 class NodeParameters:
     """Declares the options on a node, refuses wrong changes, and gives the validated configuration.
 
@@ -64,6 +77,8 @@ class NodeParameters:
         self._problems: dict[str, str] = {}
         overrides = self._take_overrides()
         self._qos_overrides = [name for name in overrides if name.startswith(QOS_PREFIX)]
+        found = {name: override_problem(name, overrides[name]) for name in self._qos_overrides}
+        self._problems.update({name: sentence for name, sentence in found.items() if sentence})
         for option in self._options.values():
             self._declare(option, overrides)
         for name in overrides:
@@ -95,11 +110,15 @@ class NodeParameters:
         """The configuration that the parameters describe now.
 
         Raises:
-            ConfigError: an override with an unknown name or a value outside its range, or values that do not go together.
+            ConfigError: an override (of quality of service, too) with an unknown name or a value outside its range, values that
+                do not go together, or a topic name that ROS refuses.
         """
         if self._problems:
             raise ConfigError("parameters: " + "; ".join(self._problems.values()))
-        return from_flat(self._values(), where="parameters")
+        config = from_flat(self._values(), where="parameters")
+        for role, topic in config.topics_by_role().items():
+            _check_topic(role, topic)
+        return config
 
     def unused_qos_overrides(self) -> list[str]:
         """QoS overrides given at start that no subscription or publisher has taken up, each with the nearest known name."""

@@ -23,6 +23,8 @@ _IMAGE_DEPTH = 10
 _EVENT_DEPTH = 500  # event cameras send hundreds of packets a second; a depth of 10 would lose some at each long callback
 _TRANSFORM_DEPTH = 100  # as tf2_ros
 _OUTPUT_DEPTH = 10
+_MAX_DEPTH = 2**31 - 1  # DDS has 32 bits for it
+_POLICIES = {"history": HistoryPolicy, "reliability": ReliabilityPolicy, "durability": DurabilityPolicy}
 
 
 def input_qos(role: Role) -> QoSProfile:
@@ -50,6 +52,21 @@ def overridable() -> QoSOverridingOptions:
     return QoSOverridingOptions(
         [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY]
     )
+
+
+def override_problem(name: str, value: object) -> str:
+    """What is wrong with the value of one ``qos_overrides.*`` parameter, in one sentence; "" for nothing."""
+    policy = name.rpartition(".")[2]
+    if policy == "depth":
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_DEPTH:
+            return ""
+        return f"{name}: expected an integer from 1 to {_MAX_DEPTH}, got {value!r}"
+    if policy not in _POLICIES:
+        return ""
+    known = [member.name.lower() for member in _POLICIES[policy] if member.name != "UNKNOWN"]
+    if isinstance(value, str) and value.lower() in known:
+        return ""
+    return f"{name}: expected one of {', '.join(known)}, got {value!r}"
 
 
 def _profile(depth: int, reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> QoSProfile:

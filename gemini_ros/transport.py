@@ -10,7 +10,15 @@ from pathlib import Path
 from gemini_core.errors import ConfigError
 from gemini_core.process import OPENMP_SETTINGS
 
-PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
+_BEFORE_FAST_DDS_3 = ("humble", "iron", "jazzy")
+
+
+def profile_variable(distribution: str | None) -> str:
+    """The variable that names Fast DDS's profile file; Fast DDS 3, from ROS 2 Kilted on, has renamed it."""
+    return f"{'FASTRTPS' if distribution in _BEFORE_FAST_DDS_3 else 'FASTDDS'}_DEFAULT_PROFILES_FILE"
+
+
+PROFILE_VARIABLE = profile_variable(os.environ.get("ROS_DISTRO"))
 TRANSPORT_VARIABLE = "FASTDDS_BUILTIN_TRANSPORTS"
 
 # glibc hands blocks above 128 KiB back to the kernel when they are freed, so each image would pay for fresh pages; these

@@ -18,7 +18,14 @@ import pytest
 
 import gemini_ros
 from gemini_core.config import FusionConfig
-from gemini_ros.transport import MALLOC_SETTINGS, PROFILE_VARIABLE, config_file, has_large_message_transport, settings
+from gemini_ros.transport import (
+    MALLOC_SETTINGS,
+    PROFILE_VARIABLE,
+    config_file,
+    has_large_message_transport,
+    profile_variable,
+    settings,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch"
@@ -101,6 +108,11 @@ def test_environment_adds_the_settings_and_keeps_the_users_own():
     assert MALLOC_SETTINGS.items() <= added.items()
     assert settings().items() <= added.items()
     assert gemini_ros.environment({PROFILE_VARIABLE: "mine.xml"})[PROFILE_VARIABLE] == "mine.xml"
+
+
+def test_the_profile_variable_is_the_one_that_the_distribution_reads():
+    assert profile_variable("humble") == profile_variable("jazzy") == "FASTRTPS_DEFAULT_PROFILES_FILE"
+    assert profile_variable("kilted") == profile_variable(None) == "FASTDDS_DEFAULT_PROFILES_FILE"
 
 
 def test_whether_the_transport_is_set():

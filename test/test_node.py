@@ -717,6 +717,46 @@ def test_a_listener_that_cannot_be_served_is_reported(graph):
     graph.rig.destroy_subscription(subscription)
 
 
+@pytest.mark.parametrize(
+    ("override", "value", "says"),
+    [
+        ("/rgb/image.subscription.reliability", "bogus", "expected one of system_default, reliable, best_effort"),
+        ("/rgb/image.subscription.depth", "ten", "expected an integer from 1 to 2147483647, got 'ten'"),
+        ("/rgb/image.subscription.depth", -1, "expected an integer from 1 to 2147483647, got -1"),
+        ("/gemini_fusion/timing.publisher.history", 3, "expected one of system_default, keep_last, keep_all"),
+    ],
+)
+def test_a_qos_override_that_cannot_be_is_one_sentence(graph, override, value, says):
+    node = graph.start(**{f"qos_overrides.{override}": value})
+    assert not change_state(graph, Transition.TRANSITION_CONFIGURE)
+    assert node.state == state_by_service(graph) == "unconfigured"
+    said = graph.diagnostics()["state"].message
+    assert said.startswith(f"configure failed: parameters: qos_overrides.{override}: {says}")
+    assert "\n" not in said
+
+
+def test_a_topic_name_that_cannot_be_is_one_sentence(graph):
+    node = graph.start(topics__depth__image="/depth image")
+    assert not change_state(graph, Transition.TRANSITION_CONFIGURE)
+    assert node.state == "unconfigured"
+    said = graph.diagnostics()["state"].message
+    assert said.startswith("configure failed: parameters: topic of depth.image: expected a topic name, got '/depth image' (")
+
+
+def test_an_activation_that_breaks_off_leaves_the_node_alive(graph):
+    node = graph.start()
+    assert change_state(graph, Transition.TRANSITION_CONFIGURE)
+    other = graph.rig.create_publisher(Header, "/depth/image", 10)  # one DDS participant may not have two types on a topic
+    assert not change_state(graph, Transition.TRANSITION_ACTIVATE)
+    assert node.state == state_by_service(graph) == "unconfigured"
+    assert graph.diagnostics()["state"].message.startswith("activate failed")
+    assert not any(thread.name == "gemini_fusion_worker" for thread in threading.enumerate())
+    graph.rig.destroy_publisher(other)
+    assert change_state(graph, Transition.TRANSITION_CONFIGURE)
+    assert change_state(graph, Transition.TRANSITION_ACTIVATE)
+    assert node.state == "active"
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The same as without ROS
 
@@ -856,6 +896,13 @@ def wait_for_line(process: subprocess.Popen[str], part: str) -> list[str]:
     finally:
         watchdog.cancel()
     raise AssertionError("".join(lines))
+
+
+def test_a_parameter_file_that_is_not_there_is_one_line():
+    said, _ = (process := run_node("--params-file", "nowhere.yaml")).communicate(timeout=30)
+    assert process.returncode == 2
+    assert "Traceback" not in said
+    assert "nowhere.yaml" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
