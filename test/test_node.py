@@ -498,6 +498,23 @@ def test_the_clock_may_jump_back(running):
     running.stamp_ns = now
 
 
+def test_a_thread_that_was_held_up_reads_what_waits_before_it_closes_frames(graph):
+    graph.start(node__idle_flush_ms=100.0)
+    graph.activate(*MODALITIES)
+    stamp = graph.stamp_ns = graph.stamp_ns + 100 * MS
+    early = [role for role in MAKERS if role.startswith("rgb.")]
+    for role in early:
+        graph.publishers[role].publish(MAKERS[role](stamp))
+    graph.spin_until(lambda: graph.node._session.health.records["rgb.image"].received)
+    for role in MAKERS.keys() - early:
+        graph.publishers[role].publish(MAKERS[role](stamp))
+    time.sleep(0.3)  # the executor stands still; then its timer is due together with the messages
+    graph.await_masks([stamp])
+    graph.spin_until(lambda: graph.received["~/timing"])
+    (entry,) = graph.received["~/timing"][0].status
+    assert names(values(entry)["modalities"]) == set(MODALITIES), entry.message
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Bad input
 
