@@ -20,6 +20,7 @@ import gemini_core
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PIN = re.compile(r'[a-z0-9-]+==[^ ;]+( ; python_version == "3\.\d+"( or python_version == "3\.\d+")*)?$')
+LOCKED = ("runtime.in", "openvino.in", "onnx.in", "development.in", "ros.in")
 SHIPPED = ("launch", "config", "interfaces")
 INSTALLED_NAME = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 ROSDEP_KEY = {"cv2": "python3-opencv", "yaml": "python3-yaml"}
@@ -50,7 +51,7 @@ def test_the_lock_holds_exact_versions_only():
 @pytest.mark.parametrize("python", PYTHONS)
 def test_the_lock_meets_every_range(python: str):
     pins = locked(python)
-    for line in lines("runtime.in") + lines("development.in") + lines("ros.in"):
+    for line in [line for name in LOCKED for line in lines(name)]:
         wanted = Requirement(line)
         version = next(iter(pins[canonicalize_name(wanted.name)].specifier)).version
         assert wanted.specifier.contains(version), f"{wanted} but {version} is locked for Python {python}"
@@ -61,7 +62,7 @@ def test_the_lock_names_all_that_the_requirements_bring():
     pins = locked(f"3.{sys.version_info.minor}")
     if not Path(sys.prefix, "share", "rclpy").is_dir():
         pytest.skip("ROS comes from an installation here, so this environment was not made from the lock")
-    waiting = [Requirement(line).name for line in lines("runtime.in") + lines("development.in") + lines("ros.in")]
+    waiting = [Requirement(line).name for line in [line for name in LOCKED for line in lines(name)]]
     seen: set[str] = set()
     while waiting:
         name = canonicalize_name(waiting.pop())

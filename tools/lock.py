@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements"
-SOURCES = ("runtime.in", "development.in", "ros.in")
+SOURCES = ("runtime.in", "openvino.in", "onnx.in", "development.in", "ros.in")
 TORCH = "torch==2.13.0"
 TORCH_NEEDS = (
     "filelock",

@@ -137,8 +137,9 @@ class MixFeedForward(nn.Module):
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """Transform tokens (S*B, h*w, C) at size (h, w)."""
-        hidden = to_tokens(self.depthwise(to_image(self.expand(tokens), size)))
-        contracted: Tensor = self.contract(F.gelu(hidden))
+        # Before the change back to tokens, since OpenVINO makes it part of the convolution there.
+        hidden = to_tokens(F.gelu(self.depthwise(to_image(self.expand(tokens), size))))
+        contracted: Tensor = self.contract(hidden)
         return contracted
 
 

@@ -154,7 +154,7 @@ def _convert(segmenter: Segmenter, target: Target, inputs: Sequence[F32], subset
     """Write one graph; gives it with the hashes of its files."""
     room = openvino if target.runtime == "openvino" else onnx
     file = stem.with_name(f"{stem.name}.{room.SUFFIX}")
-    room.convert(_Fixed(segmenter, subset), torch.from_numpy(inputs[0]), target.precision, inputs, file)
+    room.convert(_Fixed(segmenter, subset).eval(), torch.from_numpy(inputs[0]), target.precision, inputs, file)
     files = sorted(stem.parent.glob(f"{stem.name}.*"))
     return Graph(subset, file.name, {path.name: artifact.sha256(path) for path in files})
 

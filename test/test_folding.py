@@ -1,0 +1,126 @@
+"""The inference form: the segmenter's own numbers, with less work."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gemini_core.model.folding import FoldedFusion, fold
+from gemini_core.model.fusion import GeminiFusion
+from gemini_core.model.mit import MiTConfig
+from gemini_core.model.segmentation import Segmenter, SegmenterConfig
+from gemini_core.model.swin import SwinConfig
+
+TOLERANCE = 1e-5  # of the output's standard deviation, fp32
+ORDER = ("rgb", "depth", "event", "lidar")
+TINY = MiTConfig(widths=(8, 16, 24, 32), depths=(1, 2, 1, 1), heads=(1, 2, 3, 4), mlp_ratio=2, fusion_heads=4)
+TINY_SWIN = SwinConfig(8, (1, 2, 1, 1), heads=(1, 2, 4, 8), fusion_heads=4)
+
+
+def trained(modalities, backbone=TINY, **changes):
+    """A segmenter in which no bias, noise or statistic is at its start, so that a forgotten one would show."""
+    torch.manual_seed(modalities)
+    segmenter = Segmenter(SegmenterConfig(backbone, ORDER[:modalities], num_classes=5, head_width=16, **changes)).eval()
+    for name, parameter in segmenter.named_parameters():
+        if "noise" in name or "bias" in name or "stream_weights" in name:
+            nn.init.normal_(parameter, std=0.3)
+        elif "fusion" in name and parameter.ndim > 1:
+            nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+    nn.init.uniform_(segmenter.head.norm.running_var, 0.5, 2.0)
+    nn.init.normal_(segmenter.head.norm.running_mean)
+    return segmenter
+
+
+def images(modalities, batch=2, size=(64, 96)):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(batch, 3, *size, generator=generator) for _ in range(modalities)]
+
+
+def assert_close(got, expected):
+    assert ((got - expected).abs().max() / expected.std()).item() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("modalities", "backbone", "changes"),
+    [
+        (1, TINY, {}),
+        (2, TINY, {}),
+        (4, TINY, {}),
+        (2, TINY_SWIN, {}),
+        (3, TINY_SWIN, {}),
+        (2, TINY, {"fused_blocks": 2}),
+        (2, TINY, {"fusion": "none"}),
+        (2, TINY, {"fusion": "cross_attention"}),
+        (2, TINY, {"fusion": "exchange"}),
+    ],
+)
+def test_folded_equals_the_segmenter(modalities, backbone, changes):
+    segmenter = trained(modalities, backbone, **changes)
+    inputs = images(modalities)
+    with torch.no_grad():
+        assert_close(fold(segmenter)(torch.cat(inputs)), segmenter.quarter_logits(inputs).ensemble)
+
+
+@pytest.mark.parametrize("backbone", [TINY, TINY_SWIN])
+@pytest.mark.parametrize("present", [(0,), (0, 2), (0, 1, 3)])
+def test_folded_equals_the_segmenter_without_some_modalities(backbone, present):
+    segmenter = trained(4, backbone)
+    inputs = images(4)
+    with torch.no_grad():
+        expected = segmenter.quarter_logits(inputs, [index in present for index in range(4)]).ensemble
+        assert_close(fold(segmenter)(torch.cat([inputs[index] for index in present]), present), expected)
+
+
+def test_folded_equals_the_segmenter_where_pixels_are_not_valid():
+    segmenter = trained(3)
+    inputs = images(3)
+    generator = torch.Generator().manual_seed(2)
+    valid = [
+        (torch.rand(2, 1, 4, 6, generator=generator) > 0.5).repeat_interleave(16, 2).repeat_interleave(16, 3) for _ in inputs
+    ]
+    with torch.no_grad():
+        expected = segmenter.quarter_logits(inputs, None, valid).ensemble
+        assert_close(fold(segmenter)(torch.cat(inputs), None, torch.cat(valid).float()), expected)
+        assert not torch.allclose(expected, segmenter.quarter_logits(inputs).ensemble)
+
+
+def test_folding_leaves_the_segmenter_and_the_random_numbers_as_they_were():
+    segmenter = trained(2)
+    before = {name: tensor.clone() for name, tensor in segmenter.state_dict().items()}
+    state = torch.get_rng_state()
+    folded = fold(segmenter)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], tensor) for name, tensor in segmenter.state_dict().items())
+    assert all(parameter.requires_grad for parameter in segmenter.parameters())
+    own = {parameter.data_ptr() for parameter in segmenter.parameters()}
+    assert not own & {parameter.data_ptr() for parameter in folded.parameters()}
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+
+
+def test_double_precision_folds_to_rounding():
+    torch.manual_seed(0)
+    fusion, projection = GeminiFusion(16, 4).double(), nn.Linear(16, 16).double()
+    for parameter in fusion.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    streams = torch.randn(2, 2, 5, 16, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(FoldedFusion(fusion, projection)(streams), projection(fusion(streams)), rtol=0, atol=1e-13)
+        torch.testing.assert_close(FoldedFusion(fusion, None)(streams), fusion(streams), rtol=0, atol=1e-13)
+
+
+def flops(network, inputs):
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(inputs)
+    return counter.get_total_flops()
+
+
+def test_fusion_costs_seven_products_a_direction_with_its_projection():
+    fusion = GeminiFusion(16, 4).requires_grad_(requires_grad=False)
+    streams = torch.randn(2, 1, 10, 16)
+    product = 2 * 10 * 16 * 16
+    assert flops(fusion, streams) == 2 * 8 * product
+    folded = FoldedFusion(fusion, nn.Linear(16, 16)).requires_grad_(requires_grad=False)
+    assert flops(folded, streams) == 2 * 7 * product
+    assert flops(folded, streams[:1]) == product

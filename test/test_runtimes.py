@@ -1,0 +1,372 @@
+"""Exported networks: the same masks as torch, refused where they do not fit or are not what was exported."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import shutil
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_folding import trained
+
+from gemini_core.cli import main
+from gemini_core.config import from_flat
+from gemini_core.errors import ConfigError, DataError, ShapeError, WeightsError
+from gemini_core.model import checkpoints
+from gemini_core.model.checkpoints import CheckpointInfo, default_normalization
+from gemini_core.model.mit import MiTConfig
+from gemini_core.predictor import Predictor
+from gemini_core.runtimes import artifact, images
+from gemini_core.runtimes.export import Difference, Images, Target, compare, export
+from gemini_core.runtimes.exported import ExportedRuntime
+from gemini_core.types import AlignedGrid, AlignedGrids, GridGeometry
+
+HEIGHT, WIDTH = 64, 96
+CLASSES = ("road", "building", "tree", "car", "sky")
+MODULE = {"openvino": "openvino", "onnx": "onnxruntime", "tensorrt": "onnxruntime"}
+MODALITIES = ("rgb", "depth")
+# Converting takes a second for every block, whatever its size.
+SHORT = MiTConfig(widths=(8, 16, 24, 32), depths=(1, 1, 1, 1), heads=(1, 2, 3, 4), mlp_ratio=2, fusion_heads=4)
+
+
+def network(modalities=2):
+    segmenter = trained(modalities, SHORT)
+    constant = [parameter for name, parameter in segmenter.head.named_parameters() if "bias" in name]
+    for tensor in (*constant, segmenter.head.norm.running_mean):
+        torch.nn.init.zeros_(tensor)  # so that what the images hold decides
+    return segmenter
+
+
+def need(runtime):
+    if importlib.util.find_spec(MODULE[runtime]) is None:
+        pytest.skip(f"{MODULE[runtime]} is not installed")
+
+
+def info_of(segmenter):
+    return CheckpointInfo(CLASSES, default_normalization(segmenter.config.modalities), trained=True)
+
+
+def inputs_of(segmenter):
+    normalization = default_normalization(segmenter.config.modalities)
+    return Images([images.normalise(images.made_up(len(normalization), HEIGHT, WIDTH), normalization)], "made-up images")
+
+
+def config_of(folder, **changes):
+    values = {"model.weights": str(folder), "model.classes": list(CLASSES), "grid.height": HEIGHT, "grid.width": WIDTH}
+    return from_flat({"modalities": list(MODALITIES), **values, "model.threads": 2, "model.device": "cpu", **changes})
+
+
+def grids_of(modalities=MODALITIES, seed=0, height=HEIGHT):
+    rng = np.random.default_rng(seed)
+    shape = (height, WIDTH)
+    grids = [AlignedGrid(name, rng.random((3, *shape), dtype=np.float32), np.ones(shape, bool)) for name in MODALITIES]
+    geometry = GridGeometry(WIDTH, height, WIDTH, height, 0, 0, WIDTH, height)
+    return AlignedGrids(0, 0, "camera", geometry, None, tuple(grid for grid in grids if grid.modality in modalities), ())
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    checkpoints.save(network(), path, CLASSES, trained=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Gives the folder of an export for one runtime, made once, with graphs for both modalities and for rgb."""
+    made = {}
+
+    def make(runtime):
+        need(runtime)
+        if runtime not in made:
+            made[runtime] = tmp_path_factory.mktemp("exports") / runtime
+            segmenter, target = network(), Target(runtime, "fp32", HEIGHT, WIDTH)
+            export(segmenter, info_of(segmenter), target, made[runtime], inputs_of(segmenter))
+        return made[runtime]
+
+    return make
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Equal to torch
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+@pytest.mark.parametrize("present", [MODALITIES, ("rgb",)])
+def test_mask_is_that_of_torch(exported, weights, runtime, present):
+    expected = Predictor(config_of(weights)).predict(grids_of(present)).mask
+    predictor = Predictor(config_of(exported(runtime)))
+    mask = predictor.predict(grids_of(present)).mask
+    assert np.mean(mask == expected) > 0.999
+    assert len(np.unique(mask)) > 1
+    assert predictor.trained
+    assert predictor.class_names == CLASSES
+    predictor.predict(grids_of(seed=1))
+    assert np.array_equal(predictor.predict(grids_of(present)).mask, mask)
+    assert np.array_equal(Predictor(config_of(exported(runtime))).predict(grids_of(present)).mask, mask)
+
+
+def test_description_says_what_runs_where(exported):
+    described = Predictor(config_of(exported("openvino"))).describe()
+    assert "MiT on rgb+depth, 5 classes at 96x64, trained weights" in described
+    assert "fp32 in OpenVINO" in described
+    assert described.endswith("on cpu with 2 threads")
+
+
+def test_frame_without_its_own_graph_goes_to_the_one_that_uses_most_of_it():
+    graphs = tuple(artifact.Graph(present, "", {}) for present in [(0, 1, 2), (0, 2), (0,)])
+    segmenter = network()
+    description = artifact.Export("onnx", "fp32", 64, 96, segmenter.config, info_of(segmenter), graphs, "", {})
+    used = {present: description.graph_for(present).present for present in [(0, 1, 2), (0, 1), (0, 2, 3), (0,)]}
+    assert used == {(0, 1, 2): (0, 1, 2), (0, 1): (0,), (0, 2, 3): (0, 2), (0,): (0,)}
+
+
+def test_torch_compile_gives_the_same_mask(weights, monkeypatch):
+    # Everything but the C++ compiler, which would take minutes.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    expected = Predictor(config_of(weights)).predict(grids_of()).mask
+    predictor = Predictor(config_of(weights, **{"model.runtime": "torch_compile"}))
+    assert np.array_equal(predictor.predict(grids_of()).mask, expected)
+    assert "compiled" in predictor.describe()
+
+
+@pytest.fixture(scope="module")
+def for_tensorrt(tmp_path_factory):
+    need("tensorrt")
+    folder = tmp_path_factory.mktemp("tensorrt") / "out"
+    segmenter = network(1)
+    export(segmenter, info_of(segmenter), Target("tensorrt", "fp16", HEIGHT, WIDTH), folder, inputs_of(segmenter))
+    return folder
+
+
+def test_tensorrt_export_has_checked_shapes(for_tensorrt):
+    description = artifact.read_description(for_tensorrt)
+    assert (description.runtime, description.precision) == ("tensorrt", "fp16")
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(for_tensorrt / description.graphs[0].file).graph
+    sizes = [[size.dim_value for size in item.type.tensor_type.shape.dim] for item in (graph.input[0], graph.output[0])]
+    assert sizes == [[1, 3, HEIGHT, WIDTH], [1, 5, HEIGHT // 4, WIDTH // 4]]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_tensorrt_decides_as_torch_does(tmp_path, weights, precision):
+    pytest.importorskip("tensorrt")
+    segmenter, out = network(), tmp_path / "out"
+    export(segmenter, info_of(segmenter), Target("tensorrt", precision, HEIGHT, WIDTH), out, inputs_of(segmenter))
+    expected = Predictor(config_of(weights)).predict(grids_of()).mask
+    config = config_of(out, **{"model.device": "cuda", "model.precision": precision})
+    for _ in range(2):  # the second time from the kept engine
+        assert np.mean(Predictor(config).predict(grids_of()).mask == expected) > 0.95
+    assert list(out.glob("*.plan"))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_low_precision_decides_nearly_the_same(tmp_path, precision):
+    need("openvino")
+    if precision == "int8":
+        pytest.importorskip("nncf")
+    segmenter, weights, out = network(1), tmp_path / "weights", tmp_path / "out"
+    checkpoints.save(segmenter, weights, CLASSES, trained=True)
+    done = export(segmenter, info_of(segmenter), Target("openvino", precision, HEIGHT, WIDTH), out, inputs_of(segmenter))
+    assert "decided alike" in done.verified
+    expected = Predictor(config_of(weights, modalities=["rgb"])).predict(grids_of()).mask
+    mask = Predictor(config_of(out, **{"modalities": ["rgb"], "model.precision": precision})).predict(grids_of()).mask
+    assert np.mean(mask == expected) > 0.85
+
+
+def test_difference_is_relative_to_the_spread():
+    exact = torch.tensor([0.0, 2.0, 0.0, 2.0]).view(1, 2, 1, 2)
+    got = exact + torch.tensor([0.0, 0.0, 3.0, 0.0]).view(1, 2, 1, 2)
+    deviation = (4.0 / 3.0) ** 0.5
+    assert compare(exact, got) == Difference(pytest.approx(3.0 / deviation), pytest.approx(1.5 / deviation), 0.5)
+    assert compare(exact, exact) == Difference(0.0, 0.0, 1.0)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model.classes": [*CLASSES[:-1], "water"]}, "weights for classes road, .*water as configured, got .*sky in"),
+        ({"modalities": ["rgb", "lidar"]}, "weights for modalities rgb, lidar as configured, got rgb, depth in"),
+        ({"grid.height": 480}, r"an export for grid\.height 480 as configured, got 64 in"),
+        ({"grid.width": 640}, r"an export for grid\.width 640 as configured, got 96 in"),
+        ({"model.precision": "int8"}, r"an export for model\.precision int8 as configured, got fp32 in"),
+        ({"model.runtime": "openvino"}, r"an export for model\.runtime openvino as configured, got onnx in"),
+        ({"model.runtime": "torch"}, r"an export for model\.runtime torch as configured, got onnx in"),
+    ],
+)
+def test_export_for_another_robot_is_refused(exported, changes, sentence):
+    with pytest.raises(WeightsError, match=sentence):
+        Predictor(config_of(exported("onnx"), **changes))
+
+
+def test_images_of_another_size_are_refused(exported):
+    with pytest.raises(ShapeError, match=r"expected \(64, 96\), height and width of the export, got \(32, 96\)"):
+        Predictor(config_of(exported("onnx"))).predict(grids_of(height=32))
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    shutil.copytree(exported("onnx"), tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_broken_graph_is_refused(copied):
+    graph = copied / "rgb.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    with pytest.raises(
+        WeightsError, match=r"rgb\.onnx: expected the file that was exported \(SHA-256 .*got another or a broken"
+    ):
+        Predictor(config_of(copied))
+    graph.unlink()
+    with pytest.raises(WeightsError, match=r"rgb\.onnx: expected the file that export\.json names, got none"):
+        Predictor(config_of(copied))
+
+
+def test_changed_description_is_refused(copied):
+    path = copied / "export.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "precision": "int8"}))
+    with pytest.raises(WeightsError, match="its seal"):
+        Predictor(config_of(copied))
+    path.write_text(json.dumps({**content, "export_version": 2}))
+    with pytest.raises(WeightsError, match="expected an export of version 1, got 2"):
+        Predictor(config_of(copied))
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(WeightsError, match=r"export\.json: expected the description of an export"):
+        Predictor(config_of(copied))
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_absent_runtime_is_named(exported, monkeypatch, runtime):
+    folder = exported(runtime)
+    monkeypatch.setitem(sys.modules, MODULE[runtime], None)
+    with pytest.raises(ConfigError, match=rf"to be installed \(pip install 'gemini_ros\[{runtime}\]'\), got no module"):
+        Predictor(config_of(folder))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
+def test_absent_tensorrt_is_named(for_tensorrt):
+    with pytest.raises(ConfigError, match="expected TensorRT"):
+        Predictor(config_of(for_tensorrt, **{"modalities": ["rgb"], "model.precision": "fp16", "model.device": "auto"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model.runtime": "openvino"}, "expected a folder written by 'gemini-fusion export --runtime openvino'"),
+        ({"model.precision": "int8"}, r"model\.precision: expected an exported folder in model\.weights for int8"),
+    ],
+)
+def test_weights_that_are_not_exported_are_refused(weights, changes, sentence):
+    for path in (weights, ""):
+        with pytest.raises(ConfigError, match=sentence):
+            Predictor(config_of(path, **changes))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="model.device: cuda is refused before")
+@pytest.mark.gpu
+def test_wrong_device_for_a_runtime_is_refused(exported):
+    with pytest.raises(ConfigError, match=r"model\.device: expected cpu for onnx, got cuda"):
+        Predictor(config_of(exported("onnx"), **{"model.device": "cuda"}))
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        (("ncnn", "fp32", 64, 96), "--runtime: expected one of openvino, onnx, tensorrt, got 'ncnn'"),
+        (("onnx", "int8", 64, 96), "--precision: expected one of fp32 for onnx, got 'int8'"),
+        (("openvino", "fp32", 16, 96), "--height and --width: expected 32 or more, got 16 and 96"),
+    ],
+)
+def test_wrong_targets_are_refused(target, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Target(*target)
+
+
+def test_export_that_differs_is_not_written(tmp_path):
+    need("onnx")
+    segmenter = network(1)
+    with pytest.raises(
+        WeightsError, match=r"export of rgb: expected logits within 1e-12 of eager torch on made-up images, got larg"
+    ):
+        export(
+            segmenter,
+            info_of(segmenter),
+            Target("onnx", "fp32", HEIGHT, WIDTH),
+            tmp_path / "out",
+            inputs_of(segmenter),
+            tolerance=1e-12,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The command
+
+
+def test_command_exports_what_the_predictor_runs(tmp_path, capsys):
+    need("openvino")
+    picture, weights, out = (tmp_path / name for name in ("picture.png", "weights", "out"))
+    checkpoints.save(network(1), weights, CLASSES, trained=True)
+    cv2.imwrite(str(picture), np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8))
+    arguments = ["export", str(weights), str(out), "--runtime", "openvino", "--height", str(HEIGHT), "--width", str(WIDTH)]
+    assert main([*arguments, "--image", str(picture)]) == 0
+    printed = capsys.readouterr().out
+    assert f"wrote {out}: fp32 for openvino, 96x64" in printed
+    assert "checked on picture.png, against eager torch: rgb: largest difference" in printed
+    assert Predictor(config_of(out, modalities=["rgb"])).predict(grids_of()).mask.shape == (HEIGHT, WIDTH)
+    assert main(arguments) == 2
+    assert "expected a folder that does not exist yet" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "picture.png", "weights"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--without", "lidar"], "--without: expected sensors out of depth, got 'lidar'"),
+        (["--precision", "int8"], "--calibration: expected a bag of this robot"),
+        (["--image", "nowhere.png"], "nowhere.png: expected a picture, got nothing that OpenCV reads"),
+    ],
+)
+def test_command_names_what_is_wrong(tmp_path, weights, capsys, arguments, sentence):
+    assert main(["export", str(weights), str(tmp_path / "out"), "--runtime", "openvino", *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_become_inputs(tmp_path):
+    path = tmp_path / "picture.png"
+    cv2.imwrite(str(path), np.full((10, 20, 3), (0, 0, 255), np.uint8))  # red, in OpenCV's order
+    channels = images.from_picture(path, 2, 32, 64)
+    assert channels.shape == (2, 3, 32, 64)
+    assert channels[0, :, 0, 0].tolist() == [1.0, 0.0, 0.0]
+    assert channels[1, :, 0, 0] == pytest.approx([76 / 255] * 3)
+    with pytest.raises(DataError, match="expected a picture"):
+        images.from_picture(tmp_path / "none", 2, 32, 64)
+
+
+def test_made_up_images_are_always_the_same():
+    first = images.made_up(2, 32, 48)
+    assert np.array_equal(first, images.made_up(2, 32, 48))
+    assert first.shape == (2, 3, 32, 48)
+    assert 0.0 <= first.min() < 0.4
+    assert 0.6 < first.max() <= 1.0
+
+
+def test_runtime_without_its_files_is_refused(exported, tmp_path):
+    description = artifact.read_description(exported("onnx"))
+    with pytest.raises(WeightsError, match="expected the file that export"):
+        ExportedRuntime(tmp_path, description, 1)
