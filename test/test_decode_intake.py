@@ -113,6 +113,15 @@ def test_a_role_that_is_not_configured_is_counted():
     assert counts(intake) == {"lidar.points.not_configured": 1}
 
 
+def test_points_that_are_left_out_are_counted(intake):
+    points = np.ones(5, POINTS.dtype)
+    points["x"][1], points["z"][3] = np.nan, np.inf
+    points[4] = 0
+    for _ in range(2):
+        assert intake.accept("lidar.points", messages.point_cloud(points, STAMP, "lidar")).points.shape == (3, 2)
+    assert counts(intake)["lidar.points.points_without_position"] == 6
+
+
 def test_reset_starts_the_events_anew_and_keeps_the_counts(intake):
     again = messages.event_packet(WORDS[4:], width=640, height=480, seq=2, stamp_ns=STAMP, frame_id="event")
     assert intake.accept("event.packets", EVENTS).x.size == 1

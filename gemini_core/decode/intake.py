@@ -69,8 +69,8 @@ class Intake:
             self._refuse(role, topic, message, error)
             return None
         self._counts[f"{role}.accepted"] += 1
-        if isinstance(sample, CloudSample) and sample.time_ns is None:
-            self._counts[f"{role}.without_point_times"] += 1
+        if isinstance(sample, CloudSample):
+            self._count_cloud(role, sample, message.height * message.width)
         return sample
 
     def counts(self) -> tuple[Count, ...]:
@@ -85,6 +85,12 @@ class Intake:
     def reset(self) -> None:
         """Start anew after the clock jumped back; counts and refusals stay."""
         self._events.reset()
+
+    def _count_cloud(self, role: Role, sample: CloudSample, points: int) -> None:
+        if sample.time_ns is None:
+            self._counts[f"{role}.without_point_times"] += 1
+        if left_out := points - sample.points.shape[1]:
+            self._counts[f"{role}.points_without_position"] += left_out
 
     def _refuse(self, role: Role, topic: str, message: Any, error: DecodeError) -> None:  # noqa: ANN401 - as above
         if error.reason == "no_transforms":  # publishers without moving joints send such; nothing is wrong
