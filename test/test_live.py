@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from gemini_core.simulation.rig import default_rig
 from gemini_core.types import StampedTransform
 from gemini_ros.tools import play
 from gemini_ros.tools.demo import judge
-from gemini_ros.tools.live import LivePlan, LiveRunError, run_live
+from gemini_ros.tools.live import LivePlan, LiveRun, LiveRunError, run_live
 from gemini_ros.transport import config_file
 
 # A long queue and much patience: these tests are about what comes out, on a machine of any speed.
@@ -97,7 +98,7 @@ def test_every_event_of_a_real_recording_is_decoded_live(tmp_path, real_dir):
 
 @pytest.mark.ros
 @pytest.mark.timeout(120)
-def test_a_node_that_ends_early_is_named_with_its_log(tmp_path):
+def test_a_node_that_does_not_start_is_named_with_its_log(tmp_path):
     bag = tmp_path / "street"
     with BagWriter(bag) as writer:
         writer.write("/rgb/image", messages.image(np.zeros((64, 64, 3), np.uint8), "rgb8", 10**9, "rgb_optical"), 10**9)
@@ -111,6 +112,34 @@ def test_a_node_that_ends_early_is_named_with_its_log(tmp_path):
     with pytest.raises(LiveRunError, match=r"node\.log"):
         run_live(plan)
     assert "absent.safetensors" in (tmp_path / "live" / "node.log").read_text(encoding="utf-8")
+
+
+def run_of(frames_in, masks, *, node_exit=0, **counters):
+    return LiveRun(
+        recorded=Path("recorded"),
+        rate=1.0,
+        frames_in=frames_in,
+        masks={stamp_ns: np.zeros((2, 2), np.uint8) for stamp_ns in range(masks)},
+        overlays={},
+        timings=(),
+        counters={f"frames.{name}": str(number) for name, number in counters.items()},
+        sent={},
+        player_late_ms=0.0,
+        seconds=1.0,
+        node_cpu_s=1.0,
+        node_exit=node_exit,
+    )
+
+
+def test_every_frame_of_the_demo_is_held_to_account():
+    assert judge(run_of(10, 10)) == ()
+    assert judge(run_of(10, 7, skipped_busy=3)) == ()
+    (lost,) = judge(run_of(10, 7, skipped_busy=2))
+    assert "10 reference images were played, 7 masks came out and 2 were skipped" in lost
+    assert "1 are unaccounted for" in lost
+    assert "came out too many" in judge(run_of(10, 11))[0]
+    assert judge(run_of(10, 0, skipped_busy=10)) == ("no mask came out of the node",)
+    assert judge(run_of(10, 10, node_exit=-9)) == ("the node ended with exit code -9",)
 
 
 def test_restamping_moves_headers_and_transforms_exactly():
@@ -150,5 +179,8 @@ def test_the_player_says_who_does_not_listen(tmp_path, capsys):
     report = tmp_path / "report.json"
     assert play.main([str(bag), "--wait-for", "/lonely", "--wait-s", "0.2"]) == 3
     assert "/lonely" in capsys.readouterr().err
+    assert play.main([str(bag), "--wait-for", "/lonly"]) == 2
+    assert "got /lonly (nearest known: /lonely)" in capsys.readouterr().err
+    assert play.main([str(bag), "--rate", "nan"]) == 2
     assert play.main([str(bag), "--report", str(report)]) == 0
     assert json.loads(report.read_text(encoding="utf-8"))["sent"] == {"/lonely": 1}

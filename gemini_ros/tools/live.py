@@ -133,6 +133,9 @@ def run_live(plan: LivePlan, echo: Callable[[str], None] = lambda _line: None) -
         _await_quiet(recorder, node, plan)
         node_cpu_s = cpu_seconds(node.process_id) - cpu_before_s
         node_exit = node.stop()
+        if recorder.stop() != 0:
+            msg = f"expected the recorder to end well, got: {recorder.last_words()} (log: {plan.out / 'recorder.log'})"
+            raise LiveRunError(msg)
     finally:
         for process in reversed(processes):
             process.stop()

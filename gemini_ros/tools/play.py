@@ -27,7 +27,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 
 from gemini_core.bag.messages import typestore
 from gemini_core.bag.reader import BagReader
-from gemini_core.errors import BagError, GeminiError
+from gemini_core.errors import BagError, GeminiError, nearest_names
 from gemini_ros.tools.files import write_whole
 
 _TF_TYPE = "tf2_msgs/msg/TFMessage"
@@ -109,11 +109,19 @@ class Player:
         self.late_ns = 0
 
     def wait_for_listeners(self, topics: tuple[str, ...], timeout_s: float) -> list[str]:
-        """Wait until each of ``topics`` (all played ones when empty) has a subscription; give back those that have none."""
-        wanted = topics or tuple(self._publishers)
+        """Wait until each of ``topics`` has a subscription; give back those that have none.
+
+        Raises:
+            BagError: one of them is not played.
+        """
+        for name in topics:
+            if name not in self._publishers:
+                nearest = nearest_names(name, self._publishers)
+                msg = f"{self._path}: expected a topic that is played to wait for, got {name} ({nearest})"
+                raise BagError(msg)
         deadline = time.monotonic() + timeout_s
         while True:
-            deaf = [name for name in wanted if name in self._publishers and not self._publishers[name].get_subscription_count()]
+            deaf = [name for name in topics if not self._publishers[name].get_subscription_count()]
             if not deaf or time.monotonic() > deadline:
                 return deaf
             time.sleep(0.05)
@@ -211,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--wait-s", type=float, default=30.0, help="longest time to wait for listeners (default 30)")
     parser.add_argument("--report", type=Path, help="write what was sent to this JSON file")
     options, ros_arguments = parser.parse_known_args(arguments)
-    if options.rate <= 0 or options.loop < 1:
+    if not options.rate > 0 or options.loop < 1:  # not: a rate of nan is none either
         print(
             f"gemini_bag_play: expected a rate above 0 and at least one loop, got {options.rate}, {options.loop}",
             file=sys.stderr,

@@ -16,7 +16,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
@@ -94,12 +94,10 @@ def main(arguments: list[str] | None = None) -> int:
             recorder = Recorder(node, writer, tuple(options.topics), print_timing=options.print_timing)
             while not stopping:
                 executor.spin_once(timeout_sec=0.1)
-        print("recorded " + ", ".join(f"{number} on {name}" for name, number in sorted(recorder.counts.items())), flush=True)
+        print("recorded " + ", ".join(f"{recorder.counts[name]} on {name}" for name in sorted(options.topics)), flush=True)
     except GeminiError as error:
         print(f"gemini_bag_record: {error}", file=sys.stderr)
         return 2
-    except ExternalShutdownException:
-        return 0
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
