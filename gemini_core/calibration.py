@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import replace
 
 import numpy as np
@@ -27,9 +28,15 @@ Lack = tuple[MissingReason, str]
 
 _INFO_ROLE: dict[Modality, Role] = {"rgb": "rgb.camera_info", "depth": "depth.camera_info", "event": "event.camera_info"}
 
+_KEPT_INFOS = 100
+"""Different intrinsics kept of one camera: more than images can wait (``sync.max_pending_frames``), as a rule."""
+
 
 class CalibrationStore:
-    """The newest CameraInfo of each camera and the tree of transforms; fills frames, and says what they lack.
+    """The CameraInfo of each camera and the tree of transforms; fills frames, and says what they lack.
+
+    Of a camera whose intrinsics change, a frame gets those that its image's stamp follows; of one whose CameraInfo are all
+    stamped later, the newest.
 
     A modality beside the reference needs the reference's intrinsics, its own where it is a camera, and the transform to the
     reference's frame at the frame's stamp (none where both have the same frame_id). Events with ``event.alignment``
@@ -39,13 +46,17 @@ class CalibrationStore:
     def __init__(self, config: FusionConfig) -> None:
         self._same_view = config.event.alignment == "same_view"
         self._topics = config.topics_by_role()
-        self._cameras: dict[Modality, CameraModel] = {}
+        self._infos: dict[Modality, list[CameraInfoSample]] = {}  # where the camera changes, by stamp
         self._tree = TransformTree()
 
     def push(self, sample: CameraInfoSample | TransformSample) -> None:
-        """Learn intrinsics or transforms; the newest CameraInfo of a camera counts."""
+        """Learn intrinsics or transforms; of two CameraInfo with one stamp the later counts."""
         if isinstance(sample, CameraInfoSample):
-            self._cameras[sample.modality] = sample.camera
+            infos = self._infos.setdefault(sample.modality, [])
+            place = bisect_right(infos, sample.stamp_ns, key=_stamp)
+            if place == 0 or infos[place - 1].camera != sample.camera:
+                infos.insert(place, sample)
+                del infos[:-_KEPT_INFOS]
             return
         for transform in sample.transforms:
             self._tree.add(transform, sample.static)
@@ -55,7 +66,7 @@ class CalibrationStore:
         if modality == "rgb" or (modality == "event" and self._same_view):
             return None
         for camera in ("rgb", modality):
-            if camera != "lidar" and camera not in self._cameras:
+            if camera != "lidar" and camera not in self._infos:
                 return "no_camera_info", f"expected CameraInfo on topic {self._topic(camera)!r}, got none that can be used yet"
         if frame_name(frame_id) == frame_name(reference_frame_id):
             return None
@@ -77,9 +88,9 @@ class CalibrationStore:
         event = frame.event if "event" not in lacks else None
         calibrated_event = event if not self._same_view else None
         calibration = FrameCalibration(
-            reference=self._cameras.get("rgb") if self._wrong_size("rgb", frame) is None else None,
-            depth=self._cameras["depth"] if depth else None,
-            event=self._cameras["event"] if calibrated_event else None,
+            reference=self._camera("rgb", frame) if self._wrong_size("rgb", frame) is None else None,
+            depth=self._camera("depth", frame) if depth else None,
+            event=self._camera("event", frame) if calibrated_event else None,
             reference_from_depth=self._reference_from(depth.frame_id, frame) if depth else None,
             reference_from_event=self._reference_from(calibrated_event.frame_id, frame) if calibrated_event else None,
             reference_from_lidar=self._reference_from(lidar.frame_id, frame) if lidar else None,
@@ -87,8 +98,10 @@ class CalibrationStore:
         return replace(frame, depth=depth, lidar=lidar, event=event, status=status, calibration=calibration)
 
     def clear(self) -> None:
-        """Forget moving transforms, as after a jump of the clock; fixed ones and intrinsics stay."""
+        """Forget moving transforms, as after a jump of the clock; fixed ones and the newest intrinsics stay."""
         self._tree.clear()
+        for infos in self._infos.values():
+            del infos[:-1]
 
     def counts(self) -> tuple[Count, ...]:
         """Transforms that were refused, dropped or that replaced others."""
@@ -109,8 +122,16 @@ class CalibrationStore:
             or self._wrong_size(modality, frame)
         )
 
+    def _camera(self, modality: Modality, frame: SensorFrame) -> CameraModel | None:
+        """The intrinsics of a modality for what a frame has of it, None where nothing is known."""
+        infos = self._infos.get(modality)
+        if not infos:
+            return None
+        stamp_ns = frame.depth.stamp_ns if modality == "depth" and frame.depth is not None else frame.stamp_ns
+        return infos[bisect_right(infos, stamp_ns, key=_stamp) - 1].camera  # -1, the newest, where all are later
+
     def _wrong_size(self, modality: Modality, frame: SensorFrame) -> Lack | None:
-        camera = self._cameras.get(modality)
+        camera = self._camera(modality, frame)
         size = _image_size(modality, frame)
         if camera is None or size is None or size == (camera.width, camera.height):
             return None
@@ -123,6 +144,10 @@ class CalibrationStore:
         if frame_name(frame_id) == frame_name(frame.frame_id):
             return np.eye(4)
         return self._tree.lookup(frame.frame_id, frame_id, frame.stamp_ns)
+
+
+def _stamp(sample: CameraInfoSample) -> int:
+    return sample.stamp_ns
 
 
 def _absent(status: ModalityStatus, lack: Lack) -> ModalityStatus:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -39,8 +41,12 @@ def transforms(static, *edges, stamp_ns=STAMP):
     return TransformSample(stamp_ns, static, parts)
 
 
-def info(modality, camera=None):
-    return CameraInfoSample(STAMP, f"{modality}_frame", modality, camera or CAMERAS[modality])
+def info(modality, camera=None, stamp_ns=STAMP):
+    return CameraInfoSample(stamp_ns, f"{modality}_frame", modality, camera or CAMERAS[modality])
+
+
+def zoomed(modality, fx):
+    return dataclasses.replace(CAMERAS[modality], fx=fx)
 
 
 RIG = transforms(
@@ -189,6 +195,31 @@ def test_transforms_are_taken_at_the_frame_s_stamp():
     lidar_only = frame(stamp_ns=STAMP + 5, present=("rgb", "lidar"))
     assert calibration.resolve(lidar_only).calibration.reference_from_lidar[0, 3] == 0.5
     assert calibration.missing("lidar", "lidar_frame", "rgb_frame", STAMP + 21)[0] == "no_transform"
+
+
+def test_intrinsics_are_those_of_the_frame_s_stamp_whatever_has_come_since():
+    """A frame may close when the CameraInfo of the next image is known already."""
+    zooming = [info(name, zoomed(name, 50.0 + step), STAMP + 10 * step) for step in range(3) for name in ("rgb", "depth")]
+    for order in (zooming, zooming[::-1]):
+        calibration = store(RIG, *order)
+        for after, fx in ((0, 50.0), (9, 50.0), (10, 51.0), (25, 52.0)):
+            found = calibration.resolve(frame(stamp_ns=STAMP + after, present=("rgb", "depth"))).calibration
+            assert (found.reference.fx, found.depth.fx) == (fx, fx)
+
+
+def test_intrinsics_stamped_later_than_every_frame_hold_too():
+    calibration = store(info("rgb", zoomed("rgb", 1.0), STAMP + 10), info("rgb", zoomed("rgb", 2.0), STAMP + 20))
+    assert calibration.resolve(frame()).calibration.reference.fx == 2.0
+
+
+def test_intrinsics_that_change_with_every_image_are_kept_for_a_while_only_and_survive_a_jump():
+    calibration = store(*(info("rgb", zoomed("rgb", 1.0 + step), STAMP + step) for step in range(500)))
+    assert calibration.resolve(frame(stamp_ns=STAMP + 480)).calibration.reference.fx == 481.0
+    calibration.clear()
+    assert calibration.resolve(frame()).calibration.reference.fx == 500.0
+    for step in range(500):
+        calibration.push(info("rgb", zoomed("rgb", 1000.0 + step), STAMP - 1000 + step))
+    assert calibration.resolve(frame(stamp_ns=STAMP - 510)).calibration.reference.fx == 1490.0
 
 
 def test_clear_keeps_what_does_not_move():
