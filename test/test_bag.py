@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 from gemini_core.bag import messages as build
 from gemini_core.bag.reader import BagReader
@@ -199,6 +200,16 @@ def test_metadata_of_a_lost_file_falls_back_to_what_is_there(tmp_path):
     read, sentence = read_until_error(path)
     assert len(read) == 3 * FRAMES + 1
     assert "bag_1.mcap" in sentence
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_bag_with_topics_but_without_messages_spans_no_time(tmp_path, storage):
+    with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin[storage.upper()]) as bag:
+        bag.add_connection("/rgb/image", "sensor_msgs/msg/Image", typestore=build.typestore())
+    with BagReader(tmp_path / "bag") as read:
+        assert read.span_ns == (0, 0)
+        assert [(topic.name, topic.count, topic.rate_hz) for topic in read.topics()] == [("/rgb/image", 0, 0.0)]
+        assert list(read.messages()) == []
 
 
 def test_a_topic_that_is_not_there_is_named_with_the_nearest(tmp_path):

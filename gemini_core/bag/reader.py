@@ -131,8 +131,8 @@ class BagReader:
 
     @property
     def span_ns(self) -> tuple[int, int]:
-        """Log times of the first and the last message; (0, 0) for an empty bag."""
-        spans = [source.span_ns for source in self._sources if source.counts]
+        """Log times of the first and the last message; (0, 0) for a bag without messages."""
+        spans = [source.span_ns for source in self._sources if any(source.counts.values())]
         return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else (0, 0)
 
     def measured_topics(self) -> tuple[TopicInfo, ...]:
