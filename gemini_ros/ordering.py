@@ -20,7 +20,8 @@ Arrival = tuple[Role, Any]
 class StampOrder:
     """Sorts batches of messages; remembers each topic's last stamp, to keep what came after a jump of the clock after it.
 
-    Intrinsics and fixed transforms come first, moving transforms before sensor data: they do not move time on.
+    Intrinsics and fixed transforms come first, moving transforms before sensor data: they do not move time on. Nor do stamps of
+    transforms tell of a jump by themselves, since many publishers with clocks and delays of their own share one topic.
     """
 
     def __init__(self, reset_jump_ns: int) -> None:
@@ -30,21 +31,30 @@ class StampOrder:
 
     def sort(self, batch: Iterable[Arrival]) -> list[Arrival]:
         """Give the batch in the order of stamps; messages of one topic keep their order."""
-        keyed = [(self._key(role, message), role, message) for role, message in batch]
-        return [(role, message) for _, role, message in sorted(keyed, key=lambda entry: entry[0])]
+        arrivals = list(batch)
+        epoch_before, newest_ns = self._newest_epoch(), max(self._last_ns.values(), default=0)
+        keys = {index: self._key(role, message) for index, (role, message) in enumerate(arrivals) if role != "tf"}
+        for index, (role, message) in enumerate(arrivals):
+            if role == "tf":
+                jumped = newest_ns - _stamp_ns(message, default=newest_ns) > self._reset_jump_ns
+                keys[index] = (self._newest_epoch() if jumped else epoch_before, 0, 0)
+        return [arrivals[index] for index in sorted(keys, key=lambda index: (keys[index], index))]
+
+    def _newest_epoch(self) -> int:
+        return max(self._epoch.values(), default=0)
 
     def _key(self, role: Role, message: Any) -> tuple[int, int, int]:  # noqa: ANN401 - any input message
         if role in _FIRST:
             return (-1, 0, 0)
         # a topic that begins later begins in the newest epoch
-        epoch = self._epoch.setdefault(role, max(self._epoch.values(), default=0))
-        last_ns = self._last_ns.get(role, 0)
-        stamp_ns = _stamp_ns(message, default=last_ns)
+        epoch = self._epoch.setdefault(role, self._newest_epoch())
+        stamp_ns = _stamp_ns(message, default=0)
+        last_ns = self._last_ns.get(role, stamp_ns)
         if last_ns - stamp_ns > self._reset_jump_ns:
             epoch = self._epoch[role] = epoch + 1
             last_ns = stamp_ns
         self._last_ns[role] = max(last_ns, stamp_ns)
-        return (epoch, 0, 0) if role == "tf" else (epoch, 1, self._last_ns[role])
+        return (epoch, 1, self._last_ns[role])
 
 
 def _stamp_ns(message: Any, default: int) -> int:  # noqa: ANN401 - any input message

@@ -866,6 +866,18 @@ def test_what_came_after_a_jump_back_stays_after_it():
     ]
 
 
+def test_transforms_with_stamps_of_their_own_still_come_before_what_needs_them():
+    order = StampOrder(1000 * MS)
+    for start in (8900, 9000):  # one publisher leaves its stamps at zero
+        batch = [("rgb.image", start), ("tf", start), ("tf", 0), ("tf", start + 10)]
+        assert ordered(order, *batch) == [("tf", start), ("tf", 0), ("tf", start + 10), ("rgb.image", start)]
+    # a topic that begins now is ordered among the others
+    assert ordered(order, ("rgb.image", 9200), ("lidar.points", 9100))[0] == ("lidar.points", 9100)
+    # after a jump back, transforms of the new time stay between the old data and the new
+    batch = [("tf", 9250), ("tf", 90), ("rgb.image", 9300), ("rgb.image", 100), ("lidar.points", 9300), ("lidar.points", 110)]
+    assert ordered(order, *batch) == [batch[0], batch[2], batch[4], batch[1], batch[3], batch[5]]
+
+
 def test_the_worker_keeps_the_order_and_skips_the_oldest():
     free, done = threading.Event(), []
 
