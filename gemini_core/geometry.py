@@ -464,6 +464,9 @@ class _Step:
     up: bool = True
 
 
+_MOST_PATHS = 1000  # that are kept; a rig needs a few, a driver that numbers its frames would fill the memory
+
+
 class TransformTree:
     """The transforms between frames over time, as tf2 keeps them.
 
@@ -557,6 +560,8 @@ class TransformTree:
         """Find the steps whose matrices, multiplied in order, are target_from_source; or the sentence why there is none."""
         key = (target, source)
         if key not in self._paths:
+            if len(self._paths) >= _MOST_PATHS:
+                self._paths.clear()
             self._paths[key] = self._find_path(target, source)
         return self._paths[key]
 

@@ -290,6 +290,15 @@ def test_the_buffer_is_ten_seconds_by_stamp():
     assert {count.what: count.number for count in tree.counts()} == {"tf.dropped.older_than_buffer": 1}
 
 
+def test_frames_with_a_new_name_each_time_do_not_pile_up():
+    tree = TransformTree()
+    tree.add(StampedTransform(0, "base", "camera", np.eye(4)), static=True)
+    for number in range(5000):
+        assert f"no frame 'camera_{number}'" in tree.why_not("base", f"camera_{number}", 0)
+    assert len(tree._paths) <= 1000
+    assert tree.why_not("base", "camera", 0) == ""
+
+
 def test_outside_the_known_range_is_an_error_unless_tolerated():
     strict, tolerant = TransformTree(), TransformTree(tolerance_ns=SECOND)
     for tree in (strict, tolerant):
