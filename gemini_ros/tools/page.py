@@ -111,10 +111,10 @@ def _facts(bag: Path, config: FusionConfig, predictor: Predictor | None, run: Li
 
 
 def _drops(counters: Mapping[str, str]) -> tuple[Count, ...]:
-    """Every counter of something that did not make it."""
+    """Every counter of something that did not make it; refusals by reason, without their sums per topic."""
     words = ("dropped", "refused", "skipped", "lost", "forced", "failed", "crowded_out", "resets")
-    found = {key: value for key, value in counters.items() if value.isdigit() and any(word in key for word in words)}
-    return tuple(Count(key, int(value)) for key, value in sorted(found.items()) if int(value))
+    found = {key: int(value) for key, value in counters.items() if value.isdigit() and any(word in key for word in words)}
+    return tuple(Count(key, number) for key, number in sorted(found.items()) if number and not key.endswith(".refused"))
 
 
 def _missing(run: LiveRun) -> tuple[Missing, ...]:
