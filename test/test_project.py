@@ -368,6 +368,30 @@ def test_distorted_lenses_are_part_of_the_map() -> None:
     assert straight.event_from_grid[40 * 320 + 220] == row * 320 + column
 
 
+def test_a_point_of_the_plane_is_one_pixel_to_the_other_in_both_cameras() -> None:
+    """Two lenses, a turn and a shift between them, and a crop that is not centred on a pixel; the truth is OpenCV's."""
+    event = CameraModel(320, 240, 260.0, 262.0, 158.0, 121.0, "plumb_bob", (-0.2, 0.05, 1e-3, -5e-4, 0.0))
+    reference = CameraModel(641, 479, 500.0, 505.0, 322.0, 238.0, "equidistant", (0.01, 2e-3, 0.0, 0.0))
+    reference_from_event = moved(0.2, -0.05, 0.1)
+    reference_from_event[:3, :3] = Rotation.from_euler("xyz", [2.0, -3.0, 1.0], degrees=True).as_matrix()
+    geometry = grid_geometry(GridConfig(), 641, 479)
+    event_map = map_by_plane(event, grid_camera(reference, geometry), reference_from_event, 10.0)
+    x, y = np.meshgrid(np.linspace(-4.0, 4.0, 60), np.linspace(-2.5, 2.5, 40))
+    points = np.stack([x.ravel(), y.ravel(), np.full(x.size, 10.0)])  # (3, N) in the event camera's frame
+    there = reference_from_event[:3, :3] @ points + reference_from_event[:3, 3:]
+    zero = np.zeros(3)
+    u_event, v_event = cv2.projectPoints(points.T, zero, zero, event.matrix, np.array(event.distortion))[0].reshape(-1, 2).T
+    pixels = cv2.fisheye.projectPoints(there.T[:, None], zero, zero, reference.matrix, np.array(reference.distortion))[0]
+    u_grid = (pixels[:, 0, 0] + 0.5 - geometry.left) * 640 / geometry.crop_width - 0.5
+    v_grid = (pixels[:, 0, 1] + 0.5 - geometry.top) * 480 / geometry.crop_height - 0.5
+    back = event_map.event_from_grid[np.rint(v_grid).astype(int) * 640 + np.rint(u_grid).astype(int)]
+    assert np.abs(back % 320 - u_event).max() < 1.0  # half a pixel of the grid and half a one of the sensor
+    assert np.abs(back // 320 - v_event).max() < 1.0
+    forth = event_map.grid_from_event[np.rint(v_event).astype(int) * 320 + np.rint(u_event).astype(int)]
+    assert np.abs(forth % 640 - u_grid).max() < 1.8
+    assert np.abs(forth // 640 - v_grid).max() < 1.8
+
+
 def test_no_event_is_lost_in_a_coarser_grid_and_no_hole_stays_in_a_finer_one() -> None:
     fine = CameraModel(1280, 960, 1000.0, 1000.0, 639.5, 479.5)
     event_map = map_by_plane(fine, CAMERA, np.eye(4), 10.0)
