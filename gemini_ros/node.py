@@ -168,6 +168,8 @@ class FusionNode(LifecycleNode):
         self._mismatches.clear()
 
     def _take_live_options(self, config: FusionConfig) -> None:
+        if self._config is not None:
+            self._config = config
         if self._session is not None:
             self._session.config = config
 

@@ -699,6 +699,19 @@ def test_a_fixed_parameter_is_refused_while_active_and_taken_up_after_cleanup(gr
     assert node.state == "inactive"
 
 
+def test_a_live_parameter_stays_for_the_next_activation(graph):
+    node = graph.start(node__overlay_alpha=0.25)
+    node.trigger_configure()
+    assert node.set_parameters([Parameter("node.overlay_alpha", value=0.5)])[0].successful  # while inactive
+    node.trigger_activate()
+    assert node._session.config.node.overlay_alpha == 0.5
+    assert node.set_parameters([Parameter("node.overlay_alpha", value=1.0)])[0].successful  # while active
+    assert node._session.config.node.overlay_alpha == 1.0
+    node.trigger_deactivate()
+    node.trigger_activate()
+    assert node._session.config.node.overlay_alpha == 1.0
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Quality of service
 
