@@ -27,7 +27,7 @@ class Norms(nn.ModuleList):
     def __init__(self, ours: StreamNorm) -> None:
         super().__init__()
         for weight, bias in zip(ours.weight, ours.bias, strict=True):
-            norm = nn.LayerNorm(weight.shape[0], eps=1e-6)
+            norm = nn.LayerNorm(weight.shape[0], eps=ours.eps)
             _fill(norm, weight, bias)
             self.append(norm)
 
@@ -178,16 +178,26 @@ class Reference(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor]) -> SegmentationOutput:
         """Segment (B, 3, H, W) per modality; what ``Segmenter`` gives."""
+        logits = self._logits(inputs)
+        if self.full_size:
+            logits = [F.interpolate(item, size=inputs[0].shape[2:], mode="bilinear", align_corners=False) for item in logits]
+        return SegmentationOutput(tuple(logits), self._ensemble(logits))
+
+    def quarter_logits(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Give the ensemble's logits at 1/4 of the size, which is what everything is compared on."""
+        return self._ensemble(self._logits(inputs))
+
+    def _logits(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         images = list(inputs)
         features: list[list[Tensor]] = []
         for stage in self.stages:
             streams, images = stage(images)
             features.append(streams)
-        logits = [self.head(stream) for stream in zip(*features, strict=True)]
-        if self.full_size:
-            logits = [F.interpolate(item, size=inputs[0].shape[2:], mode="bilinear", align_corners=False) for item in logits]
-        weights = self.stream_weights.softmax(0)
-        return SegmentationOutput(tuple(logits), weights[0] * logits[0] + weights[1] * logits[1])
+        return [self.head(stream) for stream in zip(*features, strict=True)]
+
+    def _ensemble(self, logits: Sequence[Tensor]) -> Tensor:
+        shares = self.stream_weights.softmax(0)
+        return shares[0] * logits[0] + shares[1] * logits[1]
 
 
 def _feed_forward(mlp: MixFeedForward, tokens: Tensor, size: Size) -> Tensor:

@@ -1,0 +1,148 @@
+"""Measures the network and writes benchmarks/results/model.md: ``python -m benchmarks.model`` (make benchmark-model)."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.model import contenders, cost, growth
+from benchmarks.model.timing import in_turns, ratio
+from gemini_core.model.segmentation import SegmenterConfig
+from gemini_core.runtimes.export import compare
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+REFERENCE, OURS = "reference, torch", "ours, torch"
+BARS_RGBD = {OURS: 1.3, "ours, OpenVINO fp32": 2.2, "ours, OpenVINO bf16": 5.0, "ours, OpenVINO int8": 6.0}
+BARS_DELIVER = {OURS: 1 / 0.58, "ours, OpenVINO fp32": 1 / 0.35}
+PACKAGES = ("torch", "openvino", "onnxruntime", "nncf", "transformers")
+
+
+def machine() -> str:
+    """Say what this was measured on."""
+    cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor())
+    flags = next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
+    low = {"bf16": ("avx512_bf16", "amx_bf16"), "int8": ("avx512_vnni", "avx_vnni", "amx_int8")}
+    able = [f"{name}: {', '.join(flag for flag in wanted if flag in flags) or 'none'}" for name, wanted in low.items()]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if importlib.util.find_spec(name) is not None]
+    threads = torch.get_num_threads()
+    today = dt.datetime.now(tz=dt.timezone.utc).date()
+    return (
+        f"{today}, {cpu}, {os.cpu_count()} cores, {threads} threads; instructions for {'; '.join(able)}. "
+        f"Python {platform.python_version()}, {', '.join(versions)}."
+    )
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def table(
+    runs: Mapping[str, Callable[[], Tensor]], rounds: int, bars: Mapping[str, float]
+) -> tuple[str, dict[str, np.ndarray]]:
+    """Time all in turns and compare their logits with the reference's; as Markdown, and the seconds."""
+    seconds = in_turns(runs, rounds)
+    exact = runs[REFERENCE]()
+    rows = [
+        "| what | median, s | times faster | bar | largest logit difference | RMS, of the deviation | argmax agreement |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, run in runs.items():
+        logits = run()
+        speed, bar = ratio(seconds, REFERENCE, name), bars.get(name)
+        cells = [name, f"{np.median(seconds[name]):.2f}", f"{speed:.2f}", "" if bar is None else f"{bar:.2f}"]
+        if logits.shape == exact.shape and name.startswith("ours"):
+            difference = compare(exact, logits)
+            cells += [
+                f"{float((logits - exact).abs().max()):.1e}",
+                f"{difference.rms:.1e}",
+                f"{100 * difference.agreement:.2f} %",
+            ]
+        else:
+            cells += ["", "", ""]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows), seconds
+
+
+def rgbd(rounds: int) -> str:
+    """MiT-B3, RGB and depth, 480x640."""
+    model = contenders.make(SegmenterConfig("mit_b3", ("rgb", "depth"), 40), 480, 640)
+    which = [("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"), ("onnx", "fp32")]
+    with tempfile.TemporaryDirectory() as folder:
+        one = contenders.transformers_segformer(480, 640, 40)
+        runs = {**contenders.eager(model), **contenders.exported(model, Path(folder), which), **one}
+        text, seconds = table(runs, rounds, BARS_RGBD)
+    exact = [name for name in seconds if name.startswith("ours") and "bf16" not in name and "int8" not in name]
+    best = min(exact, key=lambda name: float(np.median(seconds[name])))
+    for name in one:
+        share = ratio(seconds, best, name)
+        text += f"\n\nTwo modalities in {best.removeprefix('ours, ')} take {share:.2f} x the time of {name} (bar: 1.3)."
+    text += f"\n\nWeights are random. int8 is calibrated on {model.pictures or 'no'} real pictures."
+    return text
+
+
+def deliver(rounds: int) -> str:
+    """MiT-B2 in DeLiVER's form, 512x512, head 512 wide, four and two modalities."""
+    texts = []
+    for modalities in (("rgb", "depth", "event", "lidar"), ("rgb", "depth")):
+        model = contenders.make(SegmenterConfig("mit_b2", modalities, 25, 512), 512, 512)
+        with tempfile.TemporaryDirectory() as folder:
+            runs = {**contenders.eager(model), **contenders.exported(model, Path(folder), [("openvino", "fp32")])}
+            text, seconds = table(runs, rounds, BARS_DELIVER if len(modalities) > 2 else {})
+        shares = [f"{name}: {1 / ratio(seconds, REFERENCE, name):.2f} x" for name in runs if name != REFERENCE]
+        texts.append(
+            f"{len(modalities)} modalities. Time of the reference in the same run taken by {'; '.join(shares)}.\n\n{text}"
+        )
+    return "\n\n".join(texts)
+
+
+def grown() -> str:
+    """Growth with the number of tokens: table, and the plot where matplotlib is installed."""
+    curves = {kind: growth.curve(kind) for kind in growth.KINDS}
+    text = f"One layer on two streams, {growth.WIDTH} channels, {growth.HEADS} heads, batch 1.\n\n{growth.table(curves)}"
+    if importlib.util.find_spec("matplotlib") is None:
+        print("the plot is left out: matplotlib is not installed", flush=True)
+        return text
+    growth.plot(curves, RESULTS / "growth.png")
+    return f"{text}\n\n![time and memory over the number of tokens](growth.png)"
+
+
+PARTS: dict[str, tuple[str, Callable[[int], str]]] = {
+    "rgbd": ("MiT-B3, RGB and depth, 480x640, batch 1", rgbd),
+    "deliver": ("MiT-B2 in DeLiVER's form, 512x512, head 512 wide, batch 1", deliver),
+    "growth": ("How the fusion grows", lambda _: grown()),
+    "cost": ("Parameters and operations", lambda _: cost.table()),
+}
+
+
+def main() -> None:
+    """Run the parts asked for; only a run of all of them replaces the results."""
+    parser = argparse.ArgumentParser(description="What the network costs.")
+    parser.add_argument("--rounds", type=int, default=7, help="of each comparison (default 7)")
+    parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
+    options = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    sections = ["# The network", f"`make benchmark-model`. {machine()}"]
+    for part in options.parts:
+        title, run = PARTS[part]
+        sections.append(f"## {title}\n\n{run(options.rounds)}")
+        print(f"\n{sections[-1]}\n", flush=True)
+    if options.parts == list(PARTS):
+        unfinished = RESULTS / ".model.md"
+        unfinished.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+        unfinished.replace(RESULTS / "model.md")
+
+
+if __name__ == "__main__":
+    main()
