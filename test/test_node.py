@@ -40,6 +40,7 @@ from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 from gemini_core.pipeline import Pipeline
 from gemini_core.predictor import Predictor
 from gemini_core.types import MODALITIES, UNLABELLED, Role
+from gemini_ros import outputs
 from gemini_ros.convert import stamp_to_ros
 from gemini_ros.node import FusionNode
 from gemini_ros.ordering import StampOrder
@@ -473,13 +474,20 @@ def test_classes_are_latched(running):
     running.rig.destroy_subscription(subscription)
 
 
-def test_pictures_are_made_for_listeners_only(running):
+def test_pictures_are_made_for_listeners_only(running, monkeypatch):
+    made = []
+    for name in ("overlay", "alignment"):
+        render = getattr(outputs, name)
+        monkeypatch.setattr(outputs, name, lambda *given, name=name, render=render: made.append(name) or render(*given))
     running.activate(*MODALITIES)
     running.await_masks(running.send(1))
+    running.spin_until(lambda: running.received["~/timing"])  # comes after the pictures
+    assert made == []
     subscriptions = [running.listen(name, Image) for name in ("~/segmentation/overlay", "~/debug/alignment")]
     running.spin(0.2)
     running.await_masks(running.send(1))
     running.spin_until(lambda: running.received["~/segmentation/overlay"] and running.received["~/debug/alignment"])
+    assert made == ["overlay", "alignment"]
     (overlay,) = running.received["~/segmentation/overlay"]
     assert (overlay.height, overlay.width, overlay.encoding) == (HEIGHT, WIDTH, "rgb8")
     assert stamp_of(overlay) == running.stamp_ns
