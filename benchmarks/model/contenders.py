@@ -88,6 +88,11 @@ def exported(model: Model, folder: Path, which: Sequence[tuple[str, str]]) -> di
     return contenders
 
 
+def too_slow(name: str) -> bool:
+    """Whether a contender is emulated on this machine, so that one pass is all one wants."""
+    return name.startswith("ours, OpenVINO") and openvino.emulated(name.rpartition(" ")[2])
+
+
 def transformers_segformer(height: int, width: int, num_classes: int) -> dict[str, Callable[[], Tensor]]:
     """SegFormer-B3 of the transformers library on one modality, with our head's width; nothing where it is not installed."""
     if importlib.util.find_spec("transformers") is None:

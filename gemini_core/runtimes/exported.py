@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gemini_core.errors import ShapeError
-from gemini_core.runtimes import artifact
+from gemini_core.errors import ConfigError, ShapeError
+from gemini_core.runtimes import artifact, openvino
 from gemini_core.runtimes.artifact import Export, Graph
 from gemini_core.runtimes.base import Runtime
 from gemini_core.runtimes.onnx import OnnxRuntime
@@ -29,9 +29,12 @@ class ExportedRuntime:
 
         Raises:
             WeightsError: the files are not those that were exported.
-            ConfigError: the runtime is not installed, or lacks its device.
+            ConfigError: the runtime is not installed, or lacks its device or the instructions for the precision.
         """
         artifact.check_files(folder, export)
+        if export.runtime == "openvino" and openvino.emulated(export.precision):
+            msg = f"model.weights: expected a CPU with {export.precision} instructions for {folder}, got one that emulates them"
+            raise ConfigError(msg)
         self._export = export
         self._runtime = open_graphs(Path(folder), export.runtime, export.precision, export.graphs, threads)
         self.device = self._runtime.device

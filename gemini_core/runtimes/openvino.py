@@ -43,6 +43,12 @@ def _quantise(model: Any, calibration: Sequence[F32]) -> Any:  # noqa: ANN401 - 
     )
 
 
+def emulated(precision: str) -> bool:
+    """Whether this CPU has no instructions for a precision: OpenVINO then emulates it, tens of times slower."""
+    core = require("openvino", "openvino", "OpenVINO").Core()
+    return precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 class OpenVinoRuntime:
     """Compiled graphs, one per set of modalities."""
 
