@@ -6,10 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gemini_core.process import prepare_process
 
 prepare_process()  # before any test imports torch
+
+# Seeded like everything else: a test that fails, fails again. HYPOTHESIS_PROFILE=search looks for new counter-examples.
+settings.register_profile("seeded", derandomize=True)
+settings.register_profile("search", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

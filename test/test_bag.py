@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -160,6 +160,7 @@ def test_nothing_but_a_beginning_is_refused(tmp_path, storage):
 
 
 @settings(max_examples=30, deadline=None)
+@example(share=0.7818156216486047, size=10, seed=1)  # an index entry of more bytes than an integer, or the memory, holds
 @given(share=st.floats(0, 1), size=st.integers(1, 40), seed=st.integers(0, 2**31))
 def test_damaged_bytes_never_end_in_another_error(tmp_path_factory, share, size, seed):
     base = tmp_path_factory.getbasetemp() / "intact"

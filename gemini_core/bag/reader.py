@@ -36,8 +36,10 @@ _READ_ERRORS = (
     struct.error,
     TypeError,
     ValueError,
-    KeyError,
+    LookupError,
     AssertionError,
+    OverflowError,  # a size that no file has, and
+    MemoryError,  # one that no memory has
 )
 """What rosbags lets through from a damaged file: its own error, and those of the bytes that it stumbles over."""
 
