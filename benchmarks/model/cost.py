@@ -19,10 +19,10 @@ Operations are counted by `torch.utils.flop_counter`: products of matrices and c
 of 480x640 images. The paper's GFLOP are multiply-adds, so they stand beside half of ours.
 
 - Without fusion: 100 of ours against 108. Torch's tool counts no norms, activations and upsampling; others do.
-- The fusion of 28 blocks: the paper's 174 - 108 = 66 are 11 products C x C for each pixel, block and direction, which is what
-  attention of two queries over two keys needs (2 q, 2 k, 2 v, 2 out, 3 for the discriminator). One query is enough: 9 products,
-  54 (the plain form). As trained 8, since the two keys are needed only as their difference: 48. Folded 6 more than without
-  fusion, 36, since the projection behind it is part of them and the discriminator's first layer does both directions at once.
+- The fusion of 28 blocks: the paper's 174 - 108 = 66 would be 11 products C x C for each pixel, block and direction: what
+  attention of two queries over two keys (2 q, 2 k, 2 v, 2 out, 3 for the discriminator) needs. One query is enough: 9 products,
+  54 (the plain form). As trained 8, since the two keys are needed only as their difference: 48. Folded 6: 36, since the
+  projection behind it is part of them and the discriminator's first layer does both directions at once.
 - Parameters: the released MiT-B3 weights hold 74.55 M, ours are these less the key biases, which no output depends on. The
   paper's numbers are 1.2 M higher at every k; the released weights do not show what that is."""
 
