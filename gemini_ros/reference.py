@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import textwrap
@@ -15,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from gemini_core.config import FusionConfig, Option, OptionValue, load_config, options, to_flat
+from gemini_ros.tools.files import write_whole
 
 _ROOT = Path(__file__).resolve().parents[1]
 CONFIG = _ROOT / "config" / "fusion.yaml"
@@ -97,17 +97,11 @@ def document_text(document: str) -> str:
     return f"{before}{begin}\n{markdown_table()}{end}{after}"
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)  # noqa: PTH105 - the point is the atomic replace
-
-
 def main() -> int:
     """Rewrite both files."""
     config = load_config(CONFIG) if CONFIG.is_file() else FusionConfig()
-    _write(CONFIG, yaml_text(config))
-    _write(DOCUMENT, document_text(DOCUMENT.read_text(encoding="utf-8")))
+    write_whole(CONFIG, yaml_text(config))
+    write_whole(DOCUMENT, document_text(DOCUMENT.read_text(encoding="utf-8")))
     return 0
 
 

@@ -247,7 +247,7 @@ class BagReader:
         return ours if same else theirs
 
 
-def _parse(definition: MessageDefinition, type_name: str) -> dict[str, tuple[list, list]]:  # type: ignore[type-arg]
+def _parse(definition: MessageDefinition, type_name: str) -> dict[str, tuple[list, list]]:  # type: ignore[type-arg]  # rosbags' own nesting
     if definition.format == MessageDefinitionFormat.MSG:
         return get_types_from_msg(definition.data, type_name)
     types = {}
