@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from gemini_core.config import FusionConfig
-from gemini_core.geometry import TransformTree, frame_name
+from gemini_core.transform_tree import TransformTree, frame_name
 from gemini_core.types import (
     F64,
     CameraInfoSample,

@@ -25,6 +25,30 @@ BACKBONES = (
 )
 """Every backbone of ``gemini_core.model`` that has a name (a test holds the two equal)."""
 
+ROLE_TYPES: dict[Role, str] = {
+    "rgb.image": "sensor_msgs/msg/Image",
+    "rgb.camera_info": "sensor_msgs/msg/CameraInfo",
+    "depth.image": "sensor_msgs/msg/Image",
+    "depth.camera_info": "sensor_msgs/msg/CameraInfo",
+    "lidar.points": "sensor_msgs/msg/PointCloud2",
+    "event.packets": "event_camera_msgs/msg/EventPacket",
+    "event.camera_info": "sensor_msgs/msg/CameraInfo",
+    "tf": "tf2_msgs/msg/TFMessage",
+    "tf_static": "tf2_msgs/msg/TFMessage",
+}
+"""The message type of every role where the configuration asks for nothing else (``FusionConfig.types_by_role``)."""
+
+COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
+
+EVENT_TYPES = (
+    "event_camera_msgs/EventPacket",
+    "dvs_msgs/EventArray",
+    "prophesee_event_msgs/EventArray",
+    "sensor_msgs/PointCloud2",
+    "sensor_msgs/Image",
+)
+"""Message types that carry events."""
+
 OptionValue = bool | int | float | str | tuple[str, ...]
 
 
@@ -67,16 +91,28 @@ def option(
 class RgbTopics:
     """Topics of the reference colour camera."""
 
-    image: str = option("rgb/image", "sensor_msgs/Image of the reference colour camera")
+    image: str = option("rgb/image", "sensor_msgs/Image of the reference colour camera; its base name where it is compressed")
     camera_info: str = option("rgb/camera_info", "sensor_msgs/CameraInfo of the reference colour camera")
+    transport: str = option(
+        "raw",
+        "how the images come: 'raw', or 'compressed' (sensor_msgs/CompressedImage on <image>/compressed)",
+        choices=("raw", "compressed"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class DepthTopics:
     """Topics of the depth camera."""
 
-    image: str = option("depth/image", "sensor_msgs/Image of the depth camera (16UC1 mm or 32FC1 m)")
+    image: str = option(
+        "depth/image", "sensor_msgs/Image of the depth camera (16UC1 mm or 32FC1 m); its base name where it is compressed"
+    )
     camera_info: str = option("depth/camera_info", "sensor_msgs/CameraInfo of the depth camera")
+    transport: str = option(
+        "raw",
+        "how the images come: 'raw', 'compressedDepth' or 'compressed' (sensor_msgs/CompressedImage on <image>/<transport>)",
+        choices=("raw", "compressedDepth", "compressed"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +126,13 @@ class LidarTopics:
 class EventTopics:
     """Topics of the event camera."""
 
-    packets: str = option("events", "event_camera_msgs/EventPacket of the event camera")
+    packets: str = option("events", "events of the event camera, messages of topics.event.type")
     camera_info: str = option("events/camera_info", "sensor_msgs/CameraInfo of the event camera")
+    type: str = option(
+        "event_camera_msgs/EventPacket",
+        "message type of the events; a PointCloud2 has fields x, y, t, p; an Image is one that a renderer has drawn",
+        choices=EVENT_TYPES,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +177,27 @@ class SyncConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MotionConfig:
+    """How motion between the sensors' stamps is undone."""
+
+    fixed_frame: str = option(
+        "odom",
+        "frame of the transform tree that does not move with the robot (REP 105): depth images and every LiDAR point are "
+        "brought to where the camera was at the image's stamp; empty: taken as if nothing moved",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RgbConfig:
+    """The reference camera's lens."""
+
+    rectified: bool = option(False, "rgb.image is rectified already: the P of its CameraInfo holds, and no distortion")
+    rectify: bool = option(
+        False, "undo the reference camera's distortion first; masks and overlays then belong to the rectified image"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class DepthConfig:
     """The depth camera's rule and encoding."""
 
@@ -149,7 +211,17 @@ class DepthConfig:
         minimum=0.0,
         maximum=10000.0,
     )
-    max_m: float = option(20.0, "depth that encodes to 1 at the network input, metres", minimum=0.1, maximum=1000.0)
+    rectified: bool = option(False, "depth.image is rectified already: the P of its CameraInfo holds, and no distortion")
+    encoding: str = option(
+        "linear",
+        "what the network gets: 'linear' depth three times, as released RGB-D models expect it; 'inverse' depth three times; "
+        "'hha': horizontal disparity, height above ground, angle with gravity",
+        choices=("linear", "inverse", "hha"),
+    )
+    min_m: float = option(0.3, "depth that inverse encodings take to 1, metres", minimum=0.01, maximum=1000.0)
+    max_m: float = option(
+        20.0, "depth that 'linear' encodes to 1 and inverse encodings to 0, metres", minimum=0.1, maximum=1000.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +248,17 @@ class LidarConfig:
         8.0, "height above the LiDAR (its frame's z) that encodes to 1, metres", minimum=-100.0, maximum=1000.0
     )
     max_intensity: float = option(255.0, "intensity that encodes to 1, in the driver's unit", minimum=1e-6, maximum=1e6)
+    encoding: str = option(
+        "range_height_intensity",
+        "what the network gets: range, height and intensity; or 'grey': DeLiVER's one range image three times",
+        choices=("range_height_intensity", "grey"),
+    )
+    densify_px: int = option(
+        0,
+        "pixels without a point take the nearest point's values up to this far away, grid pixels; 0: off",
+        minimum=0,
+        maximum=32,
+    )
     point_size_px: int = option(
         1, "side of the square a point covers in the aligned grid, grid pixels (odd)", minimum=1, maximum=15
     )
@@ -185,8 +268,25 @@ class LidarConfig:
 class EventConfig:
     """The event camera's rule and alignment."""
 
+    window: str = option(
+        "duration",
+        "'duration': the events of event.window_ms before the reference stamp; 'count': the last event.count before it, none "
+        "older than event.window_ms",
+        choices=("duration", "count"),
+    )
     window_ms: float = option(
         50.0, "length of the event window that ends at the reference stamp, milliseconds", minimum=0.1, maximum=10000.0
+    )
+    count: int = option(50000, "events of a window by count", minimum=1, maximum=10_000_000)
+    rectified: bool = option(False, "the events are rectified already: the P of their CameraInfo holds, and no distortion")
+    encoding: str = option(
+        "polarity",
+        "what the network gets: 'polarity': DeLiVER's image, red darker, blue brighter; 'voxel': a time-bilinear voxel grid",
+        choices=("polarity", "voxel"),
+    )
+    voxel_bins: int = option(3, "time bins of a voxel grid; networks take 3", minimum=1, maximum=32)
+    voxel_limit: float = option(
+        3.0, "signed events per cell of a voxel grid that encode to 1 (and minus as many to 0)", minimum=0.1, maximum=1e4
     )
     plane_m: float = option(
         10.0,
@@ -284,6 +384,8 @@ class FusionConfig:
     )
     topics: TopicsConfig = field(default_factory=TopicsConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
+    motion: MotionConfig = field(default_factory=MotionConfig)
+    rgb: RgbConfig = field(default_factory=RgbConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
     lidar: LidarConfig = field(default_factory=LidarConfig)
     event: EventConfig = field(default_factory=EventConfig)
@@ -306,6 +408,9 @@ class FusionConfig:
                 f"{self.lidar.max_height_m}"
             )
             raise ConfigError(msg)
+        if self.depth.min_m >= self.depth.max_m:
+            msg = f"depth.min_m: expected less than depth.max_m, got {self.depth.min_m} and {self.depth.max_m}"
+            raise ConfigError(msg)
         if self.lidar.point_size_px % 2 == 0:
             msg = f"lidar.point_size_px: expected an odd number, got {self.lidar.point_size_px}"
             raise ConfigError(msg)
@@ -314,11 +419,11 @@ class FusionConfig:
     def topics_by_role(self) -> dict[Role, str]:
         """The topic of every role that the configured modalities need, names as written (relative ones stay so)."""
         topics: dict[Role, str] = {
-            "rgb.image": self.topics.rgb.image,
+            "rgb.image": _transported(self.topics.rgb.image, self.topics.rgb.transport),
             "rgb.camera_info": self.topics.rgb.camera_info,
         }
         if "depth" in self.modalities:
-            topics["depth.image"] = self.topics.depth.image
+            topics["depth.image"] = _transported(self.topics.depth.image, self.topics.depth.transport)
             topics["depth.camera_info"] = self.topics.depth.camera_info
         if "lidar" in self.modalities:
             topics["lidar.points"] = self.topics.lidar.points
@@ -330,6 +435,17 @@ class FusionConfig:
         topics["tf_static"] = self.topics.tf.static
         return topics
 
+    def types_by_role(self) -> dict[Role, str]:
+        """The message type of every role's topic, such as "sensor_msgs/msg/Image"."""
+        types: dict[Role, str] = {role: ROLE_TYPES[role] for role in self.topics_by_role()}
+        if self.topics.rgb.transport != "raw":
+            types["rgb.image"] = COMPRESSED_TYPE
+        if "depth.image" in types and self.topics.depth.transport != "raw":
+            types["depth.image"] = COMPRESSED_TYPE
+        if "event.packets" in types:
+            types["event.packets"] = self.topics.event.type.replace("/", "/msg/")
+        return types
+
     def roles_by_absolute_topic(self, namespace: str = "/") -> dict[str, Role]:
         """The role of every topic, relative names resolved in ``namespace``; what a bag reader looks topics up in."""
         prefix = "/" + namespace.strip("/")
@@ -337,6 +453,11 @@ class FusionConfig:
             topic if topic.startswith("/") else f"{prefix.rstrip('/')}/{topic}": role
             for role, topic in self.topics_by_role().items()
         }
+
+
+def _transported(topic: str, transport: str) -> str:
+    """The topic that a transport of image_transport uses beside its base topic."""
+    return f"{topic}/{transport}" if topic and transport != "raw" else topic
 
 
 def _check_modalities(modalities: tuple[str, ...]) -> None:

@@ -53,6 +53,9 @@ Bool: TypeAlias = npt.NDArray[np.bool_]
 UNLABELLED = 255
 """Mask value of a pixel that no class was decided for (NODE.md's mono8 convention)."""
 
+NO_READING, READING, TOO_NEAR, TOO_FAR = 0, 1, 2, 3
+"""Values of ``AlignedGrid.reading``: what REP 118 tells apart of a depth pixel (NaN, metres, -inf, +inf)."""
+
 
 # --------------------------------------------------------------------------------------------------------------------
 # Calibration
@@ -182,6 +185,13 @@ Sample: TypeAlias = SensorSample | CameraInfoSample | TransformSample
 # SensorFrame: what synchronize makes of samples
 
 
+MotionNote = Literal[
+    "",  # absent, the reference itself, or motion is not looked at (motion.fixed_frame is empty)
+    "compensated",  # brought to where the reference camera was at its own stamp; a sweep point by point
+    "no_point_times",  # a sweep without point times, brought there as one piece
+    "no_odometry",  # the fixed frame is not known at the stamps needed: taken as if nothing had moved
+]
+
 MissingReason = Literal[
     "",  # present
     "not_configured",  # the rig has no such sensor
@@ -198,7 +208,8 @@ class ModalityStatus:
     """What one frame has of one modality.
 
     ``skew_ns`` is the stamp of the data used minus the stamp of the reference (for a sweep that covers the stamp and for
-    an event window: 0), None when missing. ``detail`` is one sentence for people when missing, else "".
+    an event window: 0), None when missing. ``detail`` is one sentence for people when missing or when ``motion`` is
+    "no_odometry", else "".
     """
 
     modality: Modality
@@ -206,6 +217,7 @@ class ModalityStatus:
     reason: MissingReason
     skew_ns: int | None
     detail: str = ""
+    motion: MotionNote = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,8 +236,25 @@ class EventWindow:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SweepMotion:
+    """How the LiDAR moved during a sweep, seen from where the reference camera was at its stamp.
+
+    ``stamps_ns`` (K,) int64, rising, K >= 2, from the first point's time to the last one's; ``reference_from_lidar``
+    (K, 4, 4) float64, from the LiDAR's frame at that time to the reference's optical frame at the reference stamp. Between
+    two of them a point is blended linearly, so they lie close enough for that.
+    """
+
+    stamps_ns: I64
+    reference_from_lidar: F64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FrameCalibration:
-    """Intrinsics and extrinsics of one frame, resolved at its stamp; None where unknown or not needed."""
+    """Intrinsics and extrinsics of one frame, resolved at its stamp; None where unknown or not needed.
+
+    Extrinsics lead to the reference's frame at the reference stamp, from the sensor's frame at its own data's stamp where
+    odometry is known (``ModalityStatus.motion``). ``lidar_motion`` is there where each point has its own pose.
+    """
 
     reference: CameraModel | None
     depth: CameraModel | None = None
@@ -233,6 +262,7 @@ class FrameCalibration:
     reference_from_depth: F64 | None = None
     reference_from_event: F64 | None = None
     reference_from_lidar: F64 | None = None
+    lidar_motion: SweepMotion | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -262,15 +292,18 @@ class SensorFrame:
 class AlignedGrid:
     """One modality on the pixels of the network's input.
 
-    ``channels`` (3, h, w) float32 in [0, 1] (docs/architecture.md has the formula per modality; zeros where there is no
-    data); ``valid`` (h, w) bool, where this modality has data; ``depth_m`` (h, w) float32 metres along the reference
-    camera's z, NaN where invalid, for depth and LiDAR, None for the others.
+    ``channels`` (C, h, w) float32 in [0, 1] (docs/architecture.md has the formula per modality and encoding; zeros where
+    there is no data; C is 3 but for event voxel grids of another ``event.voxel_bins``); ``valid`` (h, w) bool, where this
+    modality has data; ``depth_m`` (h, w) float32 metres along the reference camera's z, NaN where invalid, for depth and
+    LiDAR, None for the others; ``reading`` (h, w) uint8 for depth alone: NO_READING, READING, TOO_NEAR or TOO_FAR (``valid``
+    is where it is READING).
     """
 
     modality: Modality
     channels: F32
     valid: Bool
     depth_m: F32 | None = None
+    reading: U8 | None = None
 
     @property
     def coverage(self) -> float:

@@ -14,7 +14,7 @@ from source_imports import REPOSITORY, imported_names, imports_of_file, module_n
 ROOMS = {
     "contracts": ("gemini_core", "gemini_core.types", "gemini_core.errors", "gemini_core.config"),
     "decode": ("gemini_core.decode",),
-    "geometry": ("gemini_core.calibration", "gemini_core.geometry"),
+    "geometry": ("gemini_core.calibration", "gemini_core.geometry", "gemini_core.transform_tree"),
     "synchronize": ("gemini_core.synchronize",),
     "project": ("gemini_core.project",),
     "model": ("gemini_core.model",),
@@ -131,7 +131,7 @@ def test_a_wrong_import_is_found(module: str, source: str, imported: str):
     ("module", "source"),
     [
         ("gemini_core.decode.image", "from gemini_core.types import ImageSample\nfrom . import codes\nimport numpy as np"),
-        ("gemini_core.calibration", "from gemini_core.geometry import TransformTree"),
+        ("gemini_core.calibration", "from gemini_core.transform_tree import TransformTree"),
         ("gemini_core.cli", "from gemini_core.simulation.scene import Street"),
         ("gemini_ros.node", "import rclpy\nfrom gemini_core.pipeline import Pipeline"),
     ],

@@ -11,18 +11,6 @@ from gemini_core.config import FusionConfig
 from gemini_core.errors import BagError
 from gemini_core.types import Role
 
-ROLE_TYPES: dict[Role, str] = {
-    "rgb.image": "sensor_msgs/msg/Image",
-    "rgb.camera_info": "sensor_msgs/msg/CameraInfo",
-    "depth.image": "sensor_msgs/msg/Image",
-    "depth.camera_info": "sensor_msgs/msg/CameraInfo",
-    "lidar.points": "sensor_msgs/msg/PointCloud2",
-    "event.packets": "event_camera_msgs/msg/EventPacket",
-    "event.camera_info": "sensor_msgs/msg/CameraInfo",
-    "tf": "tf2_msgs/msg/TFMessage",
-    "tf_static": "tf2_msgs/msg/TFMessage",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class RigEntry:
@@ -40,6 +28,7 @@ def match_rig(topics: Sequence[TopicInfo], config: FusionConfig) -> tuple[RigEnt
     """
     by_name = {topic.name: topic for topic in topics}
     roles = {role: topic for topic, role in config.roles_by_absolute_topic().items()}
+    types = config.types_by_role()
     entries = []
     for role, name in roles.items():
         found = by_name.get(name)
@@ -47,9 +36,9 @@ def match_rig(topics: Sequence[TopicInfo], config: FusionConfig) -> tuple[RigEnt
         if found is None and other_tree in by_name:
             continue
         if found is None:
-            problem = f"not in the bag; {_candidates(name, ROLE_TYPES[role], topics)}"
-        elif found.type != ROLE_TYPES[role]:
-            problem = f"expected {ROLE_TYPES[role]}, got {found.type}; {_candidates(name, ROLE_TYPES[role], topics)}"
+            problem = f"not in the bag; {_candidates(name, types[role], topics)}"
+        elif found.type != types[role]:
+            problem = f"expected {types[role]}, got {found.type}; {_candidates(name, types[role], topics)}"
         else:
             problem = ""
         entries.append(RigEntry(role, name, problem))

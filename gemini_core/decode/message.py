@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,21 @@ class Header(Protocol):
 
     stamp: Stamp
     frame_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RawMessage:
+    """A message as it came off the wire, for types that cost too much as objects (event arrays).
+
+    ``type`` is its name, such as "dvs_msgs/msg/EventArray"; ``data`` its CDR bytes, the four of the encapsulation included.
+    """
+
+    type: str
+    data: bytes | memoryview
+
+
+RAW_TYPES = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
+"""Types that bag readers and the node hand over as ``RawMessage``."""
 
 
 def require_fields(message: object, names: tuple[str, ...], expected: str, topic: str) -> None:

@@ -1,0 +1,230 @@
+"""The tree of transforms: where every frame was, when."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+from scipy.spatial.transform import Rotation, Slerp
+
+from gemini_core.errors import CalibrationError, nearest_names
+from gemini_core.geometry import invert_transform
+from gemini_core.types import F64, Count, StampedTransform
+
+
+@dataclass(slots=True, eq=False)
+class _Edge:
+    """The way from one frame to its parent: one fixed matrix, or matrices in the order of their stamps."""
+
+    parent: str
+    static: bool
+    stamps: list[int] = field(default_factory=list)
+    parent_from_child: list[F64] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """A part of a path: a constant matrix, or a moving edge that is gone up (parent_from_child) or down."""
+
+    matrix: F64 | None = None
+    child: str = ""
+    edge: _Edge | None = None
+    up: bool = True
+
+
+_MOST_PATHS = 1000  # that are kept; a rig needs a few, a driver that numbers its frames would fill the memory
+
+
+class TransformTree:
+    """The transforms between frames over time, as tf2 keeps them.
+
+    A leading "/" of a frame's name is ignored. A frame has one parent: a transform that names another one, or that is fixed
+    where the last was moving, replaces what was known of the frame. A transform that would close a loop is refused. Moving
+    transforms are kept for ``buffer_ns`` before the newest of their frame, may come out of order (one that is older than
+    the buffer is dropped; one with a known stamp replaces the older one), and are interpolated: never extrapolated by more
+    than ``tolerance_ns``, where the nearest one is taken as it is. All this is counted.
+    """
+
+    def __init__(self, buffer_ns: int = 10_000_000_000, tolerance_ns: int = 0) -> None:
+        self._buffer_ns = buffer_ns
+        self._tolerance_ns = tolerance_ns
+        self._edges: dict[str, _Edge] = {}
+        self._paths: dict[tuple[str, str], tuple[_Step, ...] | str] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, transform: StampedTransform, static: bool) -> None:
+        """Learn one transform; ``static`` ones hold at any time."""
+        parent, child = frame_name(transform.parent), frame_name(transform.child)
+        edge = self._edges.get(child)
+        if edge is None or edge.parent != parent or edge.static != static:
+            if child in self._ancestors(parent):
+                self._counts["tf.refused.loop"] += 1
+                return
+            if edge is not None:
+                self._counts["tf.replaced_parent"] += 1
+            edge = self._edges[child] = _Edge(parent, static)
+            self._paths.clear()
+        if static:
+            if not (edge.parent_from_child and np.array_equal(edge.parent_from_child[0], transform.parent_from_child)):
+                edge.parent_from_child = [transform.parent_from_child]
+                self._paths.clear()
+            return
+        self._insert(edge, transform)
+
+    def _insert(self, edge: _Edge, transform: StampedTransform) -> None:
+        stamps, stamp_ns = edge.stamps, transform.stamp_ns
+        if stamps and stamp_ns < stamps[-1] - self._buffer_ns:
+            self._counts["tf.dropped.older_than_buffer"] += 1
+            return
+        place = bisect_left(stamps, stamp_ns)
+        if place < len(stamps) and stamps[place] == stamp_ns:
+            edge.parent_from_child[place] = transform.parent_from_child
+            return
+        stamps.insert(place, stamp_ns)
+        edge.parent_from_child.insert(place, transform.parent_from_child)
+        old = bisect_left(stamps, stamps[-1] - self._buffer_ns)
+        del stamps[:old], edge.parent_from_child[:old]
+
+    def lookup(self, target: str, source: str, stamp_ns: int) -> F64:
+        """``target_from_source`` (4, 4) float64 at a stamp: moves linearly, turns by slerp between two known stamps.
+
+        Raises:
+            CalibrationError: no path between the frames, or a moving transform on it that does not cover the stamp.
+        """
+        path = self._path(frame_name(target), frame_name(source))
+        reason = _why_not(path, stamp_ns, self._tolerance_ns)
+        if isinstance(path, str) or reason:
+            raise CalibrationError(reason)
+        target_from_source = np.eye(4)
+        for step in path:
+            target_from_source = target_from_source @ _matrix(step, stamp_ns)
+        return target_from_source
+
+    def why_not(self, target: str, source: str, stamp_ns: int) -> str:
+        """Say in one sentence why ``lookup`` would fail, "" where it would not; cheap enough to ask for each message."""
+        return _why_not(self._path(frame_name(target), frame_name(source)), stamp_ns, self._tolerance_ns)
+
+    def clear(self) -> None:
+        """Forget the moving transforms, as after a jump of the clock; fixed ones hold at any time and stay."""
+        self._edges = {child: edge for child, edge in self._edges.items() if edge.static}
+        self._paths.clear()
+
+    def frames(self) -> tuple[str, ...]:
+        """All known frames, sorted."""
+        return tuple(sorted({*self._edges, *(edge.parent for edge in self._edges.values())}))
+
+    def counts(self) -> tuple[Count, ...]:
+        """What was refused, dropped or replaced since the start."""
+        return tuple(Count(what, number) for what, number in sorted(self._counts.items()))
+
+    def _ancestors(self, frame: str) -> Iterator[str]:
+        """Yield the frame itself, its parent, and so on to the root."""
+        yield frame
+        while (edge := self._edges.get(frame)) is not None:
+            frame = edge.parent
+            yield frame
+
+    def _path(self, target: str, source: str) -> tuple[_Step, ...] | str:
+        """Find the steps whose matrices, multiplied in order, are target_from_source; or the sentence why there is none."""
+        key = (target, source)
+        if key not in self._paths:
+            if len(self._paths) >= _MOST_PATHS:
+                self._paths.clear()
+            self._paths[key] = self._find_path(target, source)
+        return self._paths[key]
+
+    def _find_path(self, target: str, source: str) -> tuple[_Step, ...] | str:
+        if target == source:
+            return ()
+        down, up = list(self._ancestors(target)), list(self._ancestors(source))
+        if down[-1] != up[-1]:
+            return self._no_path(target, source, down[-1], up[-1])
+        common = next(frame for frame in up if frame in down)
+        steps = [self._step(child, up=False) for child in down[: down.index(common)]]
+        steps += [self._step(child, up=True) for child in reversed(up[: up.index(common)])]
+        return tuple(_joined(steps))
+
+    def _step(self, child: str, *, up: bool) -> _Step:
+        edge = self._edges[child]
+        if not edge.static:
+            return _Step(child=child, edge=edge, up=up)
+        return _Step(edge.parent_from_child[0] if up else invert_transform(edge.parent_from_child[0]))
+
+    def _no_path(self, target: str, source: str, target_root: str, source_root: str) -> str:
+        known = self.frames()
+        start = f"expected transforms that connect {source!r} to {target!r}, got "
+        unknown = [f"no frame {name!r} ({nearest_names(name, known)})" for name in (source, target) if name not in known]
+        if unknown:
+            return start + " and ".join(unknown) + " in the transform tree"
+        return start + (
+            f"two trees: {source!r} is part of the one of {source_root!r}, {target!r} of the one of {target_root!r}, and "
+            f"nothing connects {source_root!r} and {target_root!r}"
+        )
+
+
+def frame_name(name: str) -> str:
+    """A frame's name without the leading "/" that old drivers write."""
+    return name.lstrip("/")
+
+
+def _joined(steps: list[_Step]) -> Iterator[_Step]:
+    """Multiply neighbouring constant steps, once for all lookups."""
+    constant: F64 | None = None
+    for step in steps:
+        if step.matrix is not None:
+            constant = step.matrix if constant is None else constant @ step.matrix
+            continue
+        if constant is not None:
+            yield _Step(constant)
+            constant = None
+        yield step
+    if constant is not None:
+        yield _Step(constant)
+
+
+def _why_not(path: tuple[_Step, ...] | str, stamp_ns: int, tolerance_ns: int) -> str:
+    if isinstance(path, str):
+        return path
+    for step in path:
+        if step.edge is None:
+            continue
+        first, last = step.edge.stamps[0], step.edge.stamps[-1]
+        if not first - tolerance_ns <= stamp_ns <= last + tolerance_ns:
+            return (
+                f"expected the transform from {step.child!r} to {step.edge.parent!r} at {_seconds(stamp_ns)} s, got it from "
+                f"{_seconds(first)} to {_seconds(last)} s only"
+            )
+    return ""
+
+
+def _seconds(stamp_ns: int) -> str:
+    """Nanoseconds as seconds, all digits."""
+    return f"{'-' if stamp_ns < 0 else ''}{abs(stamp_ns) // 10**9}.{abs(stamp_ns) % 10**9:09d}"
+
+
+def _matrix(step: _Step, stamp_ns: int) -> F64:
+    if step.edge is None:
+        return cast("F64", step.matrix)
+    matrix = _interpolated(step.edge, stamp_ns)
+    return matrix if step.up else invert_transform(matrix)
+
+
+def _interpolated(edge: _Edge, stamp_ns: int) -> F64:
+    stamps, matrices = edge.stamps, edge.parent_from_child
+    after = bisect_left(stamps, stamp_ns)
+    if after == len(stamps):
+        return matrices[-1]
+    if after == 0 or stamps[after] == stamp_ns:
+        return matrices[after]
+    before = after - 1
+    # Differences of whole numbers first: a stamp since 1970 does not fit a float.
+    share = (stamp_ns - stamps[before]) / (stamps[after] - stamps[before])
+    turn = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack([matrices[before], matrices[after]])[:, :3, :3]))
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn(share).as_matrix()
+    matrix[:3, 3] = (1.0 - share) * matrices[before][:3, 3] + share * matrices[after][:3, 3]
+    return matrix
