@@ -553,14 +553,23 @@ def from_flat(values: Mapping[str, object], where: str = "configuration") -> Fus
     Raises:
         ConfigError: an unknown key (the nearest known one is named) or a value that breaks its option's rules.
     """
-    known = {item.key: item for item in options()}
+    return build(FusionConfig, values, where)
+
+
+def build(kind: type[_Section], values: Mapping[str, object], where: str) -> _Section:
+    """Build a dataclass made of ``option`` fields and such sections from dotted keys.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named) or a value that breaks its option's rules.
+    """
+    known = {item.key: item for item in options(kind)}
     for key in values:
         if key not in known:
             msg = f"{where}: unknown key {key!r} ({nearest_names(key, known)})"
             raise ConfigError(msg)
     try:
         checked = {key: check_value(known[key], value) for key, value in values.items()}
-        return _build(FusionConfig, checked, "")
+        return _build(kind, checked, "")
     except ConfigError as error:
         msg = f"{where}: {error}"
         raise ConfigError(msg) from None
@@ -578,10 +587,10 @@ def _build(section: type[_Section], checked: Mapping[str, OptionValue], prefix: 
     return section(**arguments)
 
 
-def to_flat(config: FusionConfig) -> dict[str, OptionValue]:
-    """Every option's dotted key and value."""
+def to_flat(config: object) -> dict[str, OptionValue]:
+    """Every option's dotted key and value, of a configuration made of ``option`` fields."""
     flat: dict[str, OptionValue] = {}
-    for item in options():
+    for item in options(type(config)):
         value: Any = config
         for name in item.key.split("."):
             value = getattr(value, name)
@@ -595,6 +604,15 @@ def load_config(path: str | Path, overrides: Mapping[str, object] | None = None)
     Raises:
         ConfigError: the file is missing, is not YAML of the expected shape, or breaks an option's rules.
     """
+    return from_flat({**read_flat(path), **(overrides or {})}, where=str(path))
+
+
+def read_flat(path: str | Path) -> dict[str, object]:
+    """Read a YAML file of options as dotted keys, unchecked; the wrapper of a ROS 2 parameter file is taken off.
+
+    Raises:
+        ConfigError: the file is missing, or is not YAML of the expected shape.
+    """
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -604,8 +622,7 @@ def load_config(path: str | Path, overrides: Mapping[str, object] | None = None)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"{path}: expected YAML, got {' '.join(str(error).split())}"
         raise ConfigError(msg) from None
-    flat = dict(_flatten(_unwrap({} if content is None else content, path), path, ""))
-    return from_flat({**flat, **(overrides or {})}, where=str(path))
+    return dict(_flatten(_unwrap({} if content is None else content, path), path, ""))
 
 
 def _unwrap(content: object, path: Path) -> object:
