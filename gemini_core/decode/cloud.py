@@ -6,22 +6,32 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from gemini_core.decode.cloud_columns import (
+    Column,
+    keep_intensity,
+    keep_positions,
+    keep_ring,
+    keep_times,
+    keep_whole_times,
+)
 from gemini_core.decode.message import Header, as_bytes, require_fields, stamp_ns
 from gemini_core.errors import DecodeError
-from gemini_core.types import F32, F64, I64, U8, U16, CloudSample
+from gemini_core.types import F32, I64, U8, U16, Bool, CloudSample
 
 # sensor_msgs/PointField's INT8 = 1 ... FLOAT64 = 8
 _DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+_DATATYPE_NAMES = "1 int8, 2 uint8, 3 int16, 4 uint16, 5 int32, 6 uint32, 7 float32, 8 float64"
 _POSITION = ("x", "y", "z")
-_TIME_NAMES = ("t", "time", "timestamp", "time_stamp", "offset_time")
+INTENSITY_NAMES = ("intensity", "i", "intensities", "reflectivity", "reflectance")
+RING_NAMES = ("ring", "line", "channel")
+TIME_NAMES = ("t", "time", "timestamp", "time_stamp", "offset_time")
+"""Names that drivers give to a field; the first that a cloud has is read."""
+
 _LONGEST_SWEEP_NS = 2_000_000_000  # point times farther from the stamp are in another unit or of another clock
 _UNITS_NS = (1e9, 1e6, 1e3, 1.0)  # seconds, milliseconds, microseconds, nanoseconds
 
 _FIELDS = ("header", "height", "width", "fields", "is_bigendian", "point_step", "row_step", "data")
-
-Column = npt.NDArray[Any]
 
 
 class PointField(Protocol):
@@ -49,11 +59,23 @@ class PointCloud2(Protocol):
 def decode_cloud(message: PointCloud2, topic: str) -> CloudSample:
     """Read a cloud: x, y, z (float32 or float64), and where there are such fields intensity, ring and the points' times.
 
-    Points without a finite position, and those at exactly (0, 0, 0), which drivers write for "no return", are left out;
-    an intensity that is not finite becomes 0. The time of a point comes from the first of the fields t, time, timestamp,
-    time_stamp, offset_time: whole numbers are nanoseconds after the header's stamp; float32 seconds after it (before it
-    where negative); float64 the same, or absolute seconds to nanoseconds, whichever lies near the stamp (a "timestamp" is
-    taken for absolute first). Times more than two seconds from the stamp, of another clock, are no times (``time_ns`` is None).
+    Fields are found by name, at any offset, aligned or not, in either byte order, rows padded or not; each is read once,
+    where it lies in the message (after one copy where rows are padded or the byte order is not this machine's). Points
+    without a finite position, and those at exactly (0, 0, 0), which drivers write for "no return", are left out; an
+    intensity that is not finite becomes 0.
+
+    Of the alternatives the first that the cloud has counts, whatever its type:
+
+    * intensity: intensity, i, intensities, reflectivity, reflectance; colours (rgb, rgba) are none;
+    * ring: ring, line (Livox), channel; whole numbers only;
+    * time: t, time, timestamp, time_stamp, offset_time.
+
+    The unit of the times follows from type, name and size. Whole numbers are nanoseconds after the header's stamp (Ouster).
+    float32 are seconds after it, negative where the stamp is that of the sweep's end (Velodyne). float64 are the same, or
+    absolute seconds (Hesai) to nanoseconds (Livox), whichever lies within two seconds of the stamp; a "timestamp" is taken
+    for absolute first. Times after the stamp that are too large for seconds are milliseconds, microseconds or nanoseconds
+    where this makes a sweep that begins or ends near the stamp (by no more than its own length). Others are of another
+    clock, and no times (``time_ns`` is None).
 
     Raises:
         DecodeError: wrong type, x y z missing or not floating point, a field outside of its point, rows shorter than their
@@ -62,9 +84,11 @@ def decode_cloud(message: PointCloud2, topic: str) -> CloudSample:
     require_fields(message, _FIELDS, "sensor_msgs/PointCloud2", topic)
     fields = {field.name: field for field in reversed(message.fields)}
     _check_position(fields, topic)
-    time_name = next((name for name in _TIME_NAMES if name in fields), "")
-    for name in (*_POSITION, "intensity", "ring", time_name):
-        if name in fields:
+    intensity_name, ring_name, time_name = (
+        next((name for name in names if name in fields), "") for names in (INTENSITY_NAMES, RING_NAMES, TIME_NAMES)
+    )
+    for name in (*_POSITION, intensity_name, ring_name, time_name):
+        if name:
             _check_field(fields[name], message.point_step, topic)
     data, row_step = _checked_data(message, topic)
 
@@ -75,27 +99,19 @@ def decode_cloud(message: PointCloud2, topic: str) -> CloudSample:
         if 0 in shape:
             return np.empty(0, dtype)
         values: Column = np.ndarray(shape, dtype, buffer=data, offset=field.offset, strides=strides)
-        return values.reshape(-1)
+        return values.reshape(-1)  # a view, unless rows are padded
 
-    points = np.empty((3, message.height * message.width), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # a float64 too large for float32 becomes infinite and is left out
-        for row, name in enumerate(_POSITION):
-            points[row] = column(name)
-    kept = _with_position(points)
-    points = np.ascontiguousarray(points[:, kept])
+    points, kept = _points(column("x"), column("y"), column("z"))
+    count = points.shape[1]
     stamp = stamp_ns(message.header)
-    intensity = _intensity(column("intensity")[kept]) if "intensity" in fields else np.zeros(points.shape[1], np.float32)
-    ring: U16 | None = None
-    if "ring" in fields and _DATATYPES[fields["ring"].datatype][0] in "iu":
-        ring = column("ring")[kept].astype(np.uint16)
-    time_ns = _point_times(column(time_name)[kept], time_name, stamp) if time_name else None
-    start, end = (int(time_ns.min()), int(time_ns.max())) if time_ns is not None and time_ns.size else (stamp, stamp)
+    times = _point_times(column(time_name), time_name, kept, stamp, count) if time_name else None
+    time_ns, start, end = (None, stamp, stamp) if times is None else times
     return CloudSample(
         stamp_ns=stamp,
         frame_id=message.header.frame_id,
         points=points,
-        intensity=intensity,
-        ring=ring,
+        intensity=_intensity(column(intensity_name), kept, count) if intensity_name else np.zeros(count, np.float32),
+        ring=_ring(column(ring_name), kept, count) if ring_name else None,
         time_ns=time_ns,
         start_ns=start,
         end_ns=end,
@@ -105,7 +121,11 @@ def decode_cloud(message: PointCloud2, topic: str) -> CloudSample:
 def _check_position(fields: dict[str, PointField], topic: str) -> None:
     missing = [name for name in _POSITION if name not in fields]
     if missing:
-        msg = f"expected fields x, y, z in the cloud on topic {topic!r}, got {', '.join(sorted(fields)) or 'none'}"
+        known = ", ".join((*INTENSITY_NAMES, *RING_NAMES, *TIME_NAMES))
+        msg = (
+            f"expected fields x, y, z in the cloud on topic {topic!r} (known beside them: {known}), got "
+            f"{', '.join(sorted(fields)) or 'none'}"
+        )
         raise DecodeError(reason="no_position", message=msg)
     for name in _POSITION:
         if _DATATYPES.get(fields[name].datatype) not in {"f4", "f8"}:
@@ -118,7 +138,7 @@ def _check_position(fields: dict[str, PointField], topic: str) -> None:
 
 def _check_field(field: PointField, point_step: int, topic: str) -> None:
     if field.datatype not in _DATATYPES:
-        msg = f"expected datatype 1 to 8 for field {field.name!r} on topic {topic!r}, got {field.datatype}"
+        msg = f"expected a datatype of {_DATATYPE_NAMES} for field {field.name!r} on topic {topic!r}, got {field.datatype}"
         raise DecodeError(reason="unknown_datatype", message=msg)
     end = field.offset + np.dtype(_DATATYPES[field.datatype]).itemsize
     if end > point_step:
@@ -145,54 +165,68 @@ def _checked_data(message: PointCloud2, topic: str) -> tuple[U8, int]:
     return data, row_step
 
 
-def _with_position(points: F32) -> slice | npt.NDArray[np.bool_]:
-    """Which points to keep: a slice of all where all are good, so that nothing is copied."""
-    x, y, z = points
-    kept: npt.NDArray[np.bool_] = np.isfinite(x) & np.isfinite(y) & np.isfinite(z)
-    kept &= (x != 0) | (y != 0) | (z != 0)
-    return slice(None) if kept.all() else kept
+# --------------------------------------------------------------------------------------------------------------------
+# Columns: as the loops of cloud_columns take them, (N,) in this machine's byte order, read in place where they are that
 
 
-def _intensity(column: Column) -> F32:
+def _as(column: Column, kind: type[np.generic]) -> Column:
+    """Turn a column into another type, or this machine's byte order; what does not fit becomes infinite, or wraps."""
     with np.errstate(over="ignore", invalid="ignore"):
-        intensity = column.astype(np.float32)
-    intensity[~np.isfinite(intensity)] = 0.0
-    return intensity
+        return column.astype(kind, copy=False)
 
 
-def _point_times(column: Column, name: str, stamp: int) -> I64 | None:
-    """Absolute nanoseconds of each point, None where the values cannot be times of this sweep."""
-    if column.size == 0:
-        return np.empty(0, np.int64)
-    if column.dtype.kind in "iu":
-        after = column.astype(np.int64)
-        return after + stamp if _near(after) else None
-    with np.errstate(over="ignore", invalid="ignore"):
-        value: F64 = column.astype(np.float64)
-        if column.dtype.itemsize == np.dtype(np.float32).itemsize:
-            return _after_stamp(value, stamp)  # too coarse for an absolute time
-        readings = (_absolute, _after_stamp) if name in {"timestamp", "time_stamp"} else (_after_stamp, _absolute)
-        preferred = readings[0](value, stamp)
-        return readings[1](value, stamp) if preferred is None else preferred
+def _points(x: Column, y: Column, z: Column) -> tuple[F32, Bool]:
+    """The positions (3, N) that are some, and which of all they are."""
+    size = x.size
+    flat, kept = np.empty(3 * size, np.float32), np.empty(size, np.bool_)
+    rows = flat.reshape(3, size)
+    x, y, z = (_as(column, np.float32) for column in (x, y, z))
+    count = keep_positions(x, y, z, rows[0], rows[1], rows[2], kept)
+    if count < size:  # close up the rows
+        for row in (1, 2):
+            flat[row * count : (row + 1) * count] = flat[row * size : row * size + count]
+    return flat[: 3 * count].reshape(3, count), kept
 
 
-def _near(after_stamp: npt.NDArray[Any]) -> bool:
-    """Whether all values, NaN not among them, are times of one sweep."""
-    return bool(after_stamp.min() >= -_LONGEST_SWEEP_NS and after_stamp.max() <= _LONGEST_SWEEP_NS)
+def _intensity(column: Column, kept: Bool, count: int) -> F32:
+    out = np.empty(kept.size, np.float32)
+    keep_intensity(_as(column, np.float32), kept, out)
+    return out[:count]
 
 
-def _after_stamp(seconds: F64, stamp: int) -> I64 | None:
-    after = seconds * 1e9
-    if not _near(after):
+def _ring(column: Column, kept: Bool, count: int) -> U16 | None:
+    if column.dtype.kind not in "iu":
         return None
-    time_ns: I64 = np.rint(after, out=after).astype(np.int64)
-    time_ns += stamp
-    return time_ns
+    out = np.empty(kept.size, np.uint16)
+    keep_ring(_as(column, np.uint8 if column.dtype.itemsize == 1 else np.uint16), kept, out)
+    return out[:count]
 
 
-def _absolute(value: F64, stamp: int) -> I64 | None:
-    for unit_ns in _UNITS_NS:
-        time = value * unit_ns
-        if _near(time - stamp):
-            return np.rint(time).astype(np.int64)
+# --------------------------------------------------------------------------------------------------------------------
+# Times
+
+_Times = tuple[I64, int, int]
+"""Absolute nanoseconds of each point, and the first and the last of them."""
+
+
+def _point_times(column: Column, name: str, kept: Bool, stamp: int, count: int) -> _Times | None:
+    """The times of the kept points, None where the values cannot be times of this sweep."""
+    if count == 0:
+        return np.empty(0, np.int64), stamp, stamp
+    out = np.empty(kept.size, np.int64)
+    if column.dtype.kind in "iu":
+        values = _as(column, np.uint32 if column.dtype.kind == "u" else np.int64)
+        least, largest = keep_whole_times(values, kept, stamp, out)
+        if least < -_LONGEST_SWEEP_NS or largest > _LONGEST_SWEEP_NS:
+            return None
+        return out[:count], stamp + least, stamp + largest
+    single = column.dtype.itemsize == np.dtype(np.float32).itemsize  # too coarse for an absolute time
+    values = _as(column, np.float32 if single else np.float64)
+    bases = (stamp,) if single else ((0, stamp) if name in {"timestamp", "time_stamp"} else (stamp, 0))
+    for base in bases:
+        for unit_ns in _UNITS_NS:
+            first, last = keep_times(values, kept, unit_ns, base, stamp, _LONGEST_SWEEP_NS, out)
+            certain = base == 0 or unit_ns == _UNITS_NS[0]
+            if first <= last and (certain or first - (last - first) <= stamp <= last + (last - first)):
+                return out[:count], first, last
     return None
