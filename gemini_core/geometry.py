@@ -198,6 +198,38 @@ def _project_equidistant(  # noqa: PLR0917 - compiled functions take arguments b
         visible[i] = (angle < limit) & (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
 
 
+@njit(f"void({_POINTS}, {_IMAGE}, int64, UniTuple(float64, 8), float64, {_PROJECTED})", cache=True)
+def project_into(  # noqa: PLR0917 - compiled functions take arguments by position
+    points: F32,
+    intrinsics: _Intrinsics,
+    end: _Size,
+    kind: int,
+    k: _Coefficients,
+    limit: float,
+    pixels: F32,
+    depth: F32,
+    visible: Bool,
+) -> None:
+    """Do what :func:`project_points` does, inside other compiled loops and into their arrays; see :func:`optics`."""
+    if kind == _PINHOLE:
+        _project_pinhole(points, intrinsics, end, pixels, depth, visible)
+    elif kind == _RATIONAL:
+        _project_rational(points, intrinsics, end, k, limit, pixels, depth, visible)
+    else:
+        _project_equidistant(points, intrinsics, end, k, limit, pixels, depth, visible)
+
+
+def optics(camera: CameraModel) -> tuple[_Intrinsics, _Size, int, _Coefficients, float]:
+    """Give a camera as :func:`project_into` takes it: intrinsics, where the image ends, lens.
+
+    Raises:
+        CalibrationError: unknown distortion model or a wrong number of coefficients.
+    """
+    lens = _lens(camera)
+    end = (np.float32(camera.width - 0.5), np.float32(camera.height - 0.5))
+    return _intrinsics(camera), end, lens.kind, lens.coefficients, lens.limit
+
+
 def project_points(camera: CameraModel, points: F32) -> tuple[F32, F32, Bool]:
     """Project points in the camera's optical frame into its raw image.
 
@@ -215,18 +247,11 @@ def project_points(camera: CameraModel, points: F32) -> tuple[F32, F32, Bool]:
     Raises:
         CalibrationError: unknown distortion model or a wrong number of coefficients.
     """
-    lens = _lens(camera)
+    camera_optics = optics(camera)
     points = np.ascontiguousarray(points, dtype=np.float32)
     count = points.shape[1]
     pixels, depth, visible = np.empty((2, count), np.float32), np.empty(count, np.float32), np.empty(count, np.bool_)
-    intrinsics = _intrinsics(camera)
-    end = (np.float32(camera.width - 0.5), np.float32(camera.height - 0.5))
-    if lens.kind == _PINHOLE:
-        _project_pinhole(points, intrinsics, end, pixels, depth, visible)
-    elif lens.kind == _RATIONAL:
-        _project_rational(points, intrinsics, end, lens.coefficients, lens.limit, pixels, depth, visible)
-    else:
-        _project_equidistant(points, intrinsics, end, lens.coefficients, lens.limit, pixels, depth, visible)
+    project_into(points, *camera_optics, pixels, depth, visible)
     return pixels, depth, visible
 
 
