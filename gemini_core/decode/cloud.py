@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -15,13 +14,11 @@ from gemini_core.decode.cloud_columns import (
     keep_times,
     keep_whole_times,
 )
-from gemini_core.decode.message import Header, as_bytes, require_fields, stamp_ns
+from gemini_core.decode.cloud_fields import CLOUD_FIELDS, DATATYPES, PointCloud2, PointField, column_reader, fields_by_name
+from gemini_core.decode.message import require_fields, stamp_ns
 from gemini_core.errors import DecodeError
-from gemini_core.types import F32, I64, U8, U16, Bool, CloudSample
+from gemini_core.types import F32, I64, U16, Bool, CloudSample
 
-# sensor_msgs/PointField's INT8 = 1 ... FLOAT64 = 8
-_DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
-_DATATYPE_NAMES = "1 int8, 2 uint8, 3 int16, 4 uint16, 5 int32, 6 uint32, 7 float32, 8 float64"
 _POSITION = ("x", "y", "z")
 INTENSITY_NAMES = ("intensity", "i", "intensities", "reflectivity", "reflectance")
 RING_NAMES = ("ring", "line", "channel")
@@ -30,30 +27,6 @@ TIME_NAMES = ("t", "time", "timestamp", "time_stamp", "offset_time")
 
 _LONGEST_SWEEP_NS = 2_000_000_000  # point times farther from the stamp are in another unit or of another clock
 _UNITS_NS = (1e9, 1e6, 1e3, 1.0)  # seconds, milliseconds, microseconds, nanoseconds
-
-_FIELDS = ("header", "height", "width", "fields", "is_bigendian", "point_step", "row_step", "data")
-
-
-class PointField(Protocol):
-    """The fields of sensor_msgs/PointField."""
-
-    name: str
-    offset: int
-    datatype: int
-    count: int
-
-
-class PointCloud2(Protocol):
-    """The fields of sensor_msgs/PointCloud2."""
-
-    header: Header
-    height: int
-    width: int
-    fields: Sequence[PointField]
-    is_bigendian: bool
-    point_step: int
-    row_step: int
-    data: Any
 
 
 def decode_cloud(message: PointCloud2, topic: str) -> CloudSample:
@@ -81,25 +54,13 @@ def decode_cloud(message: PointCloud2, topic: str) -> CloudSample:
         DecodeError: wrong type, x y z missing or not floating point, a field outside of its point, rows shorter than their
             points, or data shorter than the cloud.
     """
-    require_fields(message, _FIELDS, "sensor_msgs/PointCloud2", topic)
-    fields = {field.name: field for field in reversed(message.fields)}
+    require_fields(message, CLOUD_FIELDS, "sensor_msgs/PointCloud2", topic)
+    fields = fields_by_name(message)
     _check_position(fields, topic)
     intensity_name, ring_name, time_name = (
         next((name for name in names if name in fields), "") for names in (INTENSITY_NAMES, RING_NAMES, TIME_NAMES)
     )
-    for name in (*_POSITION, intensity_name, ring_name, time_name):
-        if name:
-            _check_field(fields[name], message.point_step, topic)
-    data, row_step = _checked_data(message, topic)
-
-    def column(name: str) -> Column:
-        field = fields[name]
-        dtype = np.dtype((">" if message.is_bigendian else "<") + _DATATYPES[field.datatype])
-        shape, strides = (message.height, message.width), (row_step, message.point_step)
-        if 0 in shape:
-            return np.empty(0, dtype)
-        values: Column = np.ndarray(shape, dtype, buffer=data, offset=field.offset, strides=strides)
-        return values.reshape(-1)  # a view, unless rows are padded
+    column = column_reader(message, tuple(filter(None, (*_POSITION, intensity_name, ring_name, time_name))), topic)
 
     points, kept = _points(column("x"), column("y"), column("z"))
     count = points.shape[1]
@@ -118,7 +79,7 @@ def decode_cloud(message: PointCloud2, topic: str) -> CloudSample:
     )
 
 
-def _check_position(fields: dict[str, PointField], topic: str) -> None:
+def _check_position(fields: Mapping[str, PointField], topic: str) -> None:
     missing = [name for name in _POSITION if name not in fields]
     if missing:
         known = ", ".join((*INTENSITY_NAMES, *RING_NAMES, *TIME_NAMES))
@@ -128,41 +89,12 @@ def _check_position(fields: dict[str, PointField], topic: str) -> None:
         )
         raise DecodeError(reason="no_position", message=msg)
     for name in _POSITION:
-        if _DATATYPES.get(fields[name].datatype) not in {"f4", "f8"}:
+        if DATATYPES.get(fields[name].datatype) not in {"f4", "f8"}:
             msg = (
                 f"expected {name} of the cloud on topic {topic!r} as float32 or float64 (datatype 7 or 8), got datatype "
                 f"{fields[name].datatype}"
             )
             raise DecodeError(reason="unknown_datatype", message=msg)
-
-
-def _check_field(field: PointField, point_step: int, topic: str) -> None:
-    if field.datatype not in _DATATYPES:
-        msg = f"expected a datatype of {_DATATYPE_NAMES} for field {field.name!r} on topic {topic!r}, got {field.datatype}"
-        raise DecodeError(reason="unknown_datatype", message=msg)
-    end = field.offset + np.dtype(_DATATYPES[field.datatype]).itemsize
-    if end > point_step:
-        msg = f"expected a point_step of at least {end} for field {field.name!r} on topic {topic!r}, got {point_step}"
-        raise DecodeError(reason="short_point_step", message=msg)
-
-
-def _checked_data(message: PointCloud2, topic: str) -> tuple[U8, int]:
-    """The bytes of the cloud and the distance of its rows; one row needs no row_step, and some drivers leave it out."""
-    width, height = message.width, message.height
-    row_bytes = width * message.point_step
-    row_step = message.row_step if height > 1 else row_bytes
-    if row_step < row_bytes:
-        msg = (
-            f"expected a row_step of at least {row_bytes} for {width} points of {message.point_step} bytes in the cloud on "
-            f"topic {topic!r}, got {row_step}"
-        )
-        raise DecodeError(reason="short_row_step", message=msg)
-    data = as_bytes(message.data, topic)
-    needed = max(height - 1, 0) * row_step + row_bytes if height and width else 0
-    if data.size < needed:
-        msg = f"expected {needed} bytes for {width} x {height} points in the cloud on topic {topic!r}, got {data.size}"
-        raise DecodeError(reason="short_data", message=msg)
-    return data, row_step
 
 
 # --------------------------------------------------------------------------------------------------------------------
