@@ -54,7 +54,7 @@ def interfaces_dir() -> Path:
 
 @functools.lru_cache(maxsize=1)
 def typestore() -> Typestore:
-    """Give the ROS 2 types of rosbags together with vision_msgs and event_camera_msgs; made once per process.
+    """Give the ROS 2 types of rosbags together with those of interfaces/; made once per process.
 
     Raises:
         BagError: a definition is missing, cannot be parsed, or contradicts a type of ROS 2 itself.
@@ -122,6 +122,16 @@ def image(pixels: npt.NDArray[Any], encoding: str, stamp_ns: int, frame_id: str)
         is_bigendian=0,
         step=data.strides[0],
         data=data.reshape(-1).view(np.uint8),
+    )
+
+
+def compressed_image(data: bytes, image_format: str, stamp_ns: int, frame_id: str) -> Message:
+    """Build a sensor_msgs/CompressedImage; ``image_format`` as image_transport writes it ("bgr8; jpeg compressed bgr8")."""
+    return make(
+        "sensor_msgs/msg/CompressedImage",
+        header=header(stamp_ns, frame_id),
+        format=image_format,
+        data=np.frombuffer(data, np.uint8),
     )
 
 

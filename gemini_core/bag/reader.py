@@ -21,7 +21,8 @@ from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_
 from rosbags.typesys.store import Typestore
 
 from gemini_core.bag.messages import Message, typestore
-from gemini_core.bag.salvage import RawMessage, Salvage
+from gemini_core.bag.salvage import Salvage, StoredMessage
+from gemini_core.decode.message import RAW_TYPES, RawMessage
 from gemini_core.errors import BagError, nearest_names
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
@@ -56,7 +57,10 @@ class TopicInfo:
 
 @dataclass(frozen=True, eq=False)
 class BagMessage:
-    """One message: ``data`` is its CDR as recorded, ``message`` the same with fields, decoded when first asked for."""
+    """One message: ``data`` is its CDR as recorded, ``message`` the same with fields, decoded when first asked for.
+
+    A message of RAW_TYPES stays as it is: ``message`` is then a RawMessage.
+    """
 
     topic: str
     type: str
@@ -222,6 +226,8 @@ class BagReader:
         store = self._stores.get(stored.type)
         if store is None:
             store = self._stores[stored.type] = self._store_for(stored.type)
+        if stored.type in RAW_TYPES:
+            return RawMessage(stored.type, stored.data)
         try:
             return store.deserialize_cdr(stored.data, stored.type)
         except (SerdeError, struct.error, ValueError, TypeError, AssertionError, IndexError) as error:
@@ -244,6 +250,11 @@ class BagReader:
         except (TypesysError, KeyError) as error:
             msg = f"{self.path}: expected a usable definition of {type_name} in the bag, got {_sentence(error)}"
             raise BagError(msg) from None
+        if type_name in RAW_TYPES and not same:  # read without a definition, so it has to be this one
+            msg = (
+                f"{self.path}: expected {type_name} with the fields that this project knows, got another definition in the bag"
+            )
+            raise BagError(msg)
         return ours if same else theirs
 
 
@@ -275,7 +286,7 @@ class _Source(Protocol):
     span_ns: tuple[int, int]
     definitions: dict[str, MessageDefinition]
 
-    def messages(self, topics: Collection[str]) -> Iterator[RawMessage]: ...
+    def messages(self, topics: Collection[str]) -> Iterator[StoredMessage]: ...
     def close(self) -> None: ...
 
 
@@ -293,12 +304,12 @@ class _Intact:
             self.definitions[connection.msgtype] = connection.msgdef
         self.span_ns = self._reader.start_time, self._reader.end_time - 1
 
-    def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
+    def messages(self, topics: Collection[str]) -> Iterator[StoredMessage]:
         connections = [connection for connection in self._reader.connections if connection.topic in topics]
         if not connections:
             return  # rosbags takes an empty selection for all
         for connection, log_ns, data in self._reader.messages(connections):
-            yield RawMessage(connection.topic, connection.msgtype, log_ns, data)
+            yield StoredMessage(connection.topic, connection.msgtype, log_ns, data)
 
     def close(self) -> None:
         self._reader.close()
@@ -317,7 +328,7 @@ class _Damaged:
         self.span_ns = stamps[0], stamps[1]
         self.definitions = self._salvage.definitions
 
-    def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
+    def messages(self, topics: Collection[str]) -> Iterator[StoredMessage]:
         return (raw for raw in self._salvage.messages() if raw.topic in topics)
 
     def close(self) -> None:

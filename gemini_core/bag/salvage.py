@@ -29,7 +29,7 @@ _NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")
 
 
 @dataclass(frozen=True, slots=True)
-class RawMessage:
+class StoredMessage:
     """One message as it is stored."""
 
     topic: str
@@ -45,7 +45,7 @@ class Salvage:
     path: Path
     definitions: dict[str, MessageDefinition] = field(default_factory=dict)
 
-    def messages(self) -> Iterator[RawMessage]:
+    def messages(self) -> Iterator[StoredMessage]:
         """Give the readable messages in the order of writing, ending where the damage begins.
 
         Raises:
@@ -56,7 +56,7 @@ class Salvage:
         else:
             yield from self._sqlite_messages()
 
-    def _mcap_messages(self) -> Iterator[RawMessage]:
+    def _mcap_messages(self) -> Iterator[StoredMessage]:
         with self.path.open("rb") as file:
             if file.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
                 msg = f"{self.path}: expected an MCAP file, got other bytes at its beginning"
@@ -77,11 +77,11 @@ class Salvage:
                         channels[number] = channel.text(), schemas.get(schema_number, ("", _NO_DEFINITION))[0]
                     elif code == MESSAGE:
                         number, _, log_ns, _ = struct.unpack_from("<HIQQ", record)
-                        yield RawMessage(*channels[number], log_ns, bytes(record[22:]))
+                        yield StoredMessage(*channels[number], log_ns, bytes(record[22:]))
             except (struct.error, KeyError, UnicodeDecodeError):
                 return  # a record that breaks its own format: the damage begins here
 
-    def _sqlite_messages(self) -> Iterator[RawMessage]:
+    def _sqlite_messages(self) -> Iterator[StoredMessage]:
         try:
             database = sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
             database.execute("PRAGMA writable_schema=ON")  # else SQLite refuses a file shorter than its header says
@@ -104,7 +104,7 @@ class Salvage:
             for topic, log_ns, data in database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id"):
                 if topic not in topics:
                     return
-                yield RawMessage(*topics[topic], log_ns, data)
+                yield StoredMessage(*topics[topic], log_ns, data)
         except sqlite3.Error:
             return  # the page that comes next is missing or damaged
         finally:

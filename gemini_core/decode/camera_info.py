@@ -9,12 +9,24 @@ import numpy as np
 
 from gemini_core.decode.message import Header, require_fields, stamp_ns
 from gemini_core.errors import DecodeError
-from gemini_core.types import CameraInfoSample, CameraModel, Modality
+from gemini_core.types import F64, CameraInfoSample, CameraModel, Modality
 
 COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
 """The distortion models known and how many coefficients they take (plumb_bob's k3 may be left out)."""
 
 _SMALLEST, _LARGEST = 1e-6, 1e9  # of focal lengths and of all other numbers: beyond, products of them are no numbers any more
+
+
+_FIELDS = ("header", "height", "width", "distortion_model", "d", "k", "p", "binning_x", "binning_y", "roi")
+
+
+class RegionOfInterest(Protocol):
+    """The fields of sensor_msgs/RegionOfInterest that are read."""
+
+    x_offset: int
+    y_offset: int
+    height: int
+    width: int
 
 
 class CameraInfo(Protocol):
@@ -26,46 +38,91 @@ class CameraInfo(Protocol):
     distortion_model: str
     d: Sequence[float]
     k: Sequence[float]
+    p: Sequence[float]
+    binning_x: int
+    binning_y: int
+    roi: RegionOfInterest
 
 
-def decode_camera_info(message: CameraInfo, modality: Modality, topic: str) -> CameraInfoSample:
-    """Read intrinsics and distortion of the raw image (K and D; R and P, for rectified images, are not looked at).
+def decode_camera_info(message: CameraInfo, modality: Modality, topic: str, *, rectified: bool = False) -> CameraInfoSample:
+    """Read the model of the camera as its images come: raw ones after K and D, ``rectified`` ones after P without distortion.
 
-    A model without effect (no coefficients, or only zeros) becomes "none", except "equidistant", which bends without any.
+    K and P are of the full sensor. Of a region of interest and binning b the image has, on each axis, (size of the region) / b
+    pixels, each the mean of b pixels of the sensor, so u_image = (u_sensor - offset - (b - 1) / 2) / b where the centre of the
+    first pixel is 0. (ROS's image_geometry leaves out the half: at b = 2 it is off by 0.25 pixels.) The region's do_rectify
+    says nothing of these numbers.
+
+    Tx and Ty, the fourth column of P, are left out: they place the second camera of a stereo pair in the first one's frame,
+    but here a camera stands where the transform tree has its own frame_id. A model without effect (no coefficients, or only
+    zeros) becomes "none", except "equidistant", which bends without any.
 
     Raises:
-        DecodeError: wrong type, uncalibrated (K[0] is 0), a K that is no pinhole matrix, no size, an unknown distortion
-            model, a wrong number of coefficients, or numbers too small or large to calculate with.
+        DecodeError: wrong type, uncalibrated (K[0], or P[0] where rectified, is 0), a K or P that is no pinhole matrix, no
+            size, a region outside of it, an unknown distortion model, a wrong number of coefficients, or numbers too small or
+            large to calculate with.
     """
-    require_fields(message, ("header", "height", "width", "distortion_model", "d", "k"), "sensor_msgs/CameraInfo", topic)
-    fx, fy, cx, cy = _intrinsics(message, topic)
-    if message.width == 0 or message.height == 0:
-        msg = f"expected the image size in the CameraInfo on topic {topic!r}, got {message.width} x {message.height}"
-        raise DecodeError(reason="no_size", message=msg)
-    model, distortion = _distortion(message, topic)
-    camera = CameraModel(int(message.width), int(message.height), fx, fy, cx, cy, model, distortion)
+    require_fields(message, _FIELDS, "sensor_msgs/CameraInfo", topic)
+    lens: tuple[str, tuple[float, ...]] = ("none", ())
+    if rectified:
+        p = np.asarray(message.p, np.float64)
+        fx, fy, cx, cy = _intrinsics(p.reshape(3, 4)[:, :3].reshape(-1) if p.shape == (12,) else p, "P", topic)
+    else:
+        fx, fy, cx, cy = _intrinsics(np.asarray(message.k, np.float64), "K", topic)
+        lens = _distortion(message, topic)
+    left, top, width, height = _region(message, topic)
+    step_u, step_v = max(int(message.binning_x), 1), max(int(message.binning_y), 1)
+    if step_u > width or step_v > height:
+        msg = f"expected a binning within {width} x {height} in the CameraInfo on topic {topic!r}, got {step_u} x {step_v}"
+        raise DecodeError(reason="wrong_region", message=msg)
+    camera = CameraModel(
+        width // step_u,
+        height // step_v,
+        fx / step_u,
+        fy / step_v,
+        (cx - left - (step_u - 1) / 2) / step_u,
+        (cy - top - (step_v - 1) / 2) / step_v,
+        *lens,
+    )
     return CameraInfoSample(stamp_ns(message.header), message.header.frame_id, modality, camera)
 
 
-def _intrinsics(message: CameraInfo, topic: str) -> tuple[float, float, float, float]:
-    k = np.asarray(message.k, np.float64)
-    if k.shape != (9,):
-        msg = f"expected 9 numbers in K of the CameraInfo on topic {topic!r}, got {k.size}"
-        raise DecodeError(reason="wrong_k", message=msg)
-    if k[0] == 0.0:
-        msg = f"expected a calibrated camera on topic {topic!r}, got K[0] = 0, which means uncalibrated"
-        raise DecodeError(reason="uncalibrated", message=msg)
-    fx, cx, fy, cy = (float(k[i]) for i in (0, 2, 4, 5))
-    pinhole = np.array([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0])
-    if not np.isfinite(k).all() or fx < 0.0 or fy <= 0.0 or not np.array_equal(k, pinhole):
-        msg = f"expected K = [fx 0 cx; 0 fy cy; 0 0 1] in the CameraInfo on topic {topic!r}, got {k.tolist()}"
-        raise DecodeError(reason="wrong_k", message=msg)
-    if min(fx, fy) < _SMALLEST or np.abs(k).max() > _LARGEST:
+def _region(message: CameraInfo, topic: str) -> tuple[int, int, int, int]:
+    """Left, top, width and height of the part of the sensor that the images show; a size of 0 is the whole one."""
+    if message.width == 0 or message.height == 0:
+        msg = f"expected the image size in the CameraInfo on topic {topic!r}, got {message.width} x {message.height}"
+        raise DecodeError(reason="no_size", message=msg)
+    roi = message.roi
+    left, top = int(roi.x_offset), int(roi.y_offset)
+    width, height = int(roi.width) or int(message.width), int(roi.height) or int(message.height)
+    if left + width > message.width or top + height > message.height:
         msg = (
-            f"expected focal lengths from {_SMALLEST:g} to {_LARGEST:g} and a centre within that in K of the CameraInfo on "
-            f"topic {topic!r}, got {k.tolist()}"
+            f"expected a region of interest within {message.width} x {message.height} in the CameraInfo on topic {topic!r}, "
+            f"got {width} x {height} from ({left}, {top})"
         )
-        raise DecodeError(reason="wrong_k", message=msg)
+        raise DecodeError(reason="wrong_region", message=msg)
+    return left, top, width, height
+
+
+def _intrinsics(matrix: F64, name: str, topic: str) -> tuple[float, float, float, float]:
+    """Read fx, fy, cx and cy from the (9,) of a pinhole matrix; ``name`` is K, or P for its first three columns."""
+    if matrix.shape != (9,):
+        expected = {"K": 9, "P": 12}[name]
+        msg = f"expected {expected} numbers in {name} of the CameraInfo on topic {topic!r}, got {matrix.size}"
+        raise DecodeError(reason=f"wrong_{name.lower()}", message=msg)
+    if matrix[0] == 0.0:
+        msg = f"expected a calibrated camera on topic {topic!r}, got {name}[0] = 0, which means uncalibrated"
+        raise DecodeError(reason="uncalibrated", message=msg)
+    fx, cx, fy, cy = (float(matrix[i]) for i in (0, 2, 4, 5))
+    pinhole = np.array([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0])
+    if not np.isfinite(matrix).all() or fx < 0.0 or fy <= 0.0 or not np.array_equal(matrix, pinhole):
+        msg = f"expected {name} = [fx 0 cx; 0 fy cy; 0 0 1] in the CameraInfo on topic {topic!r}, got {matrix.tolist()}"
+        raise DecodeError(reason=f"wrong_{name.lower()}", message=msg)
+    if min(fx, fy) < _SMALLEST or np.abs(matrix).max() > _LARGEST:
+        msg = (
+            f"expected focal lengths from {_SMALLEST:g} to {_LARGEST:g} and a centre within that in {name} of the CameraInfo "
+            f"on topic {topic!r}, got {matrix.tolist()}"
+        )
+        raise DecodeError(reason=f"wrong_{name.lower()}", message=msg)
     return fx, fy, cx, cy
 
 

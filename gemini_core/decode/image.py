@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from gemini_core.decode.color import LAYOUTS, to_rgb
 from gemini_core.decode.message import Header, as_bytes, require_fields, stamp_ns
 from gemini_core.errors import DecodeError
-from gemini_core.types import F32, U8, DepthSample, ImageSample
+from gemini_core.types import F32, U8, U16, DepthSample, ImageSample
 
-COLOR_ENCODINGS = ("rgb8", "bgr8", "mono8")
 DEPTH_ENCODINGS = ("16UC1", "32FC1")
 
 _FIELDS = ("header", "height", "width", "encoding", "is_bigendian", "step", "data")
@@ -31,21 +30,25 @@ class Image(Protocol):
 
 
 def decode_color(message: Image, topic: str) -> ImageSample:
-    """Read a colour or grey image; "rgb8" is not copied, also with padded rows.
+    """Read a colour or grey image in any encoding of ``color.LAYOUTS``; "rgb8" is not copied, also with padded rows.
 
     Raises:
-        DecodeError: wrong type, unknown encoding, no pixels, or a step or data too short for the size.
+        DecodeError: wrong type, unknown encoding, no pixels, a size that the encoding cannot have, or a step or data too
+            short for the size.
     """
     require_fields(message, _FIELDS, "sensor_msgs/Image", topic)
-    encoding = _known_encoding(message, topic, COLOR_ENCODINGS)
-    rows = _rows(message, topic, 1 if encoding == "mono8" else 3)
-    pixels: U8
-    if encoding == "mono8":
-        pixels = cv2.cvtColor(rows, cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
-    else:
-        pixels = rows.reshape(message.height, message.width, 3)
-        if encoding == "bgr8":
-            pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    encoding = _known_encoding(message, topic, tuple(LAYOUTS))
+    layout = LAYOUTS[encoding]
+    width, height = message.width, message.height
+    multiple_u, multiple_v = layout.multiple
+    if width % multiple_u or height % multiple_v or 0 < min(width, height) < layout.smallest:
+        msg = (
+            f"expected a width that is a multiple of {multiple_u}, a height that is one of {multiple_v}, and both from "
+            f"{layout.smallest} up, for {encoding} on topic {topic!r}, got {width} x {height}"
+        )
+        raise DecodeError(reason="wrong_size", message=msg)
+    rows = _rows(message, topic, layout.rows(height), layout.row_bytes(width))
+    pixels = to_rgb(rows, encoding, big_endian=bool(message.is_bigendian))
     return ImageSample(stamp_ns(message.header), message.header.frame_id, pixels)
 
 
@@ -59,30 +62,27 @@ def decode_depth(message: Image, topic: str) -> DepthSample:
         DecodeError: wrong type, unknown encoding, no pixels, or a step or data too short for the size.
     """
     require_fields(message, _FIELDS, "sensor_msgs/Image", topic)
-    encoding = _known_encoding(message, topic, DEPTH_ENCODINGS)
-    depth_m = _millimetres(message, topic) if encoding == "16UC1" else _metres(message, topic)
+    item_bytes = 2 if _known_encoding(message, topic, DEPTH_ENCODINGS) == "16UC1" else 4
+    rows = _rows(message, topic, message.height, message.width * item_bytes)
+    order = ">" if message.is_bigendian else "<"
+    depth_m = metres_of_millimetres(rows.view(order + "u2")) if item_bytes == 2 else _metres(rows.view(order + "f4"))  # noqa: PLR2004
     return DepthSample(stamp_ns(message.header), message.header.frame_id, depth_m)
 
 
-def _millimetres(message: Image, topic: str) -> F32:
-    raw = _rows(message, topic, 2).view(_byte_order(message) + "u2")
-    depth_m = raw.astype(np.float32)
+def metres_of_millimetres(millimetres: U16) -> F32:
+    """Metres (H, W); 0 becomes NaN, no reading (REP 118)."""
+    depth_m = millimetres.astype(np.float32)
     depth_m /= np.float32(1000.0)
-    depth_m[raw == 0] = np.nan
+    depth_m[millimetres == 0] = np.nan
     return depth_m
 
 
-def _metres(message: Image, topic: str) -> F32:
-    rows: npt.NDArray[np.float32] = _rows(message, topic, 4).view(_byte_order(message) + "f4")
-    depth_m = rows.astype(np.float32, copy=False)  # copies only to swap bytes
+def _metres(values: npt.NDArray[np.float32]) -> F32:
+    depth_m = values.astype(np.float32, copy=False)  # copies only to swap bytes
     nothing = (depth_m <= 0) & (depth_m > -np.inf)
     if nothing.any():
         depth_m = np.where(nothing, np.float32(np.nan), depth_m)
     return depth_m
-
-
-def _byte_order(message: Image) -> str:
-    return ">" if message.is_bigendian else "<"
 
 
 def _known_encoding(message: Image, topic: str, known: tuple[str, ...]) -> str:
@@ -92,20 +92,20 @@ def _known_encoding(message: Image, topic: str, known: tuple[str, ...]) -> str:
     return message.encoding
 
 
-def _rows(message: Image, topic: str, pixel_bytes: int) -> U8:
-    """Show the image's bytes as (height, width · pixel_bytes), the padding of each row left out."""
+def _rows(message: Image, topic: str, rows: int, row_bytes: int) -> U8:
+    """Show the image's bytes as (rows, row_bytes), the padding of each row left out."""
     height, width, step = message.height, message.width, message.step
     if height == 0 or width == 0:
         msg = f"expected an image with pixels on topic {topic!r}, got {width} x {height}"
         raise DecodeError(reason="no_pixels", message=msg)
-    if step < width * pixel_bytes:
+    if step < row_bytes:
         msg = (
-            f"expected a step of at least {width * pixel_bytes} bytes for {width} pixels of {message.encoding} on topic "
-            f"{topic!r}, got {step}"
+            f"expected a step of at least {row_bytes} bytes for {width} pixels of {message.encoding} on topic {topic!r}, "
+            f"got {step}"
         )
         raise DecodeError(reason="short_step", message=msg)
     data = as_bytes(message.data, topic)
-    if data.size < step * height:
-        msg = f"expected {step * height} bytes for {height} rows of {step} on topic {topic!r}, got {data.size}"
+    if data.size < step * rows:
+        msg = f"expected {step * rows} bytes for {rows} rows of {step} on topic {topic!r}, got {data.size}"
         raise DecodeError(reason="short_data", message=msg)
-    return data[: step * height].reshape(height, step)[:, : width * pixel_bytes]
+    return data[: step * rows].reshape(rows, step)[:, :row_bytes]

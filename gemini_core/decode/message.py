@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -40,6 +40,8 @@ class RawMessage:
 RAW_TYPES = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
 """Types that bag readers and the node hand over as ``RawMessage``."""
 
+_STAMP_END = 12  # behind the 4 bytes of the CDR encapsulation: int32 sec, uint32 nanosec
+
 
 def require_fields(message: object, names: tuple[str, ...], expected: str, topic: str) -> None:
     """Check that a message is of the type that its topic should carry.
@@ -49,13 +51,26 @@ def require_fields(message: object, names: tuple[str, ...], expected: str, topic
     """
     for name in names:
         if not hasattr(message, name):
-            msg = f"expected {expected} on topic {topic!r}, got {type(message).__name__}, which has no field {name!r}"
+            kind = message.type if isinstance(message, RawMessage) else type(message).__name__
+            msg = f"expected {expected} on topic {topic!r}, got {kind}, which has no field {name!r}"
             raise DecodeError(reason="wrong_type", message=msg)
 
 
 def stamp_ns(header: Header) -> int:
     """Nanoseconds of a header's stamp."""
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def message_stamp_ns(message: object) -> int | None:
+    """Nanoseconds of the stamp of any message that begins with a header; None where it has none, or was cut off before."""
+    if isinstance(message, RawMessage):
+        head = bytes(message.data[:_STAMP_END])
+        if len(head) < _STAMP_END:
+            return None
+        order: Literal["little", "big"] = "little" if head[1] & 1 else "big"
+        return int.from_bytes(head[4:8], order, signed=True) * 1_000_000_000 + int.from_bytes(head[8:12], order)
+    header = getattr(message, "header", None)
+    return None if header is None else stamp_ns(header)
 
 
 def as_bytes(data: Any, topic: str) -> U8:  # noqa: ANN401 - each client library has its own kind of byte array

@@ -1,0 +1,223 @@
+"""sensor_msgs/CompressedImage to colour and depth samples.
+
+What image_transport's plugins "compressed" (JPEG, PNG) and "compressedDepth" (PNG, RVL) send, and what other writers put into
+the same message. The data say themselves whether they are JPEG or PNG, and which of their colours is red; of ``format``,
+such as "bgr8; jpeg compressed bgr8", only the encoding before compression counts, and only where it is a Bayer pattern. Nothing
+is unpacked before its size is known and within MAX_PIXELS.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gemini_core.decode.color import LAYOUTS, as_8_bit
+from gemini_core.decode.image import DEPTH_ENCODINGS, metres_of_millimetres
+from gemini_core.decode.message import Header, as_bytes, require_fields, stamp_ns
+from gemini_core.decode.rvl import decode_rvl
+from gemini_core.errors import DecodeError
+from gemini_core.types import F32, U8, U16, DepthSample, ImageSample
+
+MAX_PIXELS = 2**26
+"""The largest image that is unpacked (8192 x 8192): a few bytes can claim any size."""
+
+_FIELDS = ("header", "format", "data")
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_PNG_END, _JPEG_END = b"IEND", b"\xff\xd9"
+_DEPTH_HEADER = struct.Struct("<iff")  # which encoding, A, B
+_RVL_SIZE = struct.Struct("<II")  # columns, rows
+_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}  # by the channels that OpenCV unpacks
+
+# JPEG markers (ITU-T T.81, table B.1)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # "start of frame", which has the size
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # without a length
+_SCAN, _END = 0xDA, 0xD9
+_MOST_SEGMENTS = 4096
+
+
+class CompressedImage(Protocol):
+    """The fields of sensor_msgs/CompressedImage."""
+
+    header: Header
+    format: str
+    data: Any
+
+
+def decode_compressed_color(message: CompressedImage, topic: str) -> ImageSample:
+    """Read a JPEG or PNG: colour, grey, or a mosaic whose Bayer pattern ``format`` names.
+
+    Raises:
+        DecodeError: wrong type, neither JPEG nor PNG, too many pixels, damaged or cut off, or a mosaic too small.
+    """
+    require_fields(message, _FIELDS, "sensor_msgs/CompressedImage", topic)
+    pixels = _unpacked(as_bytes(message.data, topic), message, topic)
+    source = message.format.partition(";")[0].strip()
+    channels = _channels(pixels)
+    if channels == 1 and source.startswith("bayer_"):
+        if source not in LAYOUTS or min(pixels.shape) < LAYOUTS[source].smallest:
+            known = ", ".join(name for name in LAYOUTS if name.startswith("bayer_"))
+            width, height = pixels.shape[::-1]
+            msg = f"expected {known}, 3 x 3 pixels or more, on topic {topic!r}, got {width} x {height} of {source!r}"
+            raise DecodeError(reason="unknown_encoding", message=msg)
+        code = LAYOUTS[source].code  # the same for 8 and 16 bits: a JPEG of a 16-bit mosaic has 8
+    else:
+        code = _TO_RGB.get(channels)
+    if code is None:
+        msg = f"expected 1, 3 or 4 channels on topic {topic!r}, got {channels}, format {message.format!r}"
+        raise DecodeError(reason="wrong_pixels", message=msg)
+    return ImageSample(stamp_ns(message.header), message.header.frame_id, as_8_bit(cv2.cvtColor(pixels, code)))
+
+
+def decode_compressed_depth(message: CompressedImage, topic: str) -> DepthSample:
+    """Read depth from compressedDepth, "16UC1" or "32FC1" as PNG or RVL, or from a plain 16-bit grey PNG in millimetres.
+
+    Of compressedDepth, "32FC1" is stored as A / (value - B), with A and B in the header of 12 bytes; 0, and what gives no
+    positive depth, becomes NaN, no reading (REP 118).
+
+    Raises:
+        DecodeError: wrong type, unknown encoding or compression, a damaged header, too many pixels, damaged or cut off, or
+            pixels other than 16-bit grey.
+    """
+    require_fields(message, _FIELDS, "sensor_msgs/CompressedImage", topic)
+    data = as_bytes(message.data, topic)
+    encoding, _, rest = (part.strip() for part in message.format.partition(";"))
+    if "compressedDepth" in rest:
+        depth_m = _depth_of_transport(data, encoding, rest, message, topic)
+    elif encoding != "32FC1":
+        depth_m = metres_of_millimetres(_unpacked_depth(data, message, topic))
+    else:
+        msg = f"expected 16UC1 in a PNG without the header of compressedDepth on topic {topic!r}, got {message.format!r}"
+        raise DecodeError(reason="unknown_encoding", message=msg)
+    return DepthSample(stamp_ns(message.header), message.header.frame_id, depth_m)
+
+
+def _depth_of_transport(data: U8, encoding: str, rest: str, message: CompressedImage, topic: str) -> F32:
+    compression = rest.replace("compressedDepth", "").strip()
+    if encoding not in DEPTH_ENCODINGS or compression not in {"", "png", "rvl"}:
+        msg = (
+            f"expected format <{' or '.join(DEPTH_ENCODINGS)}>; compressedDepth <nothing, png or rvl> on topic {topic!r}, "
+            f"got {message.format!r}"
+        )
+        raise DecodeError(reason="unknown_encoding", message=msg)
+    if data.size <= _DEPTH_HEADER.size:
+        msg = (
+            f"expected more than the {_DEPTH_HEADER.size} bytes of compressedDepth's header on topic {topic!r}, got {data.size}"
+        )
+        raise DecodeError(reason="short_data", message=msg)
+    _, a, b = _DEPTH_HEADER.unpack(data[: _DEPTH_HEADER.size].tobytes())
+    packed = data[_DEPTH_HEADER.size :]
+    values = _of_rvl(packed, topic) if compression == "rvl" else _unpacked_depth(packed, message, topic)
+    if encoding == "16UC1":
+        return metres_of_millimetres(values)
+    if not (np.isfinite((a, b)).all() and a > 0):
+        msg = f"expected finite A > 0 and B in the header of compressedDepth on topic {topic!r}, got {a} and {b}"
+        raise DecodeError(reason="wrong_header", message=msg)
+    with np.errstate(divide="ignore", over="ignore"):
+        depth_m: F32 = np.float32(a) / (values.astype(np.float32) - np.float32(b))
+    depth_m[(values == 0) | ~(depth_m > 0) | np.isinf(depth_m)] = np.nan
+    return depth_m
+
+
+def _of_rvl(data: U8, topic: str) -> U16:
+    """(H, W) uint16."""
+    if data.size < _RVL_SIZE.size:
+        msg = f"expected the {_RVL_SIZE.size} bytes of an RVL image's size on topic {topic!r}, got {data.size}"
+        raise DecodeError(reason="short_data", message=msg)
+    columns, rows = _RVL_SIZE.unpack(data[: _RVL_SIZE.size].tobytes())
+    _check_size(columns, rows, topic)
+    pixels = np.zeros(columns * rows, np.uint16)
+    done = decode_rvl(data[_RVL_SIZE.size :], pixels)
+    if done < pixels.size:
+        msg = f"expected {columns} x {rows} pixels in the RVL data on topic {topic!r}, got {done} before their end"
+        raise DecodeError(reason="damaged_image", message=msg)
+    return pixels.reshape(rows, columns)
+
+
+def _unpacked_depth(data: U8, message: CompressedImage, topic: str) -> U16:
+    """(H, W) uint16."""
+    pixels = _unpacked(data, message, topic)
+    if pixels.dtype != np.uint16 or _channels(pixels) != 1:
+        msg = (
+            f"expected depth as a 16-bit grey PNG on topic {topic!r}, got {_channels(pixels)} channel(s) of "
+            f"{8 * pixels.itemsize} bits, format {message.format!r}"
+        )
+        raise DecodeError(reason="wrong_pixels", message=msg)
+    return pixels.astype(np.uint16, copy=False)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# JPEG and PNG
+
+
+def _channels(pixels: npt.NDArray[Any]) -> int:
+    return 1 if pixels.ndim == 2 else int(pixels.shape[2])  # noqa: PLR2004 - (H, W)
+
+
+def _unpacked(data: U8, message: CompressedImage, topic: str) -> npt.NDArray[Any]:
+    """Unpack to (H, W) or (H, W, 3 or 4) in OpenCV's order, uint8 or uint16."""
+    begin = data[: len(_PNG)].tobytes()
+    if begin == _PNG:
+        size, end = _png_size(data), _PNG_END
+    elif begin.startswith(_JPEG):
+        size, end = _jpeg_size(data), _JPEG_END
+    else:
+        msg = (
+            f"expected a JPEG or PNG image on topic {topic!r}, got format {message.format!r} and data that begin with "
+            f"{begin.hex(' ') or 'nothing'}"
+        )
+        raise DecodeError(reason="unknown_compression", message=msg)
+    if size is not None:
+        _check_size(*size, topic)
+        if end in data.tobytes():  # else OpenCV would fill up what is missing of a JPEG with grey
+            pixels = _opencv_image(data)
+            if pixels is not None and pixels.shape[1::-1] == size:
+                return pixels
+    msg = f"expected a whole image on topic {topic!r}, got {data.size} bytes of a damaged one, format {message.format!r}"
+    raise DecodeError(reason="damaged_image", message=msg)
+
+
+def _opencv_image(data: U8) -> npt.NDArray[Any] | None:
+    """As it is stored: not turned by an EXIF orientation, which CameraInfo knows nothing of."""
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    return None if pixels is None else np.asarray(pixels)
+
+
+def _check_size(width: int, height: int, topic: str) -> None:
+    if width == 0 or height == 0:
+        msg = f"expected an image with pixels on topic {topic!r}, got {width} x {height}"
+        raise DecodeError(reason="no_pixels", message=msg)
+    if width * height > MAX_PIXELS:
+        msg = f"expected at most {MAX_PIXELS} pixels to unpack on topic {topic!r}, got {width} x {height}"
+        raise DecodeError(reason="too_large", message=msg)
+
+
+def _png_size(data: U8) -> tuple[int, int] | None:
+    """Width and height from the header chunk, which is the first; None where it is not."""
+    head = data[:24].tobytes()
+    return struct.unpack(">II", head[16:]) if len(head) == 24 and head[12:16] == b"IHDR" else None  # noqa: PLR2004
+
+
+def _jpeg_size(data: U8) -> tuple[int, int] | None:
+    """Width and height from the frame's header, found from segment to segment; None where there is none."""
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        head = data[at : at + 9].tobytes()
+        if len(head) < 9 or head[0] != 0xFF or head[1] in {_SCAN, _END}:  # noqa: PLR2004
+            return None
+        if head[1] == 0xFF:  # noqa: PLR2004 - a fill byte
+            at += 1
+        elif head[1] in _ALONE:
+            at += 2
+        elif head[1] in _FRAMES:
+            height, width = struct.unpack(">HH", head[5:9])
+            return width, height
+        else:
+            at += 2 + int.from_bytes(head[2:4], "big")
+    return None
