@@ -39,7 +39,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["gemini_core", "gemini_core.*", "gemini_ros", "gemini_ros.*", "training", "training.*"]),
-    package_data={"gemini_core": ["py.typed"], "gemini_core.evaluate": ["templates/*.html"]},
+    package_data={
+        "gemini_core": ["py.typed"],
+        "gemini_core.evaluate": ["templates/*.html"],
+        "training": ["recipes/*.yaml", "templates/*.html"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),

@@ -1,0 +1,116 @@
+"""What training does to a frame. Geometry moves all modalities and the label together; photometry is each sensor's own.
+
+All randomness comes from the generator that the caller gives, so a frame's augmentation depends on nothing but its seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gemini_core.types import F32, MODALITIES, U8, UNLABELLED
+from training.config import AugmentConfig
+
+Frame: TypeAlias = dict[str, F32]
+"""Channels (3, h, w) float32 in [0, 1] of each modality that the frame has."""
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+Plane: TypeAlias = npt.NDArray[Any]
+
+
+def augment(frame: Frame, label: U8, config: AugmentConfig, rng: np.random.Generator) -> tuple[Frame, U8]:
+    """Mirror, scale, crop, and disturb each sensor.
+
+    Args:
+        frame: (3, h, w) per modality.
+        label: (h, w).
+        config: what may happen, and how much.
+        rng: this frame's own random numbers; equally many are drawn whatever the frame holds.
+
+    Returns:
+        The same at the size of the crop; ``UNLABELLED`` and zeros where the crop reaches beyond the frame.
+    """
+    geometry = _draw_geometry((label.shape[0], label.shape[1]), config, rng)
+    seeds = dict(zip(MODALITIES, rng.integers(1 << 62, size=len(MODALITIES)), strict=True))
+    color = cv2.INTER_AREA if geometry.size < label.shape else cv2.INTER_LINEAR
+    moved = {}
+    for modality, channels in frame.items():
+        # The others hold measurements, between which there may be nothing.
+        interpolation = color if modality == "rgb" else cv2.INTER_NEAREST_EXACT
+        planes = np.stack([geometry.move(plane, interpolation, 0.0) for plane in channels])
+        moved[modality] = _disturbed(modality, planes, config, np.random.default_rng(seeds[modality]))
+    return moved, geometry.move(label, cv2.INTER_NEAREST_EXACT, UNLABELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Geometry:
+    """One frame's way: mirrored, brought to ``size``, and cut from ``start`` in the scaled frame to ``to`` in the crop."""
+
+    flip: bool
+    size: tuple[int, int]
+    crop: tuple[int, int]
+    start: tuple[int, int]
+    to: tuple[int, int]
+
+    def move(self, plane: Plane, interpolation: int, outside: float) -> Plane:
+        """Move one (h, w) plane; ``outside`` is what lies beyond the frame."""
+        if self.flip:
+            plane = plane[:, ::-1]
+        if plane.shape != self.size:
+            plane = cv2.resize(np.ascontiguousarray(plane), self.size[::-1], interpolation=interpolation)
+        rows, columns = (
+            min(crop - to, size - start)
+            for crop, to, size, start in zip(self.crop, self.to, self.size, self.start, strict=True)
+        )
+        moved = np.full(self.crop, outside, plane.dtype)
+        (y, x), (from_y, from_x) = self.to, self.start
+        moved[y : y + rows, x : x + columns] = plane[from_y : from_y + rows, from_x : from_x + columns]
+        return moved
+
+
+def _draw_geometry(shape: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> _Geometry:
+    flip = bool(rng.random() < config.flip)
+    scale = float(np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max))))
+    height, width = shape
+    size = (max(round(height * scale), 1), max(round(width * scale), 1))
+    crop = (config.crop_height or height, config.crop_width or width)
+    free = [have - want for have, want in zip(size, crop, strict=True)]
+    places = [round(share * abs(room)) for share, room in zip(rng.random(2), free, strict=True)]
+    # A frame larger than the crop is cut anywhere; one that is smaller lies anywhere in it.
+    start = tuple(at if room >= 0 else 0 for at, room in zip(places, free, strict=True))
+    to = tuple(at if room < 0 else 0 for at, room in zip(places, free, strict=True))
+    return _Geometry(flip, size, crop, (start[0], start[1]), (to[0], to[1]))
+
+
+def _disturbed(modality: str, channels: F32, config: AugmentConfig, rng: np.random.Generator) -> F32:
+    if modality == "rgb":
+        return _photographed(channels, config, rng)
+    error = np.float32(1.0 + rng.uniform(-config.noise, config.noise))
+    lost = rng.uniform(0.0, config.drop_points) if config.drop_points else 0.0
+    if modality == "depth":
+        nearer: F32 = np.minimum(channels * error, np.float32(1.0))
+        return nearer
+    if lost:
+        channels = channels * (rng.random(channels.shape[1:], np.float32) >= lost)
+    if modality == "lidar":
+        channels = np.concatenate([np.minimum(channels[:1] * error, np.float32(1.0)), channels[1:]])
+    return channels
+
+
+def _photographed(channels: F32, config: AugmentConfig, rng: np.random.Generator) -> F32:
+    """Change brightness, contrast and saturation by up to ``color_jitter``, and blur some frames."""
+    brightness, contrast, saturation = (np.float32(1.0 + rng.uniform(-1, 1) * config.color_jitter) for _ in range(3))
+    blurred, sigma = rng.random() < config.blur, rng.uniform(0.3, 1.5)
+    if config.color_jitter:
+        grey = np.tensordot(_LUMA, channels, 1)[None]  # (1, h, w)
+        channels = grey + saturation * (channels - grey)
+        mean = channels.mean(dtype=np.float32)
+        channels = np.clip(brightness * (mean + contrast * (channels - mean)), np.float32(0.0), np.float32(1.0))
+    if blurred:
+        channels = np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in channels])
+    return channels

@@ -1,0 +1,266 @@
+"""Labelled frames on disk: every bag becomes a folder of shards on first use.
+
+A folder is named after the bag and after a hash of all that its frames depend on, so another configuration, or a bag that
+has changed, makes another folder. A folder is made under another name first, so what has its own is complete.
+
+Channels are kept as 8 bits where that loses nothing (pictures, polarity), as 16 bits otherwise (an error of 1/131070 of the
+range), and as one channel where all three are equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gemini_core import __version__
+from gemini_core.config import FusionConfig, to_flat
+from gemini_core.errors import DataError
+from gemini_core.simulation.clip import describe
+from gemini_core.types import F32, U8, UNLABELLED, AlignedGrids
+from training.frames import LabelledFrame, LabelTopics, labelled_frames
+
+FORMAT = 1
+SHARD_FRAMES = 32
+_FRAME_SECTIONS = ("modalities", "topics.", "sync.", "motion.", "rgb.", "depth.", "lidar.", "event.", "grid.", "model.classes")
+_EIGHT, _SIXTEEN = 255, 65535
+
+Packed: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class CachedBag:
+    """One bag's frames: ``shards`` are (file name, frames, CRC-32 of the file); ``class_pixels`` counts label values.
+
+    ``tags`` say how the bag was made, such as {"condition": "night"}; empty for most.
+    """
+
+    folder: Path
+    bag: str
+    frames: int
+    height: int
+    width: int
+    classes: tuple[str, ...]
+    modalities: tuple[str, ...]
+    tags: Mapping[str, str]
+    shards: tuple[tuple[str, int, int], ...]
+    class_pixels: tuple[int, ...]
+
+
+def cache_bag(
+    bag: Path, config: FusionConfig, topics: LabelTopics, cache: Path, progress: Callable[[int], None] | None = None
+) -> CachedBag:
+    """Open the cached frames of a bag, or make them; ``progress`` is told the number of frames after each.
+
+    Raises:
+        BagError: the bag cannot be read or has no labels.
+        DataError: its labels cannot be used, or the cache cannot be written.
+    """
+    folder = cache / f"{bag.stem}-{_key(bag, config, topics)}"
+    if (folder / "index.json").is_file():
+        return open_cached(folder)
+    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        building.mkdir(parents=True)
+        _build(bag, config, topics, building, progress)
+        if not folder.exists():  # another process may have been faster
+            building.replace(folder)
+    except OSError as error:
+        msg = f"{folder}: expected a place to write aligned frames to, got {error.strerror or error}"
+        raise DataError(msg) from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return open_cached(folder)
+
+
+def open_cached(folder: Path) -> CachedBag:
+    """Read the index of a folder that ``cache_bag`` made.
+
+    Raises:
+        DataError: it is not what this version writes.
+    """
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in index.items() if key != "format"
+        }
+        fields["shards"] = tuple(tuple(shard) for shard in index["shards"])
+        cached = CachedBag(folder=folder, **fields)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        msg = f"{folder}: expected aligned frames of format {FORMAT}, got {type(error).__name__} {error}; delete the folder"
+        raise DataError(msg) from None
+    if index["format"] != FORMAT:
+        msg = f"{folder}: expected aligned frames of format {FORMAT}, got {index['format']}; delete the folder"
+        raise DataError(msg)
+    return cached
+
+
+class ShardReader:
+    """Frames of cached bags by number; a shard is checked against its checksum when it is first opened."""
+
+    def __init__(self, bags: tuple[CachedBag, ...]) -> None:
+        self.bags = bags
+        self._places = [
+            (bag, shard, row) for bag in bags for shard in range(len(bag.shards)) for row in range(bag.shards[shard][1])
+        ]
+        self._checked: set[Path] = set()
+
+    def __len__(self) -> int:
+        """Frames of all bags."""
+        return len(self._places)
+
+    def bag_of(self, index: int) -> CachedBag:
+        """The bag that a frame is from."""
+        return self._places[index][0]
+
+    def read(self, index: int, modalities: tuple[str, ...]) -> tuple[dict[str, F32], U8]:
+        """Read one frame: (3, h, w) float32 in [0, 1] of each modality that it has, and its label (h, w) uint8.
+
+        Raises:
+            DataError: the shard is damaged or gone.
+        """
+        bag, shard, row = self._places[index]
+        name, _, checksum = bag.shards[shard]
+        path = bag.folder / name
+        try:
+            if path not in self._checked and _crc(path) != checksum:
+                raise self._damaged(path, "other bytes than were written")
+            self._checked.add(path)
+            with safe_open(path, framework="pt") as file:
+                label: U8 = file.get_slice("label")[row].numpy()
+                present = file.get_tensor("present")[row]
+                channels = {
+                    modality: unpack(file.get_slice(modality)[row])
+                    for modality in modalities
+                    if present[bag.modalities.index(modality)]
+                }
+        except (OSError, ValueError, SafetensorError) as error:
+            raise self._damaged(path, str(error)) from None
+        return channels, label
+
+    @staticmethod
+    def _damaged(path: Path, what: str) -> DataError:
+        return DataError(f"{path}: expected the shard as it was written, got {what}; delete {path.parent} to make it anew")
+
+
+def pack(channels: F32) -> Packed:
+    """Make (3, h, w) float32 in [0, 1] small: (1 or 3, h, w) uint8 or uint16."""
+    if np.array_equal(channels[0], channels[1]) and np.array_equal(channels[0], channels[2]):
+        channels = channels[:1]
+    eight: F32 = np.rint(channels * np.float32(_EIGHT))
+    if np.array_equal(eight / np.float32(_EIGHT), channels):
+        return eight.astype(np.uint8)
+    sixteen: Packed = np.rint(channels * np.float32(_SIXTEEN)).astype(np.uint16)
+    return sixteen
+
+
+def unpack(packed: Tensor) -> F32:
+    """Undo ``pack``: (3, h, w) float32."""
+    whole = _EIGHT if packed.dtype == torch.uint8 else _SIXTEEN
+    channels: F32 = packed.numpy().astype(np.float32) / np.float32(whole)
+    return np.repeat(channels, 3, axis=0) if channels.shape[0] == 1 else channels
+
+
+def _key(bag: Path, config: FusionConfig, topics: LabelTopics) -> str:
+    """Hash all that the frames depend on: format, version, configuration, labels, and the bag's files."""
+    options = {key: value for key, value in to_flat(config).items() if key.startswith(_FRAME_SECTIONS)}
+    beside = [path for path in (bag, bag.with_name(bag.stem + "-labels"), bag.with_name(bag.name + "-labels")) if path.exists()]
+    files = [file for path in beside for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()]
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    content = json.dumps([FORMAT, __version__, options, dataclasses.astuple(topics), str(bag.resolve()), states], default=list)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _build(bag: Path, config: FusionConfig, topics: LabelTopics, folder: Path, progress: Callable[[int], None] | None) -> None:
+    shards: list[tuple[str, int, int]] = []
+    waiting: list[LabelledFrame] = []
+    pixels = np.zeros(len(config.model.classes), np.int64)
+    frames = 0
+
+    def write() -> None:
+        name = f"shard-{len(shards):04d}.safetensors"
+        _write_shard(waiting, config.modalities, folder / name)
+        shards.append((name, len(waiting), _crc(folder / name)))
+        waiting.clear()
+
+    for frame in labelled_frames(bag, config, topics):
+        waiting.append(frame)
+        frames += 1
+        pixels += np.bincount(frame.label[frame.label != UNLABELLED], minlength=len(pixels))[: len(pixels)]
+        if len(waiting) == SHARD_FRAMES:
+            write()
+        if progress is not None:
+            progress(frames)
+    if waiting:
+        write()
+    index = {
+        "format": FORMAT,
+        "bag": str(bag),
+        "frames": frames,
+        "height": config.grid.height,
+        "width": config.grid.width,
+        "classes": config.model.classes,
+        "modalities": config.modalities,
+        "tags": _tags(bag),
+        "shards": shards,
+        "class_pixels": pixels.tolist(),
+    }
+    (folder / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+
+
+def _tags(bag: Path) -> dict[str, str]:
+    clip = describe(bag)
+    return {} if clip is None else {"world": clip.world, "condition": clip.condition, "failure": clip.failure}
+
+
+def _write_shard(frames: list[LabelledFrame], modalities: tuple[str, ...], path: Path) -> None:
+    tensors = {
+        "label": torch.from_numpy(np.stack([frame.label for frame in frames])),
+        "present": torch.tensor(
+            [[any(grid.modality == modality for grid in frame.grids.grids) for modality in modalities] for frame in frames]
+        ),
+        "stamp_ns": torch.tensor([frame.grids.stamp_ns for frame in frames]),
+    }
+    for modality in modalities:
+        tensors[modality] = torch.from_numpy(_stacked([frame.grids for frame in frames], modality))
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
+
+
+def _stacked(frames: list[AlignedGrids], modality: str) -> Packed:
+    """The packed channels of all frames, zeros where one lacks the modality: (n, 1 or 3, h, w)."""
+    grids = [next((grid for grid in frame.grids if grid.modality == modality), None) for frame in frames]
+    packed = [None if grid is None else pack(grid.channels) for grid in grids]
+    there = [each for each in packed if each is not None]
+    channels = max((each.shape[0] for each in there), default=1)
+    dtype = max((each.dtype for each in there), default=np.dtype(np.uint8), key=lambda each: each.itemsize)
+    geometry = frames[0].geometry
+    stacked = np.zeros((len(frames), channels, geometry.height, geometry.width), dtype)
+    for row, each in enumerate(packed):
+        if each is not None:
+            stacked[row] = each.astype(np.uint16) * np.uint16(_SIXTEEN // _EIGHT) if each.dtype != dtype else each
+    return stacked
+
+
+def _crc(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum

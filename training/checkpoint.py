@@ -1,0 +1,87 @@
+"""What a run needs to go on where it stopped, in one file that is written whole and read without running code."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gemini_core.errors import WeightsError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """Everything that changes while training.
+
+    ``step`` updates are done; ``best`` is the best mean IoU so far (-1 before any); ``random`` is torch's generator; ``run`` is
+    a hash of all that must be the same when the run goes on.
+    """
+
+    step: int
+    best: float
+    run: str
+    weights: dict[str, Tensor]
+    averaged: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    random: Tensor
+
+
+def save_state(state: TrainingState, path: Path) -> None:
+    """Write a state, whole or not at all.
+
+    Raises:
+        WeightsError: it cannot be written (no space, no permission).
+    """
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    write_whole(path, lambda temporary: torch.save({"format": FORMAT, **fields}, temporary))
+
+
+def load_state(path: Path, run: str) -> TrainingState:
+    """Read what ``save_state`` wrote for the same run.
+
+    Raises:
+        WeightsError: it cannot be read, or belongs to a run with another configuration, other frames or another version.
+    """
+    try:
+        fields = torch.load(path, map_location="cpu", weights_only=True)
+        written = fields.pop("format")
+        state = TrainingState(**fields)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        msg = f"{path}: expected a checkpoint of this version, got {' '.join(str(error).split())[:200]}"
+        raise WeightsError(msg) from None
+    if written != FORMAT:
+        msg = f"{path}: expected a checkpoint of format {FORMAT}, got {written}"
+        raise WeightsError(msg)
+    if state.run != run:
+        msg = (
+            f"{path}: expected a checkpoint of the same configuration, frames and threads, got one of others; choose another "
+            "run.out, or delete it to begin anew"
+        )
+        raise WeightsError(msg)
+    return state
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` write a temporary file beside ``path``, then put it in its place.
+
+    Raises:
+        WeightsError: that failed; nothing half-written stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        msg = f"{path}: expected a place to write to, got {' '.join(str(error).split())[:200]}"
+        raise WeightsError(msg) from None
+    finally:
+        temporary.unlink(missing_ok=True)

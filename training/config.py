@@ -1,0 +1,198 @@
+"""Everything that a training run can be told, as one validated dataclass.
+
+A run is configured by a recipe (a YAML file of training/recipes, chosen by name or path) and overrides on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gemini_core.config import BACKBONES, build, option, read_flat
+from gemini_core.errors import ConfigError, nearest_names
+from gemini_core.model.segmentation import SegmenterConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+FUSIONS = ("gemini", "none", "cross_attention", "exchange")
+ALL_BLOCKS = -1
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Which bags, and how they become frames."""
+
+    train: tuple[str, ...] = option((), "bags to train on: paths of bags, of folders of bags, or patterns with * in them")
+    val: tuple[str, ...] = option((), "bags that choose the best weights; the same forms")
+    fusion: str = option("config/fusion.yaml", "the node's configuration, by which frames are made: sensors, topics, grid")
+    cache: str = option("out/training/cache", "folder for the aligned frames, made on first use")
+    labels: str = option("/ground_truth/segmentation", "topic of the label images, stamped like the reference images")
+    label_info: str = option(
+        "/ground_truth/label_info", "topic that names the labels' values; empty: they are indices of model.classes"
+    )
+    workers: int = option(1, "processes that load and augment frames; 0: the training process itself", minimum=0, maximum=64)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The network to train; its classes are those of the node's configuration."""
+
+    modalities: tuple[str, ...] = option(("rgb", "depth", "event", "lidar"), "inputs of the network, rgb first")
+    backbone: str = option("mit_b0", "backbone", choices=BACKBONES)
+    head_width: int = option(256, "width of the segmentation head", minimum=8, maximum=4096)
+    fusion: str = option("gemini", "how the streams are fused", choices=FUSIONS)
+    fused_blocks: int = option(ALL_BLOCKS, "fuse in the last blocks only; -1: in all", minimum=ALL_BLOCKS, maximum=1000)
+    drop_path: float = option(0.1, "rate of stochastic depth in the last block", minimum=0.0, maximum=0.9)
+    head_dropout: float = option(0.1, "dropout in the head", minimum=0.0, maximum=0.9)
+    gradient_checkpointing: bool = option(False, "compute blocks twice instead of keeping what they compute")
+    weights: str = option("", "safetensors file of ours to begin with (gemini-fusion import-weights makes one); empty: random")
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """What is done to a training frame: to all its modalities and its label alike, unless it says otherwise."""
+
+    crop_height: int = option(0, "height of the training crop, grid pixels; 0: the whole grid", minimum=0, maximum=4096)
+    crop_width: int = option(0, "width of the training crop, grid pixels; 0: the whole grid", minimum=0, maximum=8192)
+    flip: float = option(0.5, "share of frames mirrored left to right", minimum=0.0, maximum=1.0)
+    scale_min: float = option(0.5, "least factor of the random scale", minimum=0.1, maximum=4.0)
+    scale_max: float = option(2.0, "largest factor of the random scale", minimum=0.1, maximum=4.0)
+    color_jitter: float = option(
+        0.2, "rgb alone: largest relative change of brightness, contrast and saturation", minimum=0.0, maximum=0.9
+    )
+    blur: float = option(0.2, "rgb alone: share of frames blurred", minimum=0.0, maximum=1.0)
+    noise: float = option(0.0, "depth and lidar alone: largest relative error of one frame's scale", minimum=0.0, maximum=0.5)
+    drop_points: float = option(
+        0.0, "lidar and event alone: largest share of a frame's pixels that lose their data", minimum=0.0, maximum=0.9
+    )
+    modality_dropout: float = option(
+        0.1, "rate at which each extra modality is missing from a whole batch, as the node meets it", minimum=0.0, maximum=0.9
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerConfig:
+    """AdamW, its schedule and the loss."""
+
+    lr: float = option(6e-5, "learning rate of the backbone", minimum=1e-8, maximum=1.0)
+    head_lr_factor: float = option(10.0, "the head learns this many times faster", minimum=0.01, maximum=1000.0)
+    beta1: float = option(0.9, "AdamW's first beta", minimum=0.0, maximum=0.9999)
+    beta2: float = option(0.999, "AdamW's second beta", minimum=0.0, maximum=0.999999)
+    weight_decay: float = option(0.01, "weight decay; norms, biases and stream weights have none", minimum=0.0, maximum=1.0)
+    steps: int = option(1000, "updates of the weights in the whole run", minimum=1, maximum=100_000_000)
+    warmup_steps: int = option(100, "updates over which the rate rises linearly from a millionth", minimum=0, maximum=1_000_000)
+    power: float = option(
+        1.0, "power of the polynomial by which the rate falls to 0 at the last step", minimum=0.0, maximum=5.0
+    )
+    phases: int = option(
+        1, "equal parts of the run, each with its own warm-up and half the rate of the one before", minimum=1, maximum=10
+    )
+    batch_size: int = option(4, "frames per process and pass", minimum=1, maximum=1024)
+    accumulate: int = option(1, "passes whose gradients are added before an update", minimum=1, maximum=1024)
+    clip_norm: float = option(0.0, "largest norm of the gradient; 0: not clipped", minimum=0.0, maximum=1e6)
+    loss: str = option("cross_entropy", "loss of each stream and of the ensemble", choices=("cross_entropy", "ohem"))
+    ohem_threshold: float = option(
+        0.7, "ohem: pixels whose class has less than this probability count", minimum=0.0, maximum=1.0
+    )
+    ohem_least: float = option(0.0625, "ohem: at least this share of the pixels counts", minimum=0.0, maximum=1.0)
+    class_balance: float = option(
+        0.0, "classes weigh by their share of pixels to the power of minus this; 0: all alike", minimum=0.0, maximum=1.0
+    )
+    ema_decay: float = option(
+        0.0,
+        "decay of the averaged weights, which are validated and saved; 0: the weights themselves",
+        minimum=0.0,
+        maximum=0.99999,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Where and how the run goes."""
+
+    out: str = option("out/training/run", "folder of the run: checkpoints, weights, log, TensorBoard")
+    seed: int = option(0, "seed of weights, order and augmentation", minimum=0, maximum=2**31 - 1)
+    device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
+    precision: str = option("fp32", "arithmetic of the forward pass", choices=("fp32", "bf16"))
+    threads: int = option(0, "CPU threads; 0: torch decides. A resumed run needs the same number", minimum=0, maximum=256)
+    validate_every: int = option(500, "updates between validations", minimum=1, maximum=100_000_000)
+    checkpoint_every: int = option(100, "updates between checkpoints to resume from", minimum=1, maximum=100_000_000)
+    log_every: int = option(10, "updates between lines of the log", minimum=1, maximum=100_000)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """Everything about one run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        """Check what one option's range cannot say.
+
+        Raises:
+            ConfigError: scales out of order; a crop of one side only; phases longer than their warm-up; modalities that the
+                network cannot take.
+        """
+        if self.augment.scale_min > self.augment.scale_max:
+            msg = f"augment.scale_min: expected at most augment.scale_max, got {self.augment.scale_min}"
+            raise ConfigError(msg)
+        if bool(self.augment.crop_height) != bool(self.augment.crop_width):
+            msg = "augment.crop_height: expected both sides of the crop or neither, got one"
+            raise ConfigError(msg)
+        if self.optimizer.warmup_steps * self.optimizer.phases >= max(self.optimizer.steps, 2):
+            msg = (
+                f"optimizer.warmup_steps: expected less than the {self.optimizer.steps // self.optimizer.phases} steps of a "
+                f"phase, got {self.optimizer.warmup_steps}"
+            )
+            raise ConfigError(msg)
+        self.segmenter(num_classes=1)
+
+    def segmenter(self, num_classes: int) -> SegmenterConfig:
+        """Give the network's own configuration.
+
+        Raises:
+            ConfigError: modalities, rates or blocks that the network cannot take.
+        """
+        return SegmenterConfig(
+            backbone=self.model.backbone,
+            modalities=self.model.modalities,
+            num_classes=num_classes,
+            head_width=self.model.head_width,
+            drop_path=self.model.drop_path,
+            head_dropout=self.model.head_dropout,
+            fusion=self.model.fusion,
+            fused_blocks=None if self.model.fused_blocks == ALL_BLOCKS else self.model.fused_blocks,
+            gradient_checkpointing=self.model.gradient_checkpointing,
+        )
+
+
+def recipe_path(name_or_path: str) -> Path:
+    """Find a recipe: a name of training/recipes, or the path of a YAML file.
+
+    Raises:
+        ConfigError: neither.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    known = {recipe.stem: recipe for recipe in RECIPES.glob("*.yaml")}
+    if name_or_path not in known:
+        near = nearest_names(name_or_path, known)
+        msg = f"--config: expected a YAML file or the name of a recipe, got {name_or_path!r} ({near})"
+        raise ConfigError(msg)
+    return known[name_or_path]
+
+
+def load_training_config(name_or_path: str, overrides: Mapping[str, object] | None = None) -> TrainingConfig:
+    """Read a recipe; ``overrides`` (dotted keys) win over it.
+
+    Raises:
+        ConfigError: no such recipe, an unknown key, or a value that breaks its option's rules.
+    """
+    path = recipe_path(name_or_path)
+    return build(TrainingConfig, {**read_flat(path), **(overrides or {})}, str(path))

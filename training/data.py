@@ -1,0 +1,144 @@
+"""Cached frames as batches of tensors: what order they come in, and what is done to them, follows from seed and step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gemini_core.model.checkpoints import Normalization
+from gemini_core.types import U8
+from training.augment import augment
+from training.cache import CachedBag, ShardReader
+from training.config import AugmentConfig
+
+
+class Batch(NamedTuple):
+    """Frames of one pass.
+
+    ``images`` (M, B, 3, h, w) float32, normalised, zeros for what a frame lacks; ``present`` (M, B) bool; ``label`` (B, h, w)
+    int64; ``number`` (B,) int64, which frames these are.
+    """
+
+    images: Tensor
+    present: Tensor
+    label: Tensor
+    number: Tensor
+
+
+class FrameDataset(Dataset[Batch]):
+    """Frames of cached bags, augmented when ``augmentation`` is given.
+
+    An item is asked for by (frame, seed), so the same item is the same whoever loads it, and when.
+    """
+
+    def __init__(
+        self,
+        bags: tuple[CachedBag, ...],
+        modalities: tuple[str, ...],
+        normalization: tuple[Normalization, ...],
+        augmentation: AugmentConfig | None = None,
+    ) -> None:
+        self.reader = ShardReader(bags)
+        self._modalities = modalities
+        self._mean = np.array([item.mean for item in normalization], np.float32)[:, :, None, None]  # (M, 3, 1, 1)
+        self._std = np.array([item.std for item in normalization], np.float32)[:, :, None, None]
+        self._augmentation = augmentation
+
+    def __len__(self) -> int:
+        """Frames of all bags."""
+        return len(self.reader)
+
+    def __getitem__(self, item: tuple[int, int]) -> Batch:
+        """Give one frame, without the batch's dimension."""
+        index, seed = item
+        frame, label = self.reader.read(index, self._modalities)
+        if self._augmentation is not None:
+            frame, label = augment(frame, label, self._augmentation, np.random.default_rng(seed))
+        images = np.zeros((len(self._modalities), 3, *label.shape), np.float32)
+        for place, modality in enumerate(self._modalities):
+            if modality in frame:
+                images[place] = (frame[modality] - self._mean[place]) / self._std[place]
+        present = torch.tensor([modality in frame for modality in self._modalities])
+        return Batch(torch.from_numpy(images), present, torch.from_numpy(label.astype(np.int64)), torch.tensor(index))
+
+    def image(self, batch: Batch, place: int) -> U8:
+        """The first frame of a batch as the modality at ``place`` gives it: (h, w, 3) uint8."""
+        channels = batch.images[place, 0].numpy() * self._std[place] + self._mean[place]
+        picture: U8 = np.rint(np.clip(channels, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(1, 2, 0)
+        return np.ascontiguousarray(picture)
+
+
+class Order(torch.utils.data.Sampler[list[tuple[int, int]]]):
+    """Which frames each pass of one process gets: a permutation per epoch, split evenly among the processes.
+
+    Frames that do not fill a pass of all processes are left out of that epoch.
+    """
+
+    def __init__(self, frames: int, batch: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
+        self._frames, self._batch, self._seed = frames, batch, seed
+        self._rank, self._world = rank, world
+        self.per_epoch = frames // (batch * world)
+        self.limit(0, self.per_epoch)
+
+    def limit(self, first: int, last: int) -> None:
+        """Give the passes from ``first`` to before ``last``, counted over all epochs."""
+        self._first, self._last = first, last
+
+    def __len__(self) -> int:
+        """Passes."""
+        return self._last - self._first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Give (frame, seed) of the frames of each pass."""
+        epoch, order = -1, np.empty(0, np.int64)
+        for number in range(self._first, self._last):
+            if number // self.per_epoch != epoch:
+                epoch = number // self.per_epoch
+                order = np.random.default_rng([self._seed, 1, epoch]).permutation(self._frames)
+            start = ((number % self.per_epoch) * self._world + self._rank) * self._batch
+            yield [
+                (int(index), int(np.random.default_rng([self._seed, 2, epoch, int(index)]).integers(1 << 62)))
+                for index in order[start : start + self._batch]
+            ]
+
+
+def training_loader(dataset: FrameDataset, order: Order, workers: int, *, pinned: bool) -> DataLoader[Batch]:
+    """Load passes in order, ahead of the training where there are workers."""
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pinned,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
+        persistent_workers=False,
+    )
+
+
+def plain_loader(dataset: FrameDataset, batch: int, workers: int, every: int = 1) -> DataLoader[Batch]:
+    """Load every frame, or every ``every``-th one, once, as it is, in order."""
+    frames = [(number, 0) for number in range(0, len(dataset), every)]
+    batches = [frames[start : start + batch] for start in range(0, len(frames), batch)]
+    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, worker_init_fn=_start_worker)
+
+
+def collate(items: list[Batch]) -> Batch:
+    """Put frames into one batch; modalities stay the first dimension."""
+    return Batch(
+        torch.stack([item.images for item in items], dim=1),
+        torch.stack([item.present for item in items], dim=1),
+        torch.stack([item.label for item in items]),
+        torch.stack([item.number for item in items]),
+    )
+
+
+def _start_worker(_number: int) -> None:
+    cv2.setNumThreads(1)  # the training has the cores
+    torch.set_num_threads(1)

@@ -1,0 +1,68 @@
+"""What training makes small: the loss of each stream's logits and of the ensemble's."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own customary name
+from torch import Tensor
+
+from gemini_core.model.segmentation import SegmentationOutput, upsample
+from gemini_core.types import UNLABELLED
+from training.config import OptimizerConfig
+
+
+def segmentation_loss(
+    output: SegmentationOutput, label: Tensor, config: OptimizerConfig, class_weights: Tensor | None = None
+) -> Tensor:
+    """Sum the losses of the streams and of the ensemble (the paper's; the ensemble trains its two weights only).
+
+    Args:
+        output: logits (B, K, h, w) of any size, which are brought to the label's.
+        label: (B, H, W) int64, ``UNLABELLED`` where nothing is known.
+        config: which loss.
+        class_weights: (K,) float32.
+    """
+    logits = [*output.streams] if len(output.streams) == 1 else [*output.streams, output.ensemble]
+    losses = [_loss(upsample(each.float(), label.shape[1:]), label, config, class_weights) for each in logits]
+    return torch.stack(losses).sum()
+
+
+def _loss(logits: Tensor, label: Tensor, config: OptimizerConfig, class_weights: Tensor | None) -> Tensor:
+    if config.loss == "ohem":
+        return _ohem(logits, label, config, class_weights)
+    each = F.cross_entropy(logits, label, class_weights, ignore_index=UNLABELLED, reduction="none")
+    known = label != UNLABELLED
+    # The mean over what is known; torch's own mean divides by zero where nothing is, and by the classes' weights.
+    return each.sum() / known.sum().clamp(min=1)
+
+
+def _ohem(logits: Tensor, label: Tensor, config: OptimizerConfig, class_weights: Tensor | None) -> Tensor:
+    """Cross-entropy over the hard pixels alone (Shrivastava et al., CVPR 2016).
+
+    Hard are those whose class has a probability below ``ohem_threshold``; at least ``ohem_least`` of all known pixels count.
+    """
+    each = F.cross_entropy(logits, label, class_weights, ignore_index=UNLABELLED, reduction="none").flatten()
+    known = (label != UNLABELLED).flatten()
+    with torch.no_grad():
+        surprise = F.cross_entropy(logits, label, ignore_index=UNLABELLED, reduction="none").flatten()
+        surprise = surprise[known]  # minus the logarithm of the probability
+        least = max(int(config.ohem_least * surprise.numel()), 1)
+        limit = -torch.log(torch.tensor(max(config.ohem_threshold, 1e-12)))
+        if surprise.numel() and int((surprise > limit).sum()) < least:
+            limit = surprise.topk(min(least, surprise.numel())).values[-1]
+    hard = each[known][surprise >= limit]
+    return hard.sum() / max(hard.numel(), 1)
+
+
+def class_weights(pixels: Tensor, power: float) -> Tensor | None:
+    """Weights of classes by how rare they are: share^-power, 1 on the average pixel; None for a power of 0.
+
+    Args:
+        pixels: (K,) how many pixels each class has; one without any weighs nothing.
+        power: 0 to 1.
+    """
+    if not power:
+        return None
+    share = pixels.double() / pixels.sum().clamp(min=1)
+    weights = torch.where(share > 0, share.clamp(min=1e-6) ** -power, 0.0)
+    return (weights / (weights * share).sum()).float()

@@ -1,0 +1,366 @@
+"""Train GeminiFusion from recorded bags: ``python -m training.train --config RECIPE [section.option=value ...]``.
+
+One process per device; ``torchrun --nproc-per-node N -m training.train ...`` trains on several. A run that was killed goes on
+from its last checkpoint when it is started again, and ends with the same weights, bit for bit, as if it had not been killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import yaml
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from gemini_core import __version__
+from gemini_core.config import FusionConfig, load_config, to_flat
+from gemini_core.errors import ConfigError, GeminiError
+from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
+from gemini_core.model import checkpoints
+from gemini_core.model.checkpoints import default_normalization
+from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
+from training.cache import CachedBag, cache_bag
+from training.checkpoint import TrainingState, load_state, save_state, write_whole
+from training.config import DataConfig, OptimizerConfig, TrainingConfig, load_training_config
+from training.data import Batch, FrameDataset, Order, plain_loader, training_loader
+from training.frames import LabelTopics, find_bags
+from training.losses import class_weights, segmentation_loss
+
+_NOT_PART_OF_A_RUN = ("run.out", "run.log_every", "run.checkpoint_every", "data.workers", "data.cache")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 done, 1 an error in one sentence."""
+    parser = argparse.ArgumentParser(prog="python -m training.train", description="Train GeminiFusion from recorded bags.")
+    parser.add_argument("--config", required=True, help="a recipe of training/recipes by name, or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.option=value", help="options that win over the recipe's")
+    given = parser.parse_args(arguments)
+    try:
+        config = load_training_config(given.config, dict(_override(each) for each in given.overrides))
+        with _process_group():
+            train(config)
+    except GeminiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this process trains: its device, and its number among ``world`` processes; number 0 writes the files."""
+
+    device: torch.device
+    rank: int
+    world: int
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+
+def train(config: TrainingConfig) -> float:
+    """Run the training to its end; gives the best validation mean IoU (-1 without a validation).
+
+    Raises:
+        GeminiError: a configuration, bag, label, weights or checkpoint that cannot be used, or a place that cannot be written.
+    """
+    place = _place(config)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    settings, out = config.optimizer, Path(config.run.out)
+    _make_folder(out)
+    classes, bags, val_bags = _frames(config, place)
+    normalization = default_normalization(config.model.modalities)
+    dataset = FrameDataset(bags, config.model.modalities, normalization, config.augment)
+    val_dataset = FrameDataset(val_bags, config.model.modalities, normalization)
+    if len(dataset) < settings.batch_size * place.world:
+        msg = f"data.train: expected {settings.batch_size * place.world} labelled frames for a batch, got {len(dataset)}"
+        raise ConfigError(msg)
+
+    torch.manual_seed(config.run.seed)
+    segmenter = _segmenter(config, len(classes)).to(place.device).train()
+    averaged = copy.deepcopy(segmenter).eval().requires_grad_(requires_grad=False)
+    betas = (settings.beta1, settings.beta2)
+    optimizer = torch.optim.AdamW(parameter_groups(segmenter, settings), lr=settings.lr, betas=betas)
+    run, step, best = run_hash(config, (*bags, *val_bags), place.world), 0, -1.0
+    if (out / "last.pt").is_file():
+        state = load_state(out / "last.pt", run)
+        step, best = state.step, state.best
+        segmenter.load_state_dict(state.weights)
+        averaged.load_state_dict(state.averaged)
+        optimizer.load_state_dict(state.optimizer)
+        torch.set_rng_state(state.random)
+    elif place.main:
+        _write_text(out / "config.yaml", yaml.safe_dump(to_flat_lists(config), sort_keys=False))
+    network: nn.Module = segmenter
+    if place.world > 1:  # modalities that a batch lacks leave their norms without a gradient
+        network = DistributedDataParallel(segmenter, find_unused_parameters=True)
+    weights = class_weights(torch.tensor([bag.class_pixels for bag in bags]).sum(dim=0), settings.class_balance)
+    weights = None if weights is None else weights.to(place.device)
+
+    passes = settings.accumulate
+    order = Order(len(dataset), settings.batch_size, config.run.seed, rank=place.rank, world=place.world)
+    order.limit(step * passes, settings.steps * passes)
+    batches = iter(training_loader(dataset, order, config.data.workers, pinned=place.device.type == "cuda"))
+    log = Log(out, step) if place.main else None
+    progress = tqdm(total=settings.steps, initial=step, desc=out.name, unit="step", disable=not place.main)
+    while step < settings.steps:
+        rate = learning_rate(step, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        total, waited, began = 0.0, 0.0, time.monotonic()
+        for number in range(step * passes, (step + 1) * passes):
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
+            keep = modality_presence(config, number)
+            unsynced = place.world > 1 and (number + 1) % passes
+            with network.no_sync() if unsynced else contextlib.nullcontext():  # type: ignore[operator]  # DDP's own
+                with torch.autocast(place.device.type, torch.bfloat16, enabled=config.run.precision == "bf16"):
+                    output = network(*_inputs(batch, keep, place.device))
+                loss = segmentation_loss(output, batch.label.to(place.device), settings, weights) / passes
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            msg = f"{out}: expected a finite loss, got {total} at step {step}; try a smaller optimizer.lr or a clip_norm"
+            raise ConfigError(msg)
+        if settings.clip_norm:
+            nn.utils.clip_grad_norm_(segmenter.parameters(), settings.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        update_average(averaged, segmenter, settings.ema_decay, step)
+        progress.update()
+        if log is None:
+            continue
+        done = step == settings.steps
+        if step % config.run.log_every == 0 or done:
+            log.write(step, {"loss": total, "lr": rate, "seconds": time.monotonic() - began, "waited": waited})
+            progress.set_postfix(loss=f"{total:.3f}", best=f"{100 * max(best, 0):.1f}")
+        if val_bags and (step % config.run.validate_every == 0 or done):
+            scores = validate(averaged, val_dataset, classes, config, place.device)
+            log.write(step, {"mean_iou": scores.mean_iou, "pixel_accuracy": scores.pixel_accuracy})
+            if scores.mean_iou > best:
+                best = scores.mean_iou
+                _save_weights(
+                    averaged, out / "best.safetensors", classes, config, f"step {step}, validation {100 * best:.1f} %"
+                )
+        if step % config.run.checkpoint_every == 0 or done:
+            _save_weights(averaged, out / "last.safetensors", classes, config, f"step {step}")
+            every = segmenter.state_dict(), averaged.state_dict(), optimizer.state_dict(), torch.get_rng_state()
+            save_state(TrainingState(step, best, run, *every), out / "last.pt")
+    progress.close()
+    return best
+
+
+def _inputs(
+    batch: Batch, keep: Sequence[bool], device: torch.device
+) -> tuple[tuple[Tensor, ...], list[bool], list[Tensor] | None]:
+    """What the network takes of a batch: images, the modalities that ``keep`` and the frames leave, and validity.
+
+    There are masks only where some frames of the batch have a modality that others lack.
+    """
+    images = batch.images.to(device, non_blocking=True)
+    present = [bool(flag and there.any()) for flag, there in zip(keep, batch.present, strict=True)]
+    mixed = any(flag and not there.all() for flag, there in zip(present, batch.present, strict=True))
+    shape = (images.shape[1], 1, *images.shape[3:])
+    valid = [there.to(device)[:, None, None, None].expand(shape) for there in batch.present] if mixed else None
+    return tuple(images), present, valid
+
+
+def modality_presence(config: TrainingConfig, number: int) -> list[bool]:
+    """Which modalities pass ``number`` keeps; the same in all processes, since the graph depends on it."""
+    rng = np.random.default_rng([config.run.seed, 3, number])
+    drawn = rng.random(len(config.model.modalities)) >= config.augment.modality_dropout
+    return [place == 0 or bool(flag) for place, flag in enumerate(drawn)]
+
+
+def learning_rate(step: int, config: OptimizerConfig) -> float:
+    """The backbone's rate at a step: linear warm-up from a millionth of it, then (1 - progress)^power, in equal phases."""
+    length = math.ceil(config.steps / config.phases)
+    phase, within = divmod(step, length)
+    peak: float = config.lr * 0.5**phase
+    if within < config.warmup_steps:
+        return peak * (1e-6 + (1 - 1e-6) * within / config.warmup_steps)
+    return peak * math.pow(1.0 - within / length, config.power)
+
+
+def parameter_groups(segmenter: Segmenter, config: OptimizerConfig) -> list[dict[str, object]]:
+    """Parameters by rate and weight decay: the head faster; norms, biases and the streams' weights without decay."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in segmenter.named_parameters():
+        plain = parameter.ndim == 1 or name.endswith("bias") or "norm" in name
+        factor = config.head_lr_factor if name.startswith(("head.", "stream_weights")) else 1.0
+        groups.setdefault((factor, 0.0 if plain else config.weight_decay), []).append(parameter)
+    return [{"params": parameters, "factor": factor, "weight_decay": decay} for (factor, decay), parameters in groups.items()]
+
+
+@torch.no_grad()
+def update_average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Follow the weights: a' = d a + (1 - d) w, with a smaller d in the first steps; counters and statistics are copied."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for ours, theirs in zip(averaged.parameters(), network.parameters(), strict=True):
+        ours.lerp_(theirs, 1.0 - decay)
+    for kept, current in zip(averaged.buffers(), network.buffers(), strict=True):
+        kept.copy_(current)
+
+
+@torch.inference_mode()
+def validate(
+    network: Segmenter, dataset: FrameDataset, classes: Sequence[str], config: TrainingConfig, device: torch.device
+) -> SegmentationScores:
+    """Score a network on all frames of a data set, with what each frame has."""
+    matrix = ConfusionMatrix(len(classes))
+    for batch in plain_loader(dataset, 1, config.data.workers):  # one by one, as the node meets them
+        present = batch.present[:, 0].tolist()
+        logits = network(tuple(batch.images.to(device)), present).ensemble
+        prediction = upsample(logits, batch.label.shape[1:]).argmax(dim=1)
+        matrix.add(batch.label[0].numpy().astype(np.uint8), prediction[0].to(torch.uint8).cpu().numpy())
+    return matrix.scores()
+
+
+class Log:
+    """What a run says of itself: ``log.jsonl``, one line per event, and TensorBoard's files."""
+
+    def __init__(self, out: Path, step: int) -> None:
+        self._path = out / "log.jsonl"
+        before = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
+        kept = [line for line in before if line.startswith("{") and line.endswith("}") and json.loads(line)["step"] <= step]
+        _write_text(self._path, "".join(f"{line}\n" for line in kept))  # what a killed run did after its checkpoint comes again
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Add one line, and a point to each curve."""
+        line = json.dumps({"step": step, **{key: float(f"{value:.6g}") for key, value in values.items()}})
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        for key, value in values.items():
+            self._board.add_scalar(key, value, step)
+
+
+def run_hash(config: TrainingConfig, bags: Sequence[CachedBag], world: int) -> str:
+    """Hash what must stay the same for a run to go on bit for bit."""
+    options = {key: value for key, value in to_flat_lists(config).items() if key not in _NOT_PART_OF_A_RUN}
+    content = [__version__, torch.__version__, torch.get_num_threads(), world, options, [bag.folder.name for bag in bags]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def to_flat_lists(config: TrainingConfig) -> dict[str, object]:
+    """Every option by its dotted key, as YAML and JSON write them."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in to_flat(config).items()}
+
+
+def _frames(config: TrainingConfig, place: Place) -> tuple[tuple[str, ...], tuple[CachedBag, ...], tuple[CachedBag, ...]]:
+    """The classes, and the frames to train on and to validate with; the main process makes what is not cached yet."""
+    fusion = load_config(config.data.fusion)
+    missing = [modality for modality in config.model.modalities if modality not in fusion.modalities]
+    if missing:
+        known = ", ".join(fusion.modalities)
+        msg = f"model.modalities: expected some of {known} ({config.data.fusion}), got {', '.join(missing)}"
+        raise ConfigError(msg)
+    if not place.main:
+        dist.barrier()
+    bags = cached(config.data, fusion, config.data.train, "data.train")
+    val_bags = cached(config.data, fusion, config.data.val, "data.val") if config.data.val else ()
+    if place.main and place.world > 1:
+        dist.barrier()
+    return fusion.model.classes, bags, val_bags
+
+
+def cached(data: DataConfig, fusion: FusionConfig, patterns: tuple[str, ...], key: str) -> tuple[CachedBag, ...]:
+    """Open the cached frames of all bags that ``patterns`` of the option ``key`` name, making what is missing.
+
+    Raises:
+        GeminiError: no bag, or one that cannot be used.
+    """
+    topics = LabelTopics(data.labels, data.label_info)
+    with tqdm(find_bags(patterns, key), desc=f"frames of {key}", unit="bag") as bags:
+        return tuple(cache_bag(bag, fusion, topics, Path(data.cache)) for bag in bags)
+
+
+def _segmenter(config: TrainingConfig, num_classes: int) -> Segmenter:
+    segmenter = Segmenter(config.segmenter(num_classes))
+    if config.model.weights:
+        begun, _ = checkpoints.load(config.model.weights)
+        if _differ(begun.config, segmenter.config):
+            msg = f"model.weights: expected weights of {segmenter.config}, got {begun.config} in {config.model.weights}"
+            raise ConfigError(msg)
+        segmenter.load_state_dict(begun.state_dict())
+    return segmenter
+
+
+def _differ(begun: SegmenterConfig, wanted: SegmenterConfig) -> bool:
+    """Whether two networks have different weights; rates matter for training alone."""
+    names = ("backbone_config", "modalities", "num_classes", "head_width", "fusion", "fused_blocks")
+    return any(getattr(begun, name) != getattr(wanted, name) for name in names)
+
+
+def _save_weights(network: Segmenter, path: Path, classes: tuple[str, ...], config: TrainingConfig, what: str) -> None:
+    description = f"{what} of {config.optimizer.steps}, seed {config.run.seed}"
+    checkpoints.save(network, path, classes, trained=True, description=description)
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"run.out: expected a folder that can be written to, got {path} ({error.strerror})"
+        raise ConfigError(msg) from None
+
+
+def _place(config: TrainingConfig) -> Place:
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    name = config.run.device
+    if name == "cuda" and not torch.cuda.is_available():
+        msg = "run.device: expected a CUDA device that torch can use, got none"
+        raise ConfigError(msg)
+    if name == "cpu" or not torch.cuda.is_available():
+        return Place(torch.device("cpu"), rank, world)
+    return Place(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), rank, world)
+
+
+@contextlib.contextmanager
+def _process_group() -> Iterator[None]:
+    """Join the other processes where torchrun started this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _override(text: str) -> tuple[str, object]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        msg = f"{text!r}: expected section.option=value"
+        raise ConfigError(msg)
+    return key, yaml.safe_load(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
