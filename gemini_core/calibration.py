@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from gemini_core.config import FusionConfig
+from gemini_core.motion import Motion, buffer_ns
 from gemini_core.transform_tree import TransformTree, frame_name
 from gemini_core.types import (
     F64,
@@ -18,8 +19,11 @@ from gemini_core.types import (
     MissingReason,
     Modality,
     ModalityStatus,
+    MotionNote,
+    Placement,
     Role,
     SensorFrame,
+    SweepMotion,
     TransformSample,
 )
 
@@ -31,75 +35,92 @@ _INFO_ROLE: dict[Modality, Role] = {"rgb": "rgb.camera_info", "depth": "depth.ca
 _KEPT_INFOS = 100
 """Different intrinsics kept of one camera: more than images can wait (``sync.max_pending_frames``), as a rule."""
 
+_STEADY_NS = 1_000_000_000
+"""CameraInfo of several stamps, the newest no older than this and ``sync.max_wait_ms``, come with the images."""
+
 
 class CalibrationStore:
     """The CameraInfo of each camera and the tree of transforms; fills frames, and says what they lack.
 
-    Of a camera whose intrinsics change, a frame gets those that its image's stamp follows; of one whose CameraInfo are all
-    stamped later, the newest.
+    Of a camera whose intrinsics change, a frame gets those of its image's own stamp, or the last before it; of one whose
+    CameraInfo are all stamped later, the newest. It waits for its own where an earlier change, or the size of the image, shows
+    that the camera changes, and CameraInfo come steadily.
 
     A modality beside the reference needs the reference's intrinsics, its own where it is a camera, and the transform to the
     reference's frame at the frame's stamp (none where both have the same frame_id). Events with ``event.alignment``
-    "same_view" need nothing. The reference itself is never absent: without intrinsics it is only alone.
+    "same_view" need nothing. The reference itself is never absent: without intrinsics it is only alone. Odometry is never
+    needed: what lacks it is placed as if nothing had moved, and its status says so.
     """
 
     def __init__(self, config: FusionConfig) -> None:
+        max_wait_ns = round(config.sync.max_wait_ms * 1e6)
         self._same_view = config.event.alignment == "same_view"
         self._topics = config.topics_by_role()
+        self._steady_ns = max_wait_ns + _STEADY_NS
         self._infos: dict[Modality, list[CameraInfoSample]] = {}  # where the camera changes, by stamp
-        self._tree = TransformTree()
+        self._info_span_ns: dict[Modality, tuple[int, int]] = {}  # first and newest stamp
+        self._changing: set[Modality] = set()
+        self._tree = TransformTree(buffer_ns(max_wait_ns))
+        self._motion = Motion(config, self._tree)
 
     def push(self, sample: CameraInfoSample | TransformSample) -> None:
         """Learn intrinsics or transforms; of two CameraInfo with one stamp the later counts."""
         if isinstance(sample, CameraInfoSample):
-            infos = self._infos.setdefault(sample.modality, [])
-            place = bisect_right(infos, sample.stamp_ns, key=_stamp)
-            if place == 0 or infos[place - 1].camera != sample.camera:
-                infos.insert(place, sample)
-                del infos[:-_KEPT_INFOS]
+            self._learn_camera(sample)
             return
         for transform in sample.transforms:
             self._tree.add(transform, sample.static)
 
-    def missing(self, modality: Modality, frame_id: str, reference_frame_id: str, stamp_ns: int) -> Lack | None:
-        """Say what calibration a modality lacks to be brought to the reference at a stamp; None where nothing is missing."""
-        if modality == "rgb" or (modality == "event" and self._same_view):
+    def begin(self, stamp_ns: int) -> None:
+        """Learn the stamp of a reference image: from the first one on odometry is waited for."""
+        self._motion.begin(stamp_ns)
+
+    def missing(self, data: Placement) -> Lack | None:
+        """Say what calibration a modality lacks to be brought to the reference; None where nothing is missing."""
+        if data.modality == "rgb" or (data.modality == "event" and self._same_view):
             return None
-        for camera in ("rgb", modality):
+        for camera in ("rgb", data.modality):
             if camera != "lidar" and camera not in self._infos:
                 return "no_camera_info", f"expected CameraInfo on topic {self._topic(camera)!r}, got none that can be used yet"
-        if frame_name(frame_id) == frame_name(reference_frame_id):
+        if frame_name(data.frame_id) == frame_name(data.reference_frame_id):
             return None
-        reason = self._tree.why_not(reference_frame_id, frame_id, stamp_ns)
+        reason = self._tree.why_not(data.reference_frame_id, data.frame_id, data.stamp_ns)
         return ("no_transform", reason) if reason else None
+
+    def awaited(self, data: Placement) -> bool:
+        """Whether a frame should wait before it takes this data: for what is missing, its own CameraInfo, or odometry."""
+        return self.missing(data) is not None or self._awaits_camera(data) or self._motion.awaited(data)
 
     def resolve(self, frame: SensorFrame) -> SensorFrame:
         """Fill in the calibration at the frame's stamp; what lacks it becomes absent, with the reason in its status."""
-        lacks = {
-            status.modality: lack
-            for status in frame.status
-            if status.present and (lack := self._lack(status.modality, frame)) is not None
-        }
-        status = tuple(
-            _absent(status, lacks[status.modality]) if status.modality in lacks else status for status in frame.status
-        )
-        depth = frame.depth if "depth" not in lacks else None
-        lidar = frame.lidar if "lidar" not in lacks else None
-        event = frame.event if "event" not in lacks else None
+        placements = {data.modality: data for data in _placements(frame)}
+        lacks = {name: lack for name, data in placements.items() if (lack := self._lack(data, placements["rgb"]))}
+        notes = {name: self._note(frame, data) for name, data in placements.items() if name not in lacks}
+        depth, lidar = frame.depth if "depth" in notes else None, frame.lidar if "lidar" in notes else None
+        event = frame.event if "event" in notes else None
         calibrated_event = event if not self._same_view else None
         calibration = FrameCalibration(
-            reference=self._camera("rgb", frame) if self._wrong_size("rgb", frame) is None else None,
-            depth=self._camera("depth", frame) if depth else None,
-            event=self._camera("event", frame) if calibrated_event else None,
-            reference_from_depth=self._reference_from(depth.frame_id, frame) if depth else None,
-            reference_from_event=self._reference_from(calibrated_event.frame_id, frame) if calibrated_event else None,
-            reference_from_lidar=self._reference_from(lidar.frame_id, frame) if lidar else None,
+            reference=self._camera(placements["rgb"]) if self._wrong_size(placements["rgb"]) is None else None,
+            depth=self._camera(placements["depth"]) if depth else None,
+            event=self._camera(placements["event"]) if calibrated_event else None,
+            reference_from_depth=self._reference_from(placements["depth"], depth.stamp_ns, notes["depth"]) if depth else None,
+            reference_from_event=(
+                self._reference_from(placements["event"], frame.stamp_ns, notes["event"]) if calibrated_event else None
+            ),
+            reference_from_lidar=self._reference_from(placements["lidar"], lidar.stamp_ns, notes["lidar"]) if lidar else None,
+            lidar_motion=self._sweep(placements["lidar"], notes["lidar"]) if lidar else None,
+        )
+        status = tuple(
+            _absent(entry, lacks[entry.modality]) if entry.modality in lacks else _noted(entry, notes.get(entry.modality))
+            for entry in frame.status
         )
         return replace(frame, depth=depth, lidar=lidar, event=event, status=status, calibration=calibration)
 
     def clear(self) -> None:
         """Forget moving transforms, as after a jump of the clock; fixed ones and the newest intrinsics stay."""
         self._tree.clear()
+        self._motion.clear()
+        self._info_span_ns.clear()
         for infos in self._infos.values():
             del infos[:-1]
 
@@ -111,39 +132,91 @@ class CalibrationStore:
         role = _INFO_ROLE[modality]
         return self._topics.get(role, role)
 
-    def _lack(self, modality: Modality, frame: SensorFrame) -> Lack | None:
-        """What a modality of this frame lacks, the sizes of images looked at too."""
-        data = {"rgb": frame.rgb, "depth": frame.depth, "lidar": frame.lidar, "event": frame.event}[modality]
-        if data is None or modality == "rgb" or (modality == "event" and self._same_view):
-            return None
-        return (
-            self.missing(modality, data.frame_id, frame.frame_id, frame.stamp_ns)
-            or self._wrong_size("rgb", frame)
-            or self._wrong_size(modality, frame)
-        )
+    # ----------------------------------------------------------------------------------------------------------------
+    # Intrinsics
 
-    def _camera(self, modality: Modality, frame: SensorFrame) -> CameraModel | None:
-        """The intrinsics of a modality for what a frame has of it, None where nothing is known."""
-        infos = self._infos.get(modality)
+    def _learn_camera(self, sample: CameraInfoSample) -> None:
+        modality, stamp_ns = sample.modality, sample.stamp_ns
+        infos = self._infos.setdefault(modality, [])
+        first_ns, newest_ns = self._info_span_ns.get(modality, (stamp_ns, stamp_ns))
+        self._info_span_ns[modality] = min(first_ns, stamp_ns), max(newest_ns, stamp_ns)
+        place = bisect_right(infos, stamp_ns, key=_stamp)
+        if place == 0 or infos[place - 1].camera != sample.camera:
+            self._changing.update([modality] if infos else [])
+            infos.insert(place, sample)
+            del infos[:-_KEPT_INFOS]
+
+    def _camera(self, data: Placement) -> CameraModel | None:
+        """The intrinsics of a camera at its data's stamp, None where nothing is known."""
+        infos = self._infos.get(data.modality)
         if not infos:
             return None
-        stamp_ns = frame.depth.stamp_ns if modality == "depth" and frame.depth is not None else frame.stamp_ns
-        return infos[bisect_right(infos, stamp_ns, key=_stamp) - 1].camera  # -1, the newest, where all are later
+        return infos[bisect_right(infos, data.start_ns, key=_stamp) - 1].camera  # -1, the newest, where all are later
 
-    def _wrong_size(self, modality: Modality, frame: SensorFrame) -> Lack | None:
-        camera = self._camera(modality, frame)
-        size = _image_size(modality, frame)
-        if camera is None or size is None or size == (camera.width, camera.height):
+    def _awaits_camera(self, data: Placement) -> bool:
+        first_ns, newest_ns = self._info_span_ns.get(data.modality, (0, 0))
+        if first_ns == newest_ns or not data.start_ns - self._steady_ns <= newest_ns < data.start_ns:
+            return False
+        return data.modality in self._changing or self._wrong_size(data) is not None
+
+    def _wrong_size(self, data: Placement) -> Lack | None:
+        camera = self._camera(data)
+        if camera is None or data.size is None or data.size == (camera.width, camera.height):
             return None
         return "no_camera_info", (
-            f"expected CameraInfo for the {modality} image's {size[0]} x {size[1]} on topic {self._topic(modality)!r}, got one "
-            f"for {camera.width} x {camera.height}"
+            f"expected CameraInfo for the {data.modality} image's {data.size[0]} x {data.size[1]} on topic "
+            f"{self._topic(data.modality)!r}, got one for {camera.width} x {camera.height}"
         )
 
-    def _reference_from(self, frame_id: str, frame: SensorFrame) -> F64:
-        if frame_name(frame_id) == frame_name(frame.frame_id):
+    def _lack(self, data: Placement, reference: Placement) -> Lack | None:
+        """What a modality of a frame lacks, the sizes of images looked at too."""
+        if data.modality == "rgb" or (data.modality == "event" and self._same_view):
+            return None
+        return self.missing(data) or self._wrong_size(reference) or self._wrong_size(data)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Extrinsics
+
+    def _note(self, frame: SensorFrame, data: Placement) -> tuple[MotionNote, str]:
+        """What is done about motion, and the sentence that says why where nothing is."""
+        if data.modality not in {"depth", "lidar"} or not self._motion.enabled:
+            return "", ""
+        lack = self._motion.lack(data)
+        if lack:
+            return "no_odometry", lack
+        whole = data.modality == "lidar" and frame.lidar is not None and frame.lidar.time_ns is None
+        return ("no_point_times" if whole else "compensated"), ""
+
+    def _reference_from(self, data: Placement, stamp_ns: int, note: tuple[MotionNote, str]) -> F64:
+        """From the sensor's frame, at its data's stamp where motion is known, to the reference's at the frame's."""
+        if note[0] in {"compensated", "no_point_times"} and self._motion.needed(data):
+            stamp_ns = min(max(stamp_ns, data.start_ns), data.end_ns)  # odometry is known there
+            moved: F64 = self._motion.reference_from_sensor(data, np.array([stamp_ns]))[0]
+            return moved
+        if frame_name(data.frame_id) == frame_name(data.reference_frame_id):
             return np.eye(4)
-        return self._tree.lookup(frame.frame_id, frame_id, frame.stamp_ns)
+        return self._tree.lookup(data.reference_frame_id, data.frame_id, data.stamp_ns)
+
+    def _sweep(self, data: Placement, note: tuple[MotionNote, str]) -> SweepMotion | None:
+        return self._motion.sweep(data) if note[0] == "compensated" and data.start_ns < data.end_ns else None
+
+
+def _placements(frame: SensorFrame) -> list[Placement]:
+    """All data of a frame, the reference first."""
+
+    def placed(modality: Modality, frame_id: str, start_ns: int, end_ns: int, size: tuple[int, int] | None) -> Placement:
+        return Placement(modality, frame_id, start_ns, end_ns, size, frame.frame_id, frame.stamp_ns)
+
+    stamp_ns, (height, width) = frame.stamp_ns, frame.rgb.pixels.shape[:2]
+    found = [placed("rgb", frame.frame_id, stamp_ns, stamp_ns, (width, height))]
+    if (depth := frame.depth) is not None:
+        height, width = depth.depth_m.shape
+        found.append(placed("depth", depth.frame_id, depth.stamp_ns, depth.stamp_ns, (width, height)))
+    if (event := frame.event) is not None:
+        found.append(placed("event", event.frame_id, stamp_ns, stamp_ns, (event.width, event.height)))
+    if (lidar := frame.lidar) is not None:
+        found.append(placed("lidar", lidar.frame_id, lidar.start_ns, lidar.end_ns, None))
+    return found
 
 
 def _stamp(sample: CameraInfoSample) -> int:
@@ -155,12 +228,5 @@ def _absent(status: ModalityStatus, lack: Lack) -> ModalityStatus:
     return replace(status, present=False, reason=reason, skew_ns=None, detail=detail)
 
 
-def _image_size(modality: Modality, frame: SensorFrame) -> tuple[int, int] | None:
-    """Width and height of a camera's image in a frame, None for the LiDAR and for what is absent."""
-    if modality == "rgb":
-        return frame.rgb.pixels.shape[1], frame.rgb.pixels.shape[0]
-    if modality == "depth" and frame.depth is not None:
-        return frame.depth.depth_m.shape[1], frame.depth.depth_m.shape[0]
-    if modality == "event" and frame.event is not None:
-        return frame.event.width, frame.event.height
-    return None
+def _noted(status: ModalityStatus, note: tuple[MotionNote, str] | None) -> ModalityStatus:
+    return status if note is None or not note[0] else replace(status, motion=note[0], detail=note[1])

@@ -24,7 +24,7 @@ from gemini_core.types import (
     CameraInfoSample,
     Count,
     Detection3D,
-    Modality,
+    ImageSample,
     Perception,
     Sample,
     SensorFrame,
@@ -69,13 +69,15 @@ class Pipeline:
         self, config: FusionConfig, predictor: PredictorLike | None = None, clock: Callable[[], int] | None = None
     ) -> None:
         self._class_names = config.model.classes
+        self._rectifies = config.rgb.rectify
         self._predictor = predictor
         self._clock = clock
         self._calibration = CalibrationStore(config)
-        self._synchronizer = Synchronizer(config, self._calibrated)
+        self._synchronizer = Synchronizer(config, lambda data: not self._calibration.awaited(data))
         self._projector = Projector(config)
-        self._missing: Counter[str] = Counter()
+        self._tally: Counter[str] = Counter()
         self._processed = 0
+        self._not_rectified = 0
 
     @property
     def resets(self) -> int:
@@ -99,6 +101,8 @@ class Pipeline:
         if self._synchronizer.jumped_back(sample):
             before = self._resolve(self._synchronizer.restart())
             self._calibration.clear()
+        if isinstance(sample, ImageSample):
+            self._calibration.begin(sample.stamp_ns)
         return before + self._resolve(self._synchronizer.push(sample))
 
     def finish(self) -> list[SensorFrame]:
@@ -106,8 +110,10 @@ class Pipeline:
         return self._resolve(self._synchronizer.flush())
 
     def process(self, frame: SensorFrame) -> Perception:
-        """Project one closed frame and predict from it."""
+        """Rectify the image if so configured, project one closed frame and predict from it."""
         timings: list[StageTime] = []
+        if self._rectifies:
+            frame = self._rectified(frame, timings)
         grids = self._timed("project", timings, lambda: self._projector.project(frame))
         predictor = self._predictor
         if predictor is None:
@@ -126,6 +132,7 @@ class Pipeline:
             detections=detections,
             status=frame.status,
             grids=grids,
+            image=frame.rgb.pixels,
             timings=tuple(timings),
         )
 
@@ -137,20 +144,18 @@ class Pipeline:
     def counts(self) -> tuple[Count, ...]:
         """Everything counted since the start.
 
-        The synchronizer's and the calibration's counts, ``<modality>.missing.<reason>`` (closed frames without the modality)
-        and ``frames.processed``.
+        The synchronizer's and the calibration's counts, ``<modality>.missing.<reason>`` (closed frames without the modality),
+        ``<modality>.motion.<note>`` (closed frames by what was done about motion) and ``frames.processed``.
         """
-        missing = (Count(what, number) for what, number in sorted(self._missing.items()))
+        tally = (Count(what, number) for what, number in sorted(self._tally.items()))
         processed = Count("frames.processed", self._processed)
-        return (*self._synchronizer.counts(), *self._calibration.counts(), *missing, processed)
-
-    def _calibrated(self, modality: Modality, frame_id: str, reference_frame_id: str, stamp_ns: int) -> bool:
-        return self._calibration.missing(modality, frame_id, reference_frame_id, stamp_ns) is None
+        return (*self._synchronizer.counts(), *self._calibration.counts(), *tally, processed)
 
     def _resolve(self, frames: list[SensorFrame]) -> list[SensorFrame]:
         resolved = [self._calibration.resolve(frame) for frame in frames]
         for frame in resolved:
-            self._missing.update(f"{entry.modality}.missing.{entry.reason}" for entry in frame.status if not entry.present)
+            self._tally.update(f"{entry.modality}.missing.{entry.reason}" for entry in frame.status if not entry.present)
+            self._tally.update(f"{entry.modality}.motion.{entry.motion}" for entry in frame.status if entry.motion)
         return resolved
 
     def _timed(self, stage: str, timings: list[StageTime], work: Callable[[], _Result]) -> _Result:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
+from numba import njit
 
 from gemini_core.errors import CalibrationError, nearest_names
 from gemini_core.geometry import invert_transform
-from gemini_core.types import F64, Count, StampedTransform
+from gemini_core.types import F64, I64, Count, StampedTransform
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +37,7 @@ class _Step:
     up: bool = True
 
 
+_MOST_STAMPS = 20_000  # of one moving frame: 20 s at 1 kHz; stamps that hardly advance would fill the memory
 _MOST_PATHS = 1000  # that are kept; a rig needs a few, a driver that numbers its frames would fill the memory
 
 
@@ -87,6 +89,9 @@ class TransformTree:
         stamps.insert(place, stamp_ns)
         edge.parent_from_child.insert(place, transform.parent_from_child)
         old = bisect_left(stamps, stamps[-1] - self._buffer_ns)
+        if old == 0 and len(stamps) > _MOST_STAMPS:
+            old = 1
+            self._counts["tf.dropped.too_many"] += 1
         del stamps[:old], edge.parent_from_child[:old]
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> F64:
@@ -95,18 +100,38 @@ class TransformTree:
         Raises:
             CalibrationError: no path between the frames, or a moving transform on it that does not cover the stamp.
         """
+        found: F64 = self.lookups(target, source, np.array([stamp_ns]))[0]
+        return found
+
+    def lookups(self, target: str, source: str, stamps_ns: I64) -> F64:
+        """``target_from_source`` (K, 4, 4) float64 at K >= 1 stamps, far cheaper than one by one; see ``lookup``."""
         path = self._path(frame_name(target), frame_name(source))
-        reason = _why_not(path, stamp_ns, self._tolerance_ns)
-        if isinstance(path, str) or reason:
-            raise CalibrationError(reason)
-        target_from_source = np.eye(4)
-        for step in path:
-            target_from_source = target_from_source @ _matrix(step, stamp_ns)
+        for stamp_ns in (int(stamps_ns.min()), int(stamps_ns.max())):
+            reason = _why_not(path, stamp_ns, self._tolerance_ns)
+            if isinstance(path, str) or reason:
+                raise CalibrationError(reason)
+        target_from_source = np.broadcast_to(np.eye(4), (stamps_ns.size, 4, 4))
+        for step in cast("tuple[_Step, ...]", path):
+            target_from_source = target_from_source @ _matrices(step, stamps_ns)
         return target_from_source
 
     def why_not(self, target: str, source: str, stamp_ns: int) -> str:
         """Say in one sentence why ``lookup`` would fail, "" where it would not; cheap enough to ask for each message."""
         return _why_not(self._path(frame_name(target), frame_name(source)), stamp_ns, self._tolerance_ns)
+
+    def stamps_between(self, target: str, source: str, start_ns: int, end_ns: int) -> list[int]:
+        """Stamps between two others, rising, at which the way between two frames may bend; none where nothing moves."""
+        found: set[int] = set()
+        for edge in _moving(self._path(frame_name(target), frame_name(source))):
+            found.update(edge.stamps[bisect_right(edge.stamps, start_ns) : bisect_left(edge.stamps, end_ns)])
+        return sorted(found)
+
+    def told_within(self, target: str, source: str, start_ns: int, end_ns: int) -> bool:
+        """Whether there is a path and each moving transform on it has a stamp from ``start_ns`` to ``end_ns``."""
+        path = self._path(frame_name(target), frame_name(source))
+        return not isinstance(path, str) and all(
+            bisect_left(edge.stamps, start_ns) < bisect_right(edge.stamps, end_ns) for edge in _moving(path)
+        )
 
     def clear(self) -> None:
         """Forget the moving transforms, as after a jump of the clock; fixed ones hold at any time and stay."""
@@ -206,25 +231,79 @@ def _seconds(stamp_ns: int) -> str:
     return f"{'-' if stamp_ns < 0 else ''}{abs(stamp_ns) // 10**9}.{abs(stamp_ns) % 10**9:09d}"
 
 
-def _matrix(step: _Step, stamp_ns: int) -> F64:
-    if step.edge is None:
+def _moving(path: tuple[_Step, ...] | str) -> Iterator[_Edge]:
+    if not isinstance(path, str):
+        yield from (step.edge for step in path if step.edge is not None)
+
+
+def _matrices(step: _Step, stamps_ns: I64) -> F64:
+    """(4, 4) of a constant step, (K, 4, 4) at K stamps of a moving one."""
+    edge = step.edge
+    if edge is None:
         return cast("F64", step.matrix)
-    matrix = _interpolated(step.edge, stamp_ns)
-    return matrix if step.up else invert_transform(matrix)
+    known = edge.stamps
+    first = max(bisect_right(known, int(stamps_ns.min())) - 1, 0)
+    last = min(bisect_left(known, int(stamps_ns.max())), len(known) - 1)
+    part = slice(first, last + 1)
+    found = np.empty((stamps_ns.size, 4, 4))
+    _interpolate(np.array(known[part]), np.array(edge.parent_from_child[part], np.float64), stamps_ns.astype(np.int64), found)
+    return found if step.up else _inverted(found)
 
 
-def _interpolated(edge: _Edge, stamp_ns: int) -> F64:
-    stamps, matrices = edge.stamps, edge.parent_from_child
-    after = bisect_left(stamps, stamp_ns)
-    if after == len(stamps):
-        return matrices[-1]
-    if after == 0 or stamps[after] == stamp_ns:
-        return matrices[after]
-    before = after - 1
-    # Differences of whole numbers first: a stamp since 1970 does not fit a float.
-    share = (stamp_ns - stamps[before]) / (stamps[after] - stamps[before])
-    turn = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack([matrices[before], matrices[after]])[:, :3, :3]))
-    matrix = np.eye(4)
-    matrix[:3, :3] = turn(share).as_matrix()
-    matrix[:3, 3] = (1.0 - share) * matrices[before][:3, 3] + share * matrices[after][:3, 3]
-    return matrix
+def _inverted(matrices: F64) -> F64:
+    """Invert rigid transforms (K, 4, 4)."""
+    inverse = np.zeros_like(matrices)
+    inverse[:, :3, :3] = matrices[:, :3, :3].transpose(0, 2, 1)
+    inverse[:, :3, 3:] = -inverse[:, :3, :3] @ matrices[:, :3, 3:]
+    inverse[:, 3, 3] = 1.0
+    return inverse
+
+
+@njit("float64[::1](float64[:,::1])", cache=True)
+def _quaternion(matrix: F64) -> F64:
+    """Unit quaternion (x, y, z, w) of the rotation in a (4, 4) matrix, from its largest component (Shepperd, 1978)."""
+    xx, yy, zz = matrix[0, 0], matrix[1, 1], matrix[2, 2]
+    x, y, z = matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]
+    xy, xz, yz = matrix[1, 0] + matrix[0, 1], matrix[0, 2] + matrix[2, 0], matrix[2, 1] + matrix[1, 2]
+    if xx + yy + zz >= max(xx, yy, zz):
+        found = np.array([x, y, z, 1.0 + xx + yy + zz])
+    elif xx >= yy and xx >= zz:
+        found = np.array([1.0 + xx - yy - zz, xy, xz, x])
+    elif yy >= zz:
+        found = np.array([xy, 1.0 + yy - xx - zz, yz, y])
+    else:
+        found = np.array([xz, yz, 1.0 + zz - xx - yy, z])
+    return found / math.sqrt(np.sum(found * found))
+
+
+@njit("void(int64[::1], float64[:,:,::1], int64[::1], float64[:,:,::1])", cache=True)
+def _interpolate(stamps: I64, matrices: F64, wanted: I64, found: F64) -> None:
+    """Fill ``found`` (K, 4, 4) at the wanted stamps (K,) from matrices (N, 4, 4) at rising stamps (N,); the ends hold beyond.
+
+    Shoemake's slerp (SIGGRAPH 1985); the angle by Kahan's formula, which is exact for small ones too.
+    """
+    for k in range(wanted.size):
+        after = np.searchsorted(stamps, wanted[k])
+        if after == stamps.size:
+            found[k] = matrices[after - 1]
+            continue
+        if after == 0 or stamps[after] == wanted[k]:
+            found[k] = matrices[after]
+            continue
+        before = after - 1
+        # Differences of whole numbers first: a stamp since 1970 does not fit a float.
+        share = (wanted[k] - stamps[before]) / (stamps[after] - stamps[before])
+        one, other = _quaternion(matrices[before]), _quaternion(matrices[after])
+        if np.sum(one * other) < 0.0:  # both signs are the same turn; take the short way
+            other = -other
+        difference, total = one - other, one + other
+        angle = 2.0 * math.atan2(math.sqrt(np.sum(difference * difference)), math.sqrt(np.sum(total * total)))
+        if angle > 0.0:
+            x, y, z, w = (math.sin((1.0 - share) * angle) * one + math.sin(share * angle) * other) / math.sin(angle)
+        else:
+            x, y, z, w = one
+        found[k, 0] = 1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - z * w), 2.0 * (x * z + y * w), 0.0
+        found[k, 1] = 2.0 * (x * y + z * w), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - x * w), 0.0
+        found[k, 2] = 2.0 * (x * z - y * w), 2.0 * (y * z + x * w), 1.0 - 2.0 * (x * x + y * y), 0.0
+        found[k, 3] = 0.0, 0.0, 0.0, 1.0
+        found[k, :3, 3] = (1.0 - share) * matrices[before, :3, 3] + share * matrices[after, :3, 3]

@@ -220,9 +220,29 @@ class ModalityStatus:
     motion: MotionNote = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Data that a frame would take, as asked of the calibration: can it be brought to the reference camera at ``stamp_ns``?
+
+    ``start_ns`` <= ``end_ns``: when the data was measured, one stamp but for a sweep with point times (an event window: the
+    reference's stamp, at which it ends). ``size`` is the image's (width, height), None for the LiDAR.
+    """
+
+    modality: Modality
+    frame_id: str
+    start_ns: int
+    end_ns: int
+    size: tuple[int, int] | None
+    reference_frame_id: str
+    stamp_ns: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EventWindow:
-    """Events with ``start_ns`` <= t < ``end_ns`` joined over packets; arrays as in EventSample."""
+    """Events with ``start_ns`` <= t < ``end_ns`` joined over packets; arrays as in EventSample.
+
+    Of a window by count, ``start_ns`` is the time of its first event.
+    """
 
     start_ns: int
     end_ns: int
@@ -384,7 +404,8 @@ class Perception:
     """What the pipeline says about one reference image.
 
     ``mask`` (H, W) uint8 class indices at the size of the reference image, 255 where undecided (outside the crop, or no
-    model); ``class_names[i]`` names index i; ``detections`` are in ``frame_id``.
+    model); ``class_names[i]`` names index i; ``detections`` are in ``frame_id``. ``image`` (H, W, 3) uint8 is what the mask
+    lies on: the reference image, rectified where ``rgb.rectify`` asks for it.
     """
 
     index: int
@@ -395,6 +416,7 @@ class Perception:
     detections: tuple[Detection3D, ...]
     status: tuple[ModalityStatus, ...]
     grids: AlignedGrids
+    image: U8
     timings: tuple[StageTime, ...] = ()
 
 

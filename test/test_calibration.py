@@ -17,6 +17,7 @@ from gemini_core.types import (
     EventWindow,
     ImageSample,
     ModalityStatus,
+    Placement,
     SensorFrame,
     StampedTransform,
     TransformSample,
@@ -96,6 +97,11 @@ def frame(depth_frame="depth_frame", stamp_ns=STAMP, present=("rgb", "depth", "e
     )
 
 
+def placed(modality, frame_id, stamp_ns=STAMP, start_ns=None, end_ns=None, size=None):
+    start_ns = stamp_ns if start_ns is None else start_ns
+    return Placement(modality, frame_id, start_ns, start_ns if end_ns is None else end_ns, size, "rgb_frame", stamp_ns)
+
+
 def reasons(resolved):
     return {status.modality: status.reason for status in resolved.status}
 
@@ -140,7 +146,7 @@ def test_without_anything_only_the_reference_is_left():
 )
 def test_what_is_missing_is_named(modality, samples, reason, words):
     calibration = store(*samples)
-    lack = calibration.missing(modality, f"{modality}_frame", "rgb_frame", STAMP)
+    lack = calibration.missing(placed(modality, f"{modality}_frame"))
     assert lack is not None
     assert lack[0] == reason
     assert words in lack[1]
@@ -150,20 +156,20 @@ def test_what_is_missing_is_named(modality, samples, reason, words):
 
 def test_nothing_is_missing_of_a_whole_rig_nor_ever_of_the_reference():
     for modality in ("rgb", "depth", "event", "lidar"):
-        assert store(*ALL).missing(modality, f"{modality}_frame", "rgb_frame", STAMP) is None
-    assert store().missing("rgb", "rgb_frame", "rgb_frame", STAMP) is None
+        assert store(*ALL).missing(placed(modality, f"{modality}_frame")) is None
+    assert store().missing(placed("rgb", "rgb_frame")) is None
 
 
 def test_one_frame_id_needs_no_transform():
     calibration = store(info("rgb"), info("depth"))
-    assert calibration.missing("depth", "/rgb_frame", "rgb_frame", STAMP) is None
+    assert calibration.missing(placed("depth", "/rgb_frame")) is None
     resolved = calibration.resolve(frame(depth_frame="/rgb_frame"))
     np.testing.assert_array_equal(resolved.calibration.reference_from_depth, np.eye(4))
 
 
 def test_events_of_the_same_view_need_nothing():
     calibration = store(**{"event.alignment": "same_view"})
-    assert calibration.missing("event", "event_frame", "rgb_frame", STAMP) is None
+    assert calibration.missing(placed("event", "event_frame")) is None
     resolved = calibration.resolve(frame())
     assert reasons(resolved)["event"] == ""
     assert resolved.event is not None
@@ -194,7 +200,7 @@ def test_transforms_are_taken_at_the_frame_s_stamp():
     calibration.push(transforms(False, ("rgb_frame", "lidar_frame", 2.0), stamp_ns=STAMP + 20))
     lidar_only = frame(stamp_ns=STAMP + 5, present=("rgb", "lidar"))
     assert calibration.resolve(lidar_only).calibration.reference_from_lidar[0, 3] == 0.5
-    assert calibration.missing("lidar", "lidar_frame", "rgb_frame", STAMP + 21)[0] == "no_transform"
+    assert calibration.missing(placed("lidar", "lidar_frame", STAMP + 21))[0] == "no_transform"
 
 
 def test_intrinsics_are_those_of_the_frame_s_stamp_whatever_has_come_since():
@@ -225,9 +231,9 @@ def test_intrinsics_that_change_with_every_image_are_kept_for_a_while_only_and_s
 def test_clear_keeps_what_does_not_move():
     calibration = store(*ALL)
     calibration.push(transforms(False, ("odom", "base", 0.0)))
-    assert calibration.missing("lidar", "odom", "rgb_frame", STAMP) is None
+    assert calibration.missing(placed("lidar", "odom")) is None
     calibration.clear()
-    assert calibration.missing("lidar", "odom", "rgb_frame", STAMP)[0] == "no_transform"
+    assert calibration.missing(placed("lidar", "odom"))[0] == "no_transform"
     assert reasons(calibration.resolve(frame())) == {"rgb": "", "depth": "", "event": "", "lidar": ""}
 
 

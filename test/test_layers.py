@@ -14,8 +14,13 @@ from source_imports import REPOSITORY, imported_names, imports_of_file, module_n
 ROOMS = {
     "contracts": ("gemini_core", "gemini_core.types", "gemini_core.errors", "gemini_core.config"),
     "decode": ("gemini_core.decode",),
-    "geometry": ("gemini_core.calibration", "gemini_core.geometry", "gemini_core.transform_tree"),
-    "synchronize": ("gemini_core.synchronize",),
+    "geometry": (
+        "gemini_core.calibration",
+        "gemini_core.geometry",
+        "gemini_core.motion",
+        "gemini_core.transform_tree",
+    ),
+    "synchronize": ("gemini_core.stream_time", "gemini_core.synchronize", "gemini_core.tracks"),
     "project": ("gemini_core.project",),
     "model": ("gemini_core.model",),
     "runtimes": ("gemini_core.runtimes",),

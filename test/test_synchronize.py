@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from gemini_core.bag.reader import BagReader
 from gemini_core.config import FusionConfig, from_flat
-from gemini_core.decode.events import Evt3Decoder
+from gemini_core.decode.intake import Intake
 from gemini_core.synchronize import Synchronizer
-from gemini_core.types import CloudSample, DepthSample, EventSample, ImageSample, Modality, SensorFrame, SensorSample
+from gemini_core.types import CloudSample, DepthSample, EventSample, ImageSample, Modality, Placement, SensorFrame, SensorSample
 
 MS = 1_000_000
 PIXELS = np.zeros((2, 2, 3), np.uint8)
@@ -191,11 +191,12 @@ def test_a_silent_event_camera_has_no_window() -> None:
 
 
 def test_windows_side_by_side_hold_every_event_of_a_recording_once(real_dir: Path) -> None:
-    decoder = Evt3Decoder()
+    intake = Intake(config("event"))
     with BagReader(real_dir / "events" / "evt3_640x480_bag") as reader:
         packets = [
-            decoder.decode(item.message, item.topic) for item in reader.messages() if item.type.endswith("msg/EventPacket")
+            intake.accept("event.packets", item.message) for item in reader.messages() if item.type.endswith("msg/EventPacket")
         ]
+    packets = [sample for sample in packets if isinstance(sample, EventSample)]
     start_ms = packets[0].stamp_ns // MS
     images = [rgb(start_ms + 50 * (i + 1)) for i in range(40)]
     synchronizer = Synchronizer(config("event"))
@@ -231,30 +232,30 @@ def test_missing_reasons() -> None:
     synchronizer = Synchronizer(config("depth", "lidar"))
     (frame,) = push_all(synchronizer, [depth(50), rgb(100), depth(160), rgb(300)])
     assert (reason(frame, "depth"), reason(frame, "lidar")) == ("outside_slop", "never_seen")
-    assert "the nearest is 50.0 ms away" in frame.status[1].detail
+    assert "the nearest is 50.0 ms earlier" in frame.status[1].detail
 
 
 def test_frames_close_in_order() -> None:
     known: set[int] = {200 * MS}
-    synchronizer = Synchronizer(config(), lambda _modality, _frame, _reference, stamp_ns: stamp_ns in known)
+    synchronizer = Synchronizer(config(), lambda data: data.stamp_ns in known)
     assert push_all(synchronizer, [rgb(150), rgb(200)]) == []
     known.add(150 * MS)
     assert [frame.stamp_ns for frame in synchronizer.recheck()] == [150 * MS, 200 * MS]
 
 
 def test_calibration_is_asked_for_present_modalities_only() -> None:
-    asked: list[tuple[str, str, str, int]] = []
+    asked: list[Placement] = []
 
-    def calibrated(modality: Modality, frame_id: str, reference: str, stamp_ns: int) -> bool:
-        asked.append((modality, frame_id, reference, stamp_ns))
+    def ready(data: Placement) -> bool:
+        asked.append(data)
         return True
 
-    synchronizer = Synchronizer(config("depth", "lidar", "event"), calibrated)
+    synchronizer = Synchronizer(config("depth", "lidar", "event"), ready)
     push_all(synchronizer, [rgb(100), depth(101), packet([99, 101]), sweep(200, 249)])
     assert asked == [
-        ("rgb", "camera", "camera", 100 * MS),
-        ("depth", "depth", "camera", 100 * MS),
-        ("event", "event", "camera", 100 * MS),
+        Placement("rgb", "camera", 100 * MS, 100 * MS, (2, 2), "camera", 100 * MS),
+        Placement("depth", "depth", 101 * MS, 101 * MS, (2, 2), "camera", 100 * MS),
+        Placement("event", "event", 100 * MS, 100 * MS, (64, 48), "camera", 100 * MS),
     ]
 
 
