@@ -29,6 +29,7 @@ _WIDEST = 50.0  # x/z (89 degrees from the axis) beyond which no image of a pinh
 _EXACT = 1e-9  # error of x/z after the inverse: a millionth of a pixel
 
 
+_I32: TypeAlias = npt.NDArray[np.int32]
 _Coefficients: TypeAlias = tuple[float, float, float, float, float, float, float, float]
 _Intrinsics: TypeAlias = tuple[float, float, float, float]
 _Size: TypeAlias = tuple[np.float32, np.float32]
@@ -406,41 +407,67 @@ def transform_points(a_from_b: F64, points: F32) -> F32:
     return moved
 
 
-@njit(f"void({_POINTS}, Array(float32, 1, 'C', readonly=True, aligned=False), int64, float32[:,::1], int32[:,::1])", cache=True)
-def _z_buffer(pixels: F32, z: F32, reach: int, nearest: F32, index: npt.NDArray[np.int32]) -> None:
+_VALUES = "Array(float32, 1, 'C', readonly=True, aligned=False)"
+_FLAGS = "Array(bool, 1, 'C', readonly=True)"
+_BUFFERS = "int64, float32[:,::1], int32[:,::1]"
+
+
+@njit(f"int64({_FLAGS}, int32[::1])", cache=True)
+def _list(visible: Bool, listed: _I32) -> int:
+    """List the visible points; without a branch, since the processor could not guess which way it goes."""
+    count = np.uint64(0)
+    for i in range(np.uint64(visible.shape[0])):
+        listed[count] = i
+        count += np.uint64(visible[i])
+    return int(count)
+
+
+@njit(f"void({_POINTS}, {_VALUES}, int32[::1], {_BUFFERS})", cache=True)
+def _see(  # noqa: PLR0917 - compiled functions take arguments by position
+    pixels: F32, z: F32, listed: _I32, reach: int, nearest: F32, index: _I32
+) -> None:
+    """Keep the least z of each pixel, and whose it is; NaN before the first."""
     height, width = nearest.shape
-    for i in range(z.shape[0]):
+    start, right, bottom = np.float32(-0.5), np.float32(width - 0.5), np.float32(height - 0.5)
+    for j in range(np.uint64(listed.shape[0])):
+        i = np.uint64(listed[j])
         u, v, distance = pixels[0, i], pixels[1, i], z[i]
-        # Written so that NaN fails; the bounds keep the conversion to integers defined.
-        inside = u >= -0.5 - reach and u < width - 0.5 + reach and v >= -0.5 - reach and v < height - 0.5 + reach
-        if not (inside and distance > 0.0):
+        # Written so that NaN fails; the bounds keep the conversion to whole pixels defined.
+        if not (u >= start and u < right and v >= start and v < bottom and distance > np.float32(0.0)):
             continue
-        column, row = math.floor(u + 0.5), math.floor(v + 0.5)
+        column, row = int(u + 0.5), int(v + 0.5)
+        if reach == 0:
+            if not nearest[np.uint64(row), np.uint64(column)] <= distance:
+                nearest[row, column] = distance
+                index[row, column] = listed[j]
+            continue
         for y in range(max(row - reach, 0), min(row + reach + 1, height)):
             for x in range(max(column - reach, 0), min(column + reach + 1, width)):
-                if distance < nearest[y, x]:
+                if not nearest[y, x] <= distance:
                     nearest[y, x] = distance
-                    index[y, x] = i
+                    index[y, x] = listed[j]
 
 
-def z_buffer(pixels: F32, z: F32, height: int, width: int, point_size: int = 1) -> npt.NDArray[np.int32]:
+def z_buffer(pixels: F32, z: F32, visible: Bool, shape: tuple[int, int], point_size: int = 1) -> tuple[_I32, F32]:
     """Say which point each pixel sees: the nearest of those that round to it, the lower index where two are equally near.
 
     Args:
-        pixels: (2, N) float32 (u, v); points outside the image and NaN are left out.
+        pixels: (2, N) float32 (u, v); points that round to no pixel of the image are left out.
         z: (N,) float32 metres; points that are not in front are left out.
-        height: rows of the image.
-        width: columns of the image.
+        visible: (N,) bool; the others are left out.
+        shape: (height, width) of the image.
         point_size: side in pixels (odd) of the square that a point covers.
 
     Returns:
-        (height, width) int32 index into the points, -1 where there is none.
+        (height, width) int32 index into the points, -1 where there is none; (height, width) float32 their z, NaN where there
+        is none.
     """
-    nearest = np.full((height, width), np.inf, np.float32)
-    index = np.full((height, width), -1, np.int32)
+    nearest, index = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int32)
     pixels, z = np.ascontiguousarray(pixels, dtype=np.float32), np.ascontiguousarray(z, dtype=np.float32)
-    _z_buffer(pixels, z, point_size // 2, nearest, index)
-    return index
+    listed = np.empty(visible.size, np.int32)
+    listed = listed[: _list(np.ascontiguousarray(visible, dtype=np.bool_), listed)]
+    _see(pixels, z, listed, point_size // 2, nearest, index)
+    return index, nearest
 
 
 # --------------------------------------------------------------------------------------------------------------------

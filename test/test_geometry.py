@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -155,6 +156,54 @@ def test_arrays_may_be_read_only_strided_or_unaligned():
         np.testing.assert_array_equal(transform_points(np.eye(4), same), points)
 
 
+@pytest.mark.parametrize(
+    ("model", "focal", "distortion", "share"),
+    [
+        ("none", 1100.0, (), 1.0),
+        ("plumb_bob", 2155.5, (-0.1192, 0.162, 0.00073985, 0.0014), 1.0),
+        ("plumb_bob", 900.0, (-0.42, 0.21, 0.002, -0.003, -0.05), 0.65),
+        ("plumb_bob", 1500.0, (0.35, 0.4, -0.004, 0.002, 0.1), 1.0),
+        ("rational_polynomial", 920.0, (0.54, -2.63, 0.0007, -0.0003, 1.52, 0.42, -2.45, 1.45), 1.0),
+        ("rational_polynomial", 620.0, (9.2, 4.1, 0.0001, -0.0002, 0.14, 9.5, 7.1, 0.95), 1.0),
+        ("equidistant", 560.0, (-0.013, 0.006, -0.004, 0.0007), 0.77),
+        ("equidistant", 480.0, (0.05, -0.01, 0.004, -0.002), 0.69),
+    ],
+    ids=["none", "narrow", "barrel", "pincushion", "depth camera", "wide", "fisheye", "fisheye past 180 degrees"],
+)
+def test_pixel_to_ray_to_pixel_over_a_whole_image(model, focal, distortion, share):
+    """1920 x 1200, looked at in strips of rows (the same lens with the principal point moved), corners included.
+
+    ``share`` of the pixels show something in front of the camera within the range where the model can be inverted.
+    """
+    v, u = np.mgrid[:6, :1920]
+    reached = []
+    for top in (0, 150, 350, 597, 900, 1194):
+        camera = CameraModel(1920, 6, focal, focal + 3.0, 971.3, 605.9 - top, model, distortion)
+        rays = ray_table(camera)
+        known = np.isfinite(rays[0]).ravel()
+        for distance in (0.01, 7.0, 5000.0):
+            pixels, z, visible = project_points(camera, (rays * np.float32(distance)).reshape(3, -1))
+            assert np.abs(pixels - np.stack([u.ravel(), v.ravel()]))[:, known].max(initial=0.0) < 1e-3
+            np.testing.assert_allclose(z, distance, rtol=1e-6)
+            assert not visible[~known].any()
+        reached.append(known.mean())
+    assert np.mean(reached) == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("camera", [PLUMB_BOB, RATIONAL, FISHEYE])
+def test_the_border_of_the_monotone_range_is_the_border_of_what_is_visible(camera):
+    kind, coefficients, limit = _lens(camera)
+    border = math.tan(min(limit, 1.57)) if camera is FISHEYE else math.sqrt(limit)
+    assert kind == (2 if camera is FISHEYE else 1)
+    huge = dataclasses.replace(camera, width=10**6, height=10**6, cx=5e5, cy=5e5)  # so that only the lens limits
+    for share, expected in ((0.99, True), (1.01, camera is FISHEYE)):  # a fisheye goes on to 90 degrees
+        for angle in np.linspace(0, 6, 7):
+            x, y = border * share * math.cos(angle), border * share * math.sin(angle)
+            _, _, visible = project_points(huge, np.array([[x], [y], [1.0]], np.float32))
+            assert visible[0] == expected
+    assert len(coefficients) == 8
+
+
 def test_kitti_sweep_falls_into_the_image_as_known(real_dir):
     calibration = json.loads((real_dir / "kitti_raw/calib.json").read_text())
     width, height = calibration["image_size"]
@@ -165,8 +214,10 @@ def test_kitti_sweep_falls_into_the_image_as_known(real_dir):
     camera_from_lidar[:3, 3] += np.linalg.inv(p[:, :3]) @ p[:, 3]
     sweep = np.fromfile(real_dir / "kitti_raw/velodyne/0000000000.bin", np.float32).reshape(-1, 4)
     camera = CameraModel(width, height, p[0, 0], p[1, 1], p[0, 2], p[1, 2])
-    _, _, visible = project_points(camera, transform_points(camera_from_lidar, sweep[:, :3].T))
-    assert abs(int(visible.sum()) - 16_430) <= 164
+    (u, v), z, visible = project_points(camera, transform_points(camera_from_lidar, sweep[:, :3].T))
+    # The known count takes the image from 0 to its width; pixels are from half a pixel before their centres to half after.
+    assert np.count_nonzero((z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)) == 16_430
+    assert np.count_nonzero(visible) == 16_405
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -202,21 +253,19 @@ def test_z_buffer_shows_the_nearest_point(point_size):
     pixels = rng.uniform(-4, 14, (2, 400)).astype(np.float32)
     z = rng.integers(-1, 5, 400).astype(np.float32)  # with ties, zeros and points behind
     pixels[0, :3], z[3] = (np.nan, np.inf, -np.inf), np.nan
+    visible = rng.random(400) < 0.9
     expected = np.full((8, 12), -1)
+    inside = visible & (z > 0) & (np.abs(pixels[0] - 5.5) < 6) & (np.abs(pixels[1] - 3.5) < 4)
+    at = np.floor(pixels + 0.5)
     reach = point_size // 2
     for row in range(8):
         for column in range(12):
-            near = [
-                (z[i], i)
-                for i in range(400)
-                if z[i] > 0
-                and abs(np.floor(pixels[0, i] + 0.5) - column) <= reach
-                and abs(np.floor(pixels[1, i] + 0.5) - row) <= reach
-            ]
-            expected[row, column] = min(near)[1] if near else -1
-    index = z_buffer(pixels, z, 8, 12, point_size)
-    assert index.dtype == np.int32
+            near = inside & (np.abs(at[0] - column) <= reach) & (np.abs(at[1] - row) <= reach)
+            expected[row, column] = min((z[i], i) for i in np.flatnonzero(near))[1] if near.any() else -1
+    index, depth_m = z_buffer(pixels, z, visible, (8, 12), point_size)
+    assert (index.dtype, depth_m.dtype) == (np.int32, np.float32)
     np.testing.assert_array_equal(index, expected)
+    np.testing.assert_array_equal(depth_m, np.where(expected >= 0, z[expected], np.nan))
 
 
 def test_transform_points_keeps_precision_far_from_the_origin():

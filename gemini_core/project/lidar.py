@@ -8,37 +8,60 @@ from numba import njit
 
 from gemini_core.config import LidarConfig
 from gemini_core.geometry import project_points, transform_points, z_buffer
-from gemini_core.types import F32, F64, AlignedGrid, Bool, CameraModel, CloudSample
+from gemini_core.project.densify import densify
+from gemini_core.project.deskew import deskew_points
+from gemini_core.types import F32, F64, AlignedGrid, Bool, CameraModel, CloudSample, SweepMotion
 
 
-def align_lidar(sample: CloudSample, grid_camera: CameraModel, reference_from_lidar: F64, config: LidarConfig) -> AlignedGrid:
+def align_lidar(
+    sample: CloudSample,
+    grid_camera: CameraModel,
+    reference_from_lidar: F64,
+    config: LidarConfig,
+    motion: SweepMotion | None = None,
+) -> AlignedGrid:
     """Project every point into the grid; the one nearest to the reference camera wins a pixel.
 
     Args:
         sample: the sweep.
         grid_camera: the reference camera at grid size.
         reference_from_lidar: (4, 4) from the LiDAR's frame to the reference's optical frame.
-        config: ranges of the channels, and how many pixels a point covers.
+        config: encoding and ranges of the channels, how many pixels a point covers, and how far it fills gaps.
+        motion: the LiDAR's poses during the sweep, which then count for each point instead of ``reference_from_lidar``; only
+            for a sweep with point times.
 
     Returns:
-        Channels: distance from the LiDAR, height above it (its frame's z), intensity, each scaled to [0, 1] by the
-        configuration; ``depth_m`` along the reference camera's z.
+        Channels by ``config.encoding``, with range the distance from the LiDAR and height the z of its frame, both as it
+        measured the point (at the point's own time, motion not undone):
+
+        * "range_height_intensity": min(range / max_m, 1); (height - min_height_m) / (max_height_m - min_height_m) and
+          intensity / max_intensity, both cut to [0, 1];
+        * "grey": min(range / max_m, 1) three times, as DeLiVER's one-channel images are given to networks: 8-bit values
+          repeated and divided by 255, of which this is the value before it was rounded. (The conversion from metres is not
+          published with that data, so max_m is to be chosen for weights that were trained on it.)
+
+        ``depth_m`` is along the reference camera's z at the reference stamp. With ``config.densify_px``, pixels without a
+        point show what the nearest pixel with one shows (``densify``); ``valid`` is true there too.
     """
-    pixels, z, visible = project_points(grid_camera, transform_points(reference_from_lidar, sample.points))
-    z[~visible] = np.nan  # which the z-buffer leaves out
-    index = z_buffer(pixels, z, grid_camera.height, grid_camera.width, config.point_size_px)
-    channels = np.empty((3, *index.shape), np.float32)
-    valid = np.empty(index.shape, np.bool_)
-    depth_m = np.empty(index.shape, np.float32)
-    heights = np.float32(config.min_height_m), np.float32(config.max_height_m)
+    if motion is not None and sample.time_ns is not None:
+        points = deskew_points(sample.points, sample.time_ns, motion)
+    else:
+        points = transform_points(reference_from_lidar, sample.points)
+    pixels, z, visible = project_points(grid_camera, points)
+    index, depth_m = z_buffer(pixels, z, visible, (grid_camera.height, grid_camera.width), config.point_size_px)
+    if config.densify_px:
+        index = densify(index, z, config.densify_px)
+    channels = np.zeros((3, *index.shape), np.float32)
+    valid = np.zeros(index.shape, np.bool_)
+    per_metre_of_height = 1.0 / (config.max_height_m - config.min_height_m)
     _encode(
         index,
         np.ascontiguousarray(sample.points),
         np.ascontiguousarray(sample.intensity),
         z,
-        np.float32(config.max_m),
-        heights,
-        np.float32(config.max_intensity),
+        (np.float32(1.0 / config.max_m), np.float32(per_metre_of_height), np.float32(1.0 / config.max_intensity)),
+        np.float32(config.min_height_m),
+        config.encoding == "grey",
         channels,
         valid,
         depth_m,
@@ -53,7 +76,7 @@ _ENCODED = "float32[:,:,::1], b1[:,::1], float32[:,::1]"
 
 
 @njit(
-    f"void(int32[:,::1], {_POINTS_IN}, {_VALUES_IN}, float32[::1], float32, UniTuple(float32, 2), float32, {_ENCODED})",
+    f"void(int32[:,::1], {_POINTS_IN}, {_VALUES_IN}, {_VALUES_IN}, UniTuple(float32, 3), float32, b1, {_ENCODED})",
     cache=True,
     error_model="numpy",
 )
@@ -62,26 +85,25 @@ def _encode(  # noqa: PLR0917 - compiled functions take arguments by position
     points: F32,
     intensity: F32,
     z: F32,
-    max_m: float,
-    heights: tuple[np.float32, np.float32],
-    max_intensity: float,
+    scales: tuple[np.float32, np.float32, np.float32],
+    lowest: float,
+    grey: bool,
     channels: F32,
     valid: Bool,
     depth_m: F32,
 ) -> None:
-    """Fill the grid from the point that each pixel sees (-1: none), in one pass over memory."""
+    """Fill the empty grid where a pixel sees a point (-1: none); z is there already, but where gaps were filled."""
     zero, one = np.float32(0.0), np.float32(1.0)
-    lowest, highest = heights
+    per_range, per_height, per_intensity = scales
     for row in range(index.shape[0]):
         for column in range(index.shape[1]):
-            i = index[row, column]
-            valid[row, column] = i >= 0
-            if i < 0:
-                channels[0, row, column] = channels[1, row, column] = channels[2, row, column] = zero
-                depth_m[row, column] = np.nan
+            if index[row, column] < 0:
                 continue
+            i = np.uint64(index[row, column])
             x, y, height = points[0, i], points[1, i], points[2, i]
-            channels[0, row, column] = min(np.sqrt(x * x + y * y + height * height) / max_m, one)
-            channels[1, row, column] = min(max((height - lowest) / (highest - lowest), zero), one)
-            channels[2, row, column] = min(max(intensity[i] / max_intensity, zero), one)
+            distance = min(np.sqrt(x * x + y * y + height * height) * per_range, one)
+            channels[0, row, column] = distance
+            channels[1, row, column] = distance if grey else min(max((height - lowest) * per_height, zero), one)
+            channels[2, row, column] = distance if grey else min(max(intensity[i] * per_intensity, zero), one)
+            valid[row, column] = True
             depth_m[row, column] = z[i]
