@@ -38,6 +38,7 @@ FORMAT = 1
 SHARD_FRAMES = 32
 _FRAME_SECTIONS = ("modalities", "topics.", "sync.", "motion.", "rgb.", "depth.", "lidar.", "event.", "grid.", "model.classes")
 _EIGHT, _SIXTEEN = 255, 65535
+_ROUNDING = 1e-6  # of float32 numbers up to 1
 
 Packed: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -162,7 +163,7 @@ def pack(channels: F32) -> Packed:
     if np.array_equal(channels[0], channels[1]) and np.array_equal(channels[0], channels[2]):
         channels = channels[:1]
     eight: F32 = np.rint(channels * np.float32(_EIGHT))
-    if np.array_equal(eight / np.float32(_EIGHT), channels):
+    if np.allclose(eight / np.float32(_EIGHT), channels, rtol=0.0, atol=_ROUNDING):
         return eight.astype(np.uint8)
     sixteen: Packed = np.rint(channels * np.float32(_SIXTEEN)).astype(np.uint16)
     return sixteen

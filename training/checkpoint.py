@@ -22,8 +22,8 @@ FORMAT = 1
 class TrainingState:
     """Everything that changes while training.
 
-    ``step`` updates are done; ``best`` is the best mean IoU so far (-1 before any); ``random`` is torch's generator; ``run`` is
-    a hash of all that must be the same when the run goes on.
+    ``step`` updates are done; ``best`` is the best mean IoU so far (-1 before any); ``run`` is a hash of all that must be
+    the same when the run goes on. Random numbers follow from seed and step, so they have no state.
     """
 
     step: int
@@ -32,7 +32,6 @@ class TrainingState:
     weights: dict[str, Tensor]
     averaged: dict[str, Tensor]
     optimizer: dict[str, Any]
-    random: Tensor
 
 
 def save_state(state: TrainingState, path: Path) -> None:

@@ -118,7 +118,7 @@ def training_loader(dataset: FrameDataset, order: Order, workers: int, *, pinned
         pin_memory=pinned,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
-        persistent_workers=False,
+        generator=torch.Generator(),  # a loader draws one number, not from those of the network
     )
 
 
@@ -126,7 +126,14 @@ def plain_loader(dataset: FrameDataset, batch: int, workers: int, every: int = 1
     """Load every frame, or every ``every``-th one, once, as it is, in order."""
     frames = [(number, 0) for number in range(0, len(dataset), every)]
     batches = [frames[start : start + batch] for start in range(0, len(frames), batch)]
-    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, worker_init_fn=_start_worker)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),
+    )
 
 
 def collate(items: list[Batch]) -> Batch:

@@ -107,7 +107,6 @@ def train(config: TrainingConfig) -> float:
         segmenter.load_state_dict(state.weights)
         averaged.load_state_dict(state.averaged)
         optimizer.load_state_dict(state.optimizer)
-        torch.set_rng_state(state.random)
     elif place.main:
         _write_text(out / "config.yaml", yaml.safe_dump(to_flat_lists(config), sort_keys=False))
     network: nn.Module = segmenter
@@ -121,53 +120,53 @@ def train(config: TrainingConfig) -> float:
     order.limit(step * passes, settings.steps * passes)
     batches = iter(training_loader(dataset, order, config.data.workers, pinned=place.device.type == "cuda"))
     log = Log(out, step) if place.main else None
-    progress = tqdm(total=settings.steps, initial=step, desc=out.name, unit="step", disable=not place.main)
-    while step < settings.steps:
-        rate = learning_rate(step, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
-        total, waited, began = 0.0, 0.0, time.monotonic()
-        for number in range(step * passes, (step + 1) * passes):
-            asked = time.monotonic()
-            batch = next(batches)
-            waited += time.monotonic() - asked
-            keep = modality_presence(config, number)
-            unsynced = place.world > 1 and (number + 1) % passes
-            with network.no_sync() if unsynced else contextlib.nullcontext():  # type: ignore[operator]  # DDP's own
-                with torch.autocast(place.device.type, torch.bfloat16, enabled=config.run.precision == "bf16"):
-                    output = network(*_inputs(batch, keep, place.device))
-                loss = segmentation_loss(output, batch.label.to(place.device), settings, weights) / passes
-                loss.backward()  # type: ignore[no-untyped-call]  # torch's own
-            total += float(loss.detach())
-        if not math.isfinite(total):
-            msg = f"{out}: expected a finite loss, got {total} at step {step}; try a smaller optimizer.lr or a clip_norm"
-            raise ConfigError(msg)
-        if settings.clip_norm:
-            nn.utils.clip_grad_norm_(segmenter.parameters(), settings.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        update_average(averaged, segmenter, settings.ema_decay, step)
-        progress.update()
-        if log is None:
-            continue
-        done = step == settings.steps
-        if step % config.run.log_every == 0 or done:
-            log.write(step, {"loss": total, "lr": rate, "seconds": time.monotonic() - began, "waited": waited})
-            progress.set_postfix(loss=f"{total:.3f}", best=f"{100 * max(best, 0):.1f}")
-        if val_bags and (step % config.run.validate_every == 0 or done):
-            scores = validate(averaged, val_dataset, classes, config, place.device)
-            log.write(step, {"mean_iou": scores.mean_iou, "pixel_accuracy": scores.pixel_accuracy})
-            if scores.mean_iou > best:
-                best = scores.mean_iou
-                _save_weights(
-                    averaged, out / "best.safetensors", classes, config, f"step {step}, validation {100 * best:.1f} %"
-                )
-        if step % config.run.checkpoint_every == 0 or done:
-            _save_weights(averaged, out / "last.safetensors", classes, config, f"step {step}")
-            every = segmenter.state_dict(), averaged.state_dict(), optimizer.state_dict(), torch.get_rng_state()
-            save_state(TrainingState(step, best, run, *every), out / "last.pt")
-    progress.close()
+    with tqdm(total=settings.steps, initial=step, desc=out.name, unit="step", disable=not place.main) as progress:
+        while step < settings.steps:
+            rate = learning_rate(step, settings)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            total, waited, began = 0.0, 0.0, time.monotonic()
+            for number in range(step * passes, (step + 1) * passes):
+                asked = time.monotonic()
+                batch = next(batches)
+                waited += time.monotonic() - asked
+                keep = modality_presence(config, number)
+                torch.manual_seed(_seed_of_pass(config, number, place.rank))  # so that a run can go on anywhere
+                unsynced = place.world > 1 and (number + 1) % passes
+                with network.no_sync() if unsynced else contextlib.nullcontext():  # type: ignore[operator]  # DDP's own
+                    with torch.autocast(place.device.type, torch.bfloat16, enabled=config.run.precision == "bf16"):
+                        output = network(*_inputs(batch, keep, place.device))
+                    loss = segmentation_loss(output, batch.label.to(place.device), settings, weights) / passes
+                    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+                total += float(loss.detach())
+            if not math.isfinite(total):
+                msg = f"{out}: expected a finite loss, got {total} at step {step}; try a smaller optimizer.lr or a clip_norm"
+                raise ConfigError(msg)
+            if settings.clip_norm:
+                nn.utils.clip_grad_norm_(segmenter.parameters(), settings.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            update_average(averaged, segmenter, settings.ema_decay, step)
+            progress.update()
+            if log is None:
+                continue
+            done = step == settings.steps
+            if step % config.run.log_every == 0 or done:
+                log.write(step, {"loss": total, "lr": rate, "seconds": time.monotonic() - began, "waited": waited})
+                progress.set_postfix(loss=f"{total:.3f}", best=f"{100 * max(best, 0):.1f}")
+            if val_bags and (step % config.run.validate_every == 0 or done):
+                scores = validate(averaged, val_dataset, classes, config, place.device)
+                log.write(step, {"mean_iou": scores.mean_iou, "pixel_accuracy": scores.pixel_accuracy})
+                if scores.mean_iou > best:
+                    best = scores.mean_iou
+                    _save_weights(
+                        averaged, out / "best.safetensors", classes, config, f"step {step}, validation {100 * best:.1f} %"
+                    )
+            if step % config.run.checkpoint_every == 0 or done:
+                _save_weights(averaged, out / "last.safetensors", classes, config, f"step {step}")
+                every = segmenter.state_dict(), averaged.state_dict(), optimizer.state_dict()
+                save_state(TrainingState(step, best, run, *every), out / "last.pt")
     return best
 
 
@@ -191,6 +190,10 @@ def modality_presence(config: TrainingConfig, number: int) -> list[bool]:
     rng = np.random.default_rng([config.run.seed, 3, number])
     drawn = rng.random(len(config.model.modalities)) >= config.augment.modality_dropout
     return [place == 0 or bool(flag) for place, flag in enumerate(drawn)]
+
+
+def _seed_of_pass(config: TrainingConfig, number: int, rank: int) -> int:
+    return int(np.random.default_rng([config.run.seed, 4, number, rank]).integers(1 << 62))
 
 
 def learning_rate(step: int, config: OptimizerConfig) -> float:
