@@ -145,11 +145,19 @@ class Pipeline:
         """Everything counted since the start.
 
         The synchronizer's and the calibration's counts, ``<modality>.missing.<reason>`` (closed frames without the modality),
-        ``<modality>.motion.<note>`` (closed frames by what was done about motion) and ``frames.processed``.
+        ``<modality>.motion.<note>`` (closed frames by what was done about motion), ``rgb.not_rectified`` (frames that
+        ``rgb.rectify`` had no intrinsics for) and ``frames.processed``.
         """
         tally = (Count(what, number) for what, number in sorted(self._tally.items()))
+        not_rectified = (Count("rgb.not_rectified", self._not_rectified),) if self._not_rectified else ()
         processed = Count("frames.processed", self._processed)
-        return (*self._synchronizer.counts(), *self._calibration.counts(), *tally, processed)
+        return (*self._synchronizer.counts(), *self._calibration.counts(), *tally, *not_rectified, processed)
+
+    def _rectified(self, frame: SensorFrame, timings: list[StageTime]) -> SensorFrame:
+        if frame.calibration is None or frame.calibration.reference is None:
+            self._not_rectified += 1
+            return frame
+        return self._timed("rectify", timings, lambda: self._projector.rectified(frame))
 
     def _resolve(self, frames: list[SensorFrame]) -> list[SensorFrame]:
         resolved = [self._calibration.resolve(frame) for frame in frames]

@@ -57,9 +57,9 @@ def mask_image(mask: U8, class_names: Sequence[str]) -> U8:
     return picture
 
 
-def overlay(image: U8, perception: Perception, alpha: float) -> U8:
-    """Lay the mask's colours over its reference image (H, W, 3) with weight ``alpha``; undecided pixels stay as they are."""
-    mask = perception.mask
+def overlay(perception: Perception, alpha: float) -> U8:
+    """Lay the mask's colours over its image with weight ``alpha``; undecided pixels stay as they are."""
+    mask, image = perception.mask, perception.image
     colors = mask_image(mask, perception.class_names)
     mixed = cv2.addWeighted(image, 1.0 - alpha, colors, alpha, 0.0)
     return np.where((mask == UNLABELLED)[..., None], image, mixed)

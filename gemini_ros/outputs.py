@@ -85,7 +85,7 @@ class Outputs:
         published_ns = time.perf_counter_ns()
         age_ms = (self._node.get_clock().now().nanoseconds - perception.stamp_ns) / NS_PER_MS
         if self._overlay.get_subscription_count():
-            self._overlay.publish(image_message(header, overlay(queued.frame.rgb.pixels, perception, overlay_alpha)))
+            self._overlay.publish(image_message(header, overlay(perception, overlay_alpha)))
         if self._alignment.get_subscription_count():
             self._alignment.publish(image_message(header, alignment(perception.grids)))
         pictured_ns = time.perf_counter_ns()

@@ -15,7 +15,7 @@ def perception(mask: np.ndarray, stamp_ns: int = 1_700_000_000_123_456_789) -> P
     height, width = mask.shape
     geometry = GridGeometry(width, height, width, height, 0, 0, width, height)
     grids = AlignedGrids(3, stamp_ns, "camera", geometry, None, (), ())
-    return Perception(3, stamp_ns, "camera", mask, ("road", "car"), (), (), grids)
+    return Perception(3, stamp_ns, "camera", mask, ("road", "car"), (), (), grids, np.zeros((height, width, 3), np.uint8))
 
 
 @pytest.mark.parametrize("stamp_ns", [0, 1, 999_999_999, 1_000_000_000, 1_700_000_000_123_456_789])

@@ -90,11 +90,11 @@ def test_overlay_mixes_colours_and_leaves_undecided_pixels():
     image = np.full((4, 6, 3), 100, np.uint8)
     mask = np.full((4, 6), UNLABELLED, np.uint8)
     mask[:, :3] = CLASSES.index("car")
-    perception = Perception(0, 0, "camera", mask, CLASSES, (), (), make_grids())
+    perception = Perception(0, 0, "camera", mask, CLASSES, (), (), make_grids(), image)
     car = np.array(render.CLASS_COLORS["car"], float)
-    assert np.array_equal(render.overlay(image, perception, 1.0)[0, 0], car)
-    assert np.array_equal(render.overlay(image, perception, 0.0), image)
-    half = render.overlay(image, perception, 0.5)
+    assert np.array_equal(render.overlay(perception, 1.0)[0, 0], car)
+    assert np.array_equal(render.overlay(perception, 0.0), image)
+    half = render.overlay(perception, 0.5)
     assert np.abs(half[0, 0] - (50 + car / 2)).max() <= 1
     assert (half[:, 3:] == 100).all()
 

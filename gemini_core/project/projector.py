@@ -9,6 +9,7 @@ from gemini_core.project.depth import align_depth
 from gemini_core.project.event import EventMap, align_events, map_by_plane, map_by_size
 from gemini_core.project.geometry import grid_camera, grid_geometry
 from gemini_core.project.lidar import align_lidar
+from gemini_core.project.rectify import rectify
 from gemini_core.types import (
     AlignedGrid,
     AlignedGrids,
@@ -27,15 +28,23 @@ class Projector:
     def __init__(self, config: FusionConfig) -> None:
         self._config = config
 
-    def project(self, frame: SensorFrame) -> AlignedGrids:
-        """Align every modality that the frame has; its calibration must be resolved.
+    def rectified(self, frame: SensorFrame) -> SensorFrame:
+        """Give the frame with the image that masks belong to: with ``rgb.rectify`` the rectified one, else as it is.
 
-        The image size may change from frame to frame.
+        A frame without intrinsics of its reference cannot be rectified and stays as it is; so does a rectified one.
+        """
+        return rectify(frame) if self._config.rgb.rectify else frame
+
+    def project(self, frame: SensorFrame) -> AlignedGrids:
+        """Align every modality that the frame has to its image; its calibration must be resolved.
+
+        The frame need not be :meth:`rectified` before. The image size may change from frame to frame.
 
         Raises:
             CalibrationError: a modality has data but not the calibration to place it, which ``CalibrationStore.resolve``
                 does not let through.
         """
+        frame = self.rectified(frame)
         height, width = frame.rgb.pixels.shape[:2]
         geometry = grid_geometry(self._config.grid, width, height)
         calibration = frame.calibration or FrameCalibration(reference=None)
@@ -59,7 +68,8 @@ class Projector:
         if frame.lidar is not None:
             if camera is None or calibration.reference_from_lidar is None:
                 raise _unplaced(frame, "lidar")
-            grids.append(align_lidar(frame.lidar, camera, calibration.reference_from_lidar, self._config.lidar))
+            placed = calibration.reference_from_lidar
+            grids.append(align_lidar(frame.lidar, camera, placed, self._config.lidar, calibration.lidar_motion))
         return grids
 
     def _event_map(
