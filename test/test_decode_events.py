@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import Reader
 
 from gemini_core.bag import messages
-from gemini_core.decode.events import Evt3Decoder
+from gemini_core.decode.events import EventDecoder
 from gemini_core.errors import DecodeError
 
 STAMP = 1_700_000_000_123_456_789
@@ -71,7 +71,7 @@ def test_every_code_by_hand():
         *time(5250),
     ]
     words += [addr_y(8), 0xA001, 0x7123, 0xE000, 0xF00F, vect_8(0b1)]  # a trigger and continuations are skipped
-    sample = Evt3Decoder().decode(packet(words), "events")
+    sample = EventDecoder().decode(packet(words), "events")
     later = STAMP + 250_000
     assert events(sample) == [
         (3, 7, 1, STAMP),
@@ -150,7 +150,7 @@ streams = st.lists(st.lists(word_values, max_size=40), min_size=1, max_size=5)
 @settings(max_examples=300, deadline=None)
 @given(streams, st.sampled_from("<>"))
 def test_any_stream_decodes_as_the_plain_decoder_does(packets, order):
-    decoder = Evt3Decoder(ANY_LENGTH)
+    decoder = EventDecoder(longest_packet_ns=ANY_LENGTH)
     samples = [decoder.decode(packet(words, seq, order=order), "events") for seq, words in enumerate(packets, start=9)]
     expected = list(plain_decoder(packets))
     got = [event for sample in samples for event in events(sample)]
@@ -170,7 +170,7 @@ def test_any_stream_decodes_as_the_plain_decoder_does(packets, order):
 def test_a_random_stream_at_length():
     rng = np.random.default_rng(0)
     words = rng.integers(0, 0x10000, 200_000)
-    decoder = Evt3Decoder(ANY_LENGTH)
+    decoder = EventDecoder(longest_packet_ns=ANY_LENGTH)
     got = np.array(events(decoder.decode(packet(words), "events")))
     expected = np.array(list(plain_decoder([words.tolist()])))
     np.testing.assert_array_equal(got[:, :3], expected[:, :3])
@@ -178,7 +178,7 @@ def test_a_random_stream_at_length():
 
 
 def test_time_wraps_and_small_steps_back_do_not():
-    decoder = Evt3Decoder(ANY_LENGTH)
+    decoder = EventDecoder(longest_packet_ns=ANY_LENGTH)
     highs = [4090, 4095, 4088, 4095, 0, 5, 4095, 1, 11, 0]  # jitter, the wrap, jitter over the wrap, the wrap is counted once
     words = [addr_y(1)]
     for high in highs:
@@ -188,12 +188,12 @@ def test_time_wraps_and_small_steps_back_do_not():
 
 
 def test_the_old_lower_bits_do_not_go_with_new_upper_ones():
-    sample = Evt3Decoder().decode(packet([addr_y(1), *time(4095), addr_x(1), 0x8001, addr_x(2), 0x6003, addr_x(3)]), "events")
+    sample = EventDecoder().decode(packet([addr_y(1), *time(4095), addr_x(1), 0x8001, addr_x(2), 0x6003, addr_x(3)]), "events")
     assert (sample.time_ns - STAMP).tolist() == [0, 1000, 4000]
 
 
 def test_the_state_runs_on_to_the_next_packet():
-    decoder = Evt3Decoder()
+    decoder = EventDecoder()
     decoder.decode(packet([*time(1000), addr_y(5), base_x(10)], 1), "events")
     sample = decoder.decode(packet([vect_8(1), 0x6000 | 1500, addr_x(2)], 2), "events")
     assert [event[:3] for event in events(sample)] == [(10, 5, 1), (2, 5, 1)]
@@ -201,7 +201,7 @@ def test_the_state_runs_on_to_the_next_packet():
 
 
 def test_events_before_a_known_state_and_outside_the_sensor_are_counted():
-    decoder = Evt3Decoder()
+    decoder = EventDecoder()
     unknown = [addr_y(3), addr_x(1), 0x8001, addr_x(1), 0x6001, vect_8(0b11), addr_x(1)]
     sample = decoder.decode(
         packet([*unknown, addr_x(640), addr_y(480), addr_x(5), addr_y(1), base_x(636), vect_12(0xFFF)]), "events"
@@ -213,12 +213,12 @@ def test_events_before_a_known_state_and_outside_the_sensor_are_counted():
 @pytest.mark.parametrize("size", [{"width": 2**32 - 1}, {"height": 2**32 - 1}, {"width": 2049}])
 def test_a_sensor_larger_than_evt3_can_address_is_refused(size):
     with pytest.raises(DecodeError, match="at most 2048 x 2048") as error:
-        Evt3Decoder().decode(packet([*time(1), addr_y(0), addr_x(0)], **size), "events")
+        EventDecoder().decode(packet([*time(1), addr_y(0), addr_x(0)], **size), "events")
     assert error.value.reason == "wrong_size"
 
 
 def test_vectors_that_run_past_the_largest_coordinate_are_outside_the_sensor():
-    decoder = Evt3Decoder()
+    decoder = EventDecoder()
     words = [*time(1), addr_y(2047), base_x(0x7FF), *[vect_12(0xFFF)] * 6000]
     assert decoder.decode(packet(words, width=2048, height=2048), "events").x.tolist() == [2047]
     assert counts(decoder) == {"events": 1, "dropped.outside_sensor": 71_999}
@@ -227,7 +227,7 @@ def test_vectors_that_run_past_the_largest_coordinate_are_outside_the_sensor():
 @pytest.mark.parametrize("turns", [1, 1000])
 def test_a_jump_of_the_sensors_time_inside_a_packet_ends_what_can_be_trusted_of_it(turns):
     """A flipped bit, or a sensor that began anew: else the packet would reach into the future and settle all frames there."""
-    decoder = Evt3Decoder()
+    decoder = EventDecoder()
     jump = [0x8800, 0x8000] * turns
     sample = decoder.decode(packet([*time(5000), addr_y(1), addr_x(1), *jump, addr_x(2), addr_y(3), addr_x(3)], 1), "events")
     assert sample.x.tolist() == [1]
@@ -239,14 +239,14 @@ def test_a_jump_of_the_sensors_time_inside_a_packet_ends_what_can_be_trusted_of_
 
 
 def test_a_jump_of_the_sensors_time_in_a_packet_without_events_does_not_move_its_end():
-    decoder = Evt3Decoder()
+    decoder = EventDecoder()
     decoder.decode(packet([*time(9_000_000), addr_y(1), addr_x(1)], 1), "events")
     sample = decoder.decode(packet(time(0), 2, stamp_ns=STAMP + MS), "events")
     assert sample.end_ns == STAMP + MS
 
 
 def test_lost_packets_are_counted_and_what_was_known_is_forgotten():
-    decoder = Evt3Decoder()
+    decoder = EventDecoder()
     full = [*time(1000), addr_y(1), addr_x(1)]
     decoder.decode(packet(full, 5), "events")
     assert decoder.decode(packet([addr_x(2)], 6), "events").x.size == 1
@@ -259,7 +259,7 @@ def test_lost_packets_are_counted_and_what_was_known_is_forgotten():
 
 
 def test_the_offset_to_ros_time_is_kept_until_a_clock_was_set():
-    decoder = Evt3Decoder()
+    decoder = EventDecoder()
 
     def first_after(us, stamp_ns, seq):
         return int(decoder.decode(packet([*time(us), addr_y(1), addr_x(1)], seq, stamp_ns=stamp_ns), "events").time_ns[0])
@@ -267,16 +267,21 @@ def test_the_offset_to_ros_time_is_kept_until_a_clock_was_set():
     assert first_after(1000, STAMP, 1) == STAMP
     assert first_after(2000, STAMP + 4 * MS, 2) == STAMP + MS  # a late stamp is jitter
     assert "clock_steps" not in counts(decoder)
-    assert first_after(3000, STAMP + 50 * MS, 3) == STAMP + 50 * MS
-    assert first_after(4000, STAMP + 51 * MS, 4) == STAMP + 51 * MS
-    assert counts(decoder)["clock_steps"] == 1
+    assert first_after(3000, STAMP + 50 * MS, 3) == STAMP + 2 * MS  # a much too late one is, too
+    assert "clock_steps" not in counts(decoder)
+    assert first_after(4000, STAMP + 5000 * MS, 4) == STAMP + 5000 * MS
+    assert first_after(5000, STAMP + 5001 * MS, 5) == STAMP + 5001 * MS
+    assert first_after(6000, STAMP, 6) == STAMP
+    assert counts(decoder)["clock_steps"] == 2
     decoder.reset()
+    assert decoder.clock() is None
     assert first_after(5000, STAMP, 1) == STAMP
-    assert counts(decoder) == {"events": 5, "clock_steps": 1}
+    assert decoder.clock().steps == 2
+    assert counts(decoder) == {"events": 7, "clock_steps": 2}
 
 
 def test_packets_without_events_tell_how_far_time_has_come():
-    decoder = Evt3Decoder()
+    decoder = EventDecoder()
     empty = decoder.decode(packet([], 1, stamp_ns=STAMP), "events")
     assert (empty.x.size, empty.end_ns) == (0, STAMP)
     assert decoder.decode(packet(time(1000), 2, stamp_ns=STAMP), "events").end_ns == STAMP
@@ -288,21 +293,27 @@ def test_packets_without_events_tell_how_far_time_has_come():
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda data: array.array("B", data)])
 def test_every_kind_of_byte_array(kind):
     message = packet([*time(1), addr_y(1), addr_x(2)])
-    sample = Evt3Decoder().decode(dataclasses.replace(message, events=kind(message.events.tobytes())), "events")
+    sample = EventDecoder().decode(dataclasses.replace(message, events=kind(message.events.tobytes())), "events")
     assert sample.x.tolist() == [2]
 
 
 @pytest.mark.parametrize(
     ("changes", "reason", "words"),
     [
-        ({"encoding": "evt2"}, "unknown_encoding", "expected encoding evt3 on topic 'events', got 'evt2'"),
-        ({"events": np.zeros(7, np.uint8)}, "odd_length", "got 7 bytes"),
+        (
+            {"encoding": "evt4"},
+            "unknown_encoding",
+            "expected encoding evt3, evt2, mono, libcaer, libcaer_cmp on topic 'events', got 'evt4'",
+        ),
+        ({"events": np.zeros(7, np.uint8)}, "odd_length", "expected whole 16-bit words of evt3 on topic 'events', got 7 bytes"),
+        ({"encoding": "libcaer", "events": np.zeros(12, np.uint8)}, "odd_length", "whole 64-bit words of libcaer"),
+        ({"time_base": 2**63}, "wrong_time_base", "got 9223372036854775808"),
         ({"width": 0}, "no_size", "got 0 x 480"),
         ({"events": [0, 0]}, "unreadable_data", "got list"),
     ],
 )
 def test_what_cannot_be_read_is_one_clear_error_and_a_lost_packet(changes, reason, words):
-    decoder = Evt3Decoder()
+    decoder = EventDecoder()
     good = [*time(1), addr_y(1), addr_x(2)]
     decoder.decode(packet(good, 1), "events")
     with pytest.raises(DecodeError) as error:
@@ -314,7 +325,7 @@ def test_what_cannot_be_read_is_one_clear_error_and_a_lost_packet(changes, reaso
 
 
 def test_a_real_recording_decodes_exactly(real_dir):
-    decoder, store, samples = Evt3Decoder(), messages.typestore(), []
+    decoder, store, samples = EventDecoder(), messages.typestore(), []
     with Reader(real_dir / "events/evt3_640x480_bag") as reader:
         for connection, _, raw in reader.messages():
             samples.append(decoder.decode(store.deserialize_cdr(raw, connection.msgtype), "events"))

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gemini_core.config import FusionConfig
+from gemini_core.config import COMPRESSED_TYPE, EVENT_TYPES, ROLE_TYPES, FusionConfig
 from gemini_core.decode.camera_info import decode_camera_info
 from gemini_core.decode.cloud import decode_cloud
-from gemini_core.decode.events import Evt3Decoder
+from gemini_core.decode.compressed import decode_compressed_color, decode_compressed_depth
+from gemini_core.decode.events import EventDecoder
 from gemini_core.decode.image import decode_color, decode_depth
-from gemini_core.decode.message import stamp_ns
+from gemini_core.decode.message import message_stamp_ns
+from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.decode.transforms import decode_transforms
 from gemini_core.errors import DecodeError
-from gemini_core.types import CloudSample, Count, Role, Sample
+from gemini_core.types import CloudSample, Count, DepthSample, ImageSample, Role, Sample
+
+READABLE_TYPES: dict[Role, tuple[str, ...]] = {
+    **{role: (name,) for role, name in ROLE_TYPES.items()},
+    "rgb.image": (ROLE_TYPES["rgb.image"], COMPRESSED_TYPE),
+    "depth.image": (ROLE_TYPES["depth.image"], COMPRESSED_TYPE),
+    "event.packets": tuple(name.replace("/", "/msg/") for name in EVENT_TYPES),
+}
+"""The message types that each role can decode, whichever of them the configuration expects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +47,26 @@ class Intake:
     """Decodes the messages of all configured roles; knows their topics for its sentences.
 
     ``accept`` raises nothing for a message that a ROS client or a bag reader made: what cannot be read is counted, and the
-    latest refusal of every kind is kept for people.
+    latest refusal of every kind is kept for people. Images are decoded by what they are, raw or compressed; events as what
+    ``types`` says of the role (such as the type that a bag has), else as the configuration does.
     """
 
-    def __init__(self, config: FusionConfig) -> None:
+    def __init__(self, config: FusionConfig, types: Mapping[Role, str] | None = None) -> None:
         self._topics = config.topics_by_role()
-        self._events = Evt3Decoder()
+        event_type = (types or {}).get("event.packets", "") or config.topics.event.type
+        self._events = EventDecoder(event_type.replace("/msg/", "/"))
         self._decoders: dict[Role, Callable[[Any, str], Sample]] = {
-            "rgb.image": decode_color,
-            "rgb.camera_info": lambda message, topic: decode_camera_info(message, "rgb", topic),
-            "depth.image": decode_depth,
-            "depth.camera_info": lambda message, topic: decode_camera_info(message, "depth", topic),
+            "rgb.image": _decode_any_color,
+            "rgb.camera_info": lambda message, topic: decode_camera_info(message, "rgb", topic, rectified=config.rgb.rectified),
+            "depth.image": _decode_any_depth,
+            "depth.camera_info": lambda message, topic: decode_camera_info(
+                message, "depth", topic, rectified=config.depth.rectified
+            ),
             "lidar.points": decode_cloud,
             "event.packets": self._events.decode,
-            "event.camera_info": lambda message, topic: decode_camera_info(message, "event", topic),
+            "event.camera_info": lambda message, topic: decode_camera_info(
+                message, "event", topic, rectified=config.event.rectified
+            ),
             "tf": lambda message, topic: decode_transforms(message, False, topic),
             "tf_static": lambda message, topic: decode_transforms(message, True, topic),
         }
@@ -82,6 +98,11 @@ class Intake:
         """The latest refusal of every role and reason."""
         return tuple(self._refusals.values())
 
+    def clocks(self) -> tuple[tuple[Role, ClockState], ...]:
+        """How the clocks of sensors that have their own go against the ROS clock; none before their first data."""
+        state = self._events.clock()
+        return () if state is None else (("event.packets", state),)
+
     def reset(self) -> None:
         """Start anew after the clock jumped back; counts and refusals stay."""
         self._events.reset()
@@ -102,6 +123,18 @@ class Intake:
             topic=topic,
             reason=error.reason,
             message=str(error),
-            stamp_ns=stamp_ns(message.header) if hasattr(message, "header") else None,
+            stamp_ns=message_stamp_ns(message),
             count=self._counts[f"{role}.refused.{error.reason}"],
         )
+
+
+def _decode_any_color(message: Any, topic: str) -> ImageSample:  # noqa: ANN401 - Image or CompressedImage
+    return decode_compressed_color(message, topic) if _is_compressed(message) else decode_color(message, topic)
+
+
+def _decode_any_depth(message: Any, topic: str) -> DepthSample:  # noqa: ANN401 - Image or CompressedImage
+    return decode_compressed_depth(message, topic) if _is_compressed(message) else decode_depth(message, topic)
+
+
+def _is_compressed(message: object) -> bool:
+    return hasattr(message, "format")
