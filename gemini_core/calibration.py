@@ -87,9 +87,9 @@ class CalibrationStore:
         reason = self._tree.why_not(data.reference_frame_id, data.frame_id, data.stamp_ns)
         return ("no_transform", reason) if reason else None
 
-    def awaited(self, data: Placement) -> bool:
+    def must_wait(self, data: Placement) -> bool:
         """Whether a frame should wait before it takes this data: for what is missing, its own CameraInfo, or odometry."""
-        return self.missing(data) is not None or self._awaits_camera(data) or self._motion.awaited(data)
+        return self.missing(data) is not None or self._awaits_camera(data) or self._motion.must_wait(data)
 
     def resolve(self, frame: SensorFrame) -> SensorFrame:
         """Fill in the calibration at the frame's stamp; what lacks it becomes absent, with the reason in its status."""

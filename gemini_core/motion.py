@@ -63,7 +63,7 @@ class Motion:
         moves = data.modality in {"depth", "lidar"} and self.enabled
         return moves and not data.start_ns == data.end_ns == data.stamp_ns
 
-    def awaited(self, data: Placement) -> bool:
+    def must_wait(self, data: Placement) -> bool:
         """Whether odometry at the data's stamps is still to be waited for."""
         return self.needed(data) and self._counts_on_odometry(data) and bool(self._unknown(data))
 

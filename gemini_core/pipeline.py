@@ -73,7 +73,7 @@ class Pipeline:
         self._predictor = predictor
         self._clock = clock
         self._calibration = CalibrationStore(config)
-        self._synchronizer = Synchronizer(config, lambda data: not self._calibration.awaited(data))
+        self._synchronizer = Synchronizer(config, lambda data: not self._calibration.must_wait(data))
         self._projector = Projector(config)
         self._tally: Counter[str] = Counter()
         self._processed = 0

@@ -97,9 +97,9 @@ def frame(depth_frame="depth_frame", stamp_ns=STAMP, present=("rgb", "depth", "e
     )
 
 
-def placed(modality, frame_id, stamp_ns=STAMP, start_ns=None, end_ns=None, size=None):
-    start_ns = stamp_ns if start_ns is None else start_ns
-    return Placement(modality, frame_id, start_ns, start_ns if end_ns is None else end_ns, size, "rgb_frame", stamp_ns)
+def placed(modality, frame_id, stamp_ns=STAMP, taken_ns=None, size=None):
+    taken_ns = stamp_ns if taken_ns is None else taken_ns
+    return Placement(modality, frame_id, taken_ns, taken_ns, size, "rgb_frame", stamp_ns)
 
 
 def reasons(resolved):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation, Slerp
 
 from gemini_core.errors import CalibrationError
 from gemini_core.geometry import transform_matrix
-from gemini_core.transform_tree import TransformTree
+from gemini_core.transform_tree import _MOST_STAMPS, TransformTree
 from gemini_core.types import StampedTransform
 
 SECOND = 1_000_000_000
@@ -46,6 +46,58 @@ def test_between_two_stamps_it_moves_linearly_and_turns_by_slerp():
     np.testing.assert_allclose(tree.lookup("odom", "base", EPOCH + 2), moved(2, 4, 0, 45), atol=1e-9)
     np.testing.assert_allclose(tree.lookup("base", "odom", EPOCH + 2), np.linalg.inv(moved(2, 4, 0, 45)), atol=1e-9)
     np.testing.assert_array_equal(tree.lookup("odom", "base", EPOCH + 4), moved(4, 8, 0, 90))
+
+
+@pytest.mark.parametrize("turn", [0.0, 1e-9, 1e-4, 0.3, 3.0, np.pi - 1e-7])
+def test_many_stamps_at_once_agree_with_scipy(turn):
+    """Moving edges up and down the path, stamps in any order, turns from none to the largest that has one short way."""
+    rng = np.random.default_rng(7)
+    stamps = EPOCH + np.sort(rng.choice(np.arange(1, 1000), 8, replace=False)) * 1_000_000
+    wanted = rng.integers(stamps[0], stamps[-1], 50)
+    tree, expected = TransformTree(), {}
+    for child, parent in (("left", "root"), ("right", "root")):
+        axes = rng.normal(size=(8, 3))
+        turns = turn * axes / np.linalg.norm(axes, axis=1, keepdims=True)
+        rotations = [Rotation.from_rotvec(rng.normal(size=3))]
+        for each in turns[1:]:
+            rotations.append(rotations[-1] * Rotation.from_rotvec(each))
+        places = rng.normal(size=(8, 3))
+        for i in rng.permutation(8):
+            matrix = transform_matrix(places[i], rotations[i].as_quat())
+            tree.add(stamped(parent, child, matrix, int(stamps[i])), static=False)
+        seconds = (stamps - EPOCH) * 1e-9
+        expected[child] = np.tile(np.eye(4), (50, 1, 1))
+        times = (wanted - EPOCH) * 1e-9
+        expected[child][:, :3, :3] = Slerp(seconds, Rotation.concatenate(rotations))(times).as_matrix()
+        expected[child][:, :3, 3] = np.stack([np.interp(times, seconds, places[:, axis]) for axis in range(3)], axis=1)
+    found = tree.lookups("left", "right", wanted)
+    np.testing.assert_allclose(found, np.linalg.inv(expected["left"]) @ expected["right"], atol=1e-9)
+    np.testing.assert_array_equal(found[3], tree.lookup("left", "right", int(wanted[3])))
+
+
+def test_where_a_path_bends_and_whether_it_was_told_of():
+    tree = TransformTree()
+    tree.add(stamped("base", "lidar", moved()), static=True)
+    for stamp in (10, 20, 30):
+        tree.add(stamped("odom", "base", moved(), stamp), static=False)
+    for stamp in (5, 20, 25):
+        tree.add(stamped("base", "head", moved(), stamp), static=False)
+    assert tree.stamps_between("odom", "head", 10, 30) == [20, 25]
+    assert tree.stamps_between("odom", "lidar", 9, 31) == [10, 20, 30]
+    assert tree.stamps_between("base", "lidar", 0, 100) == tree.stamps_between("odom", "nowhere", 0, 100) == []
+    assert tree.told_within("odom", "head", 25, 30)
+    assert not tree.told_within("odom", "head", 26, 30)
+    assert tree.told_within("base", "lidar", 0, 0)
+    assert not tree.told_within("odom", "nowhere", 0, 100)
+
+
+def test_stamps_that_hardly_advance_do_not_fill_the_memory():
+    tree = TransformTree()
+    for stamp in range(_MOST_STAMPS + 10):
+        tree.add(stamped("odom", "base", moved(), EPOCH + stamp), static=False)
+    assert {count.what: count.number for count in tree.counts()} == {"tf.dropped.too_many": 10}
+    assert "got it from" in tree.why_not("odom", "base", EPOCH + 9)
+    assert tree.why_not("odom", "base", EPOCH + 10) == ""
 
 
 def test_a_new_fixed_value_is_seen_although_paths_are_kept():
