@@ -3,12 +3,13 @@
 What image_transport's plugins "compressed" (JPEG, PNG) and "compressedDepth" (PNG, RVL) send, and what other writers put into
 the same message. The data say themselves whether they are JPEG or PNG, and which of their colours is red; of ``format``,
 such as "bgr8; jpeg compressed bgr8", only the encoding before compression counts, and only where it is a Bayer pattern. Nothing
-is unpacked before its size is known and within MAX_PIXELS.
+is unpacked before its size is known, within MAX_PIXELS, and no larger than so many bytes can make of it.
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cv2
@@ -22,8 +23,8 @@ from gemini_core.decode.rvl import decode_rvl
 from gemini_core.errors import DecodeError
 from gemini_core.types import F32, U8, U16, DepthSample, ImageSample
 
-MAX_PIXELS = 2**26
-"""The largest image that is unpacked (8192 x 8192): a few bytes can claim any size."""
+MAX_PIXELS = 2**25
+"""The largest image that is unpacked (8192 x 4096, more than "8K"): a few bytes can claim any size."""
 
 _FIELDS = ("header", "format", "data")
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
@@ -31,6 +32,10 @@ _PNG_END, _JPEG_END = b"IEND", b"\xff\xd9"
 _DEPTH_HEADER = struct.Struct("<iff")  # which encoding, A, B
 _RVL_SIZE = struct.Struct("<II")  # columns, rows
 _TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}  # by the channels that OpenCV unpacks
+
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_DEFLATE_RATIO = 1032  # of zlib, at most
+_JPEG_RATIO = 512  # pixels to a byte, at most: one bit for a block of 8 x 8
 
 # JPEG markers (ITU-T T.81, table B.1)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # "start of frame", which has the size
@@ -161,21 +166,21 @@ def _unpacked(data: U8, message: CompressedImage, topic: str) -> npt.NDArray[Any
     """Unpack to (H, W) or (H, W, 3 or 4) in OpenCV's order, uint8 or uint16."""
     begin = data[: len(_PNG)].tobytes()
     if begin == _PNG:
-        size, end = _png_size(data), _PNG_END
+        header = _png_header(data) if _has_whole_chunks(data) else None
     elif begin.startswith(_JPEG):
-        size, end = _jpeg_size(data), _JPEG_END
+        # without its end, OpenCV would fill up what is missing with grey
+        header = _jpeg_header(data) if _JPEG_END in data.tobytes() else None
     else:
         msg = (
             f"expected a JPEG or PNG image on topic {topic!r}, got format {message.format!r} and data that begin with "
             f"{begin.hex(' ') or 'nothing'}"
         )
         raise DecodeError(reason="unknown_compression", message=msg)
-    if size is not None:
-        _check_size(*size, topic)
-        if end in data.tobytes():  # else OpenCV would fill up what is missing of a JPEG with grey
-            pixels = _opencv_image(data)
-            if pixels is not None and pixels.shape[1::-1] == size:
-                return pixels
+    if header is not None:
+        _check_size(header.width, header.height, topic)
+        pixels = _opencv_image(data) if data.size >= header.fewest_bytes else None
+        if pixels is not None and pixels.shape[:2] == (header.height, header.width):
+            return pixels
     msg = f"expected a whole image on topic {topic!r}, got {data.size} bytes of a damaged one, format {message.format!r}"
     raise DecodeError(reason="damaged_image", message=msg)
 
@@ -198,14 +203,38 @@ def _check_size(width: int, height: int, topic: str) -> None:
         raise DecodeError(reason="too_large", message=msg)
 
 
-def _png_size(data: U8) -> tuple[int, int] | None:
-    """Width and height from the header chunk, which is the first; None where it is not."""
-    head = data[:24].tobytes()
-    return struct.unpack(">II", head[16:]) if len(head) == 24 and head[12:16] == b"IHDR" else None  # noqa: PLR2004
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What the front of a packed image says, and how many bytes such an image takes at the very least."""
+
+    width: int
+    height: int
+    fewest_bytes: int
 
 
-def _jpeg_size(data: U8) -> tuple[int, int] | None:
-    """Width and height from the frame's header, found from segment to segment; None where there is none."""
+def _has_whole_chunks(data: U8) -> bool:
+    """Whether every chunk of a PNG, up to its end, lies within the data: OpenCV makes room for what a chunk claims."""
+    at = len(_PNG)
+    while at + 12 <= data.size:  # length, name, content, checksum
+        head = data[at : at + 8].tobytes()
+        at += 12 + int.from_bytes(head[:4], "big")
+        if head[4:] == _PNG_END:
+            return at <= data.size
+    return False
+
+
+def _png_header(data: U8) -> _Header | None:
+    """Read the header chunk, which is the first; None where it is not, or makes no sense."""
+    head = data[:26].tobytes()
+    if len(head) < 26 or head[12:16] != b"IHDR" or head[25] not in _PNG_CHANNELS:  # noqa: PLR2004
+        return None
+    width, height = struct.unpack(">II", head[16:24])
+    pixel_bits = head[24] * _PNG_CHANNELS[head[25]]
+    return _Header(width, height, width * height * pixel_bits // 8 // _DEFLATE_RATIO)
+
+
+def _jpeg_header(data: U8) -> _Header | None:
+    """Find the frame's header, going from segment to segment; None where there is none."""
     at = 2
     for _ in range(_MOST_SEGMENTS):
         head = data[at : at + 9].tobytes()
@@ -217,7 +246,7 @@ def _jpeg_size(data: U8) -> tuple[int, int] | None:
             at += 2
         elif head[1] in _FRAMES:
             height, width = struct.unpack(">HH", head[5:9])
-            return width, height
+            return _Header(width, height, width * height // _JPEG_RATIO)
         else:
             at += 2 + int.from_bytes(head[2:4], "big")
     return None
