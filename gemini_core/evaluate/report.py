@@ -131,7 +131,7 @@ def render_demo_page(report: DemoReport, folder: str | Path) -> Path:
     legend = [(name, "#{:02x}{:02x}{:02x}".format(*colors[index])) for index, name in enumerate(report.class_names)]
     page = environment.get_template("demo.html").render(report=report, legend=legend)
     path = folder / "index.html"
-    _write_whole(path, page.encode())
+    write_whole(path, page.encode())
     return path
 
 
@@ -145,10 +145,15 @@ def write_png(path: Path, image: U8) -> None:
     if not done:
         msg = f"{path}: expected a picture that PNG can hold, got {image.shape} of {image.dtype}"
         raise DataError(msg)
-    _write_whole(path, data.tobytes())
+    write_whole(path, data.tobytes())
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, and its folder where there is none, whole or not at all.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
