@@ -270,11 +270,14 @@ AnyTrack: TypeAlias = NearestTrack[DepthSample] | NearestTrack[CloudSample] | Wi
 
 
 def covered_ns(sample: EventSample) -> tuple[int, int]:
-    """Start and end of what a packet covers, its stamp and all its events included."""
-    start_ns, end_ns = sample.stamp_ns, max(sample.end_ns, sample.stamp_ns)
-    if sample.time_ns.size:
-        start_ns, end_ns = min(start_ns, int(sample.time_ns.min())), max(end_ns, int(sample.time_ns.max()))
-    return start_ns, end_ns
+    """Start and end of what a packet covers, its first and last event included.
+
+    A stamp may lie after the last event, by what the driver took to send; it does not mean that all events up to it have come.
+    """
+    if not sample.time_ns.size:
+        return sample.stamp_ns, max(sample.end_ns, sample.stamp_ns)
+    first_ns, last_ns = int(sample.time_ns.min()), int(sample.time_ns.max())
+    return min(sample.stamp_ns, first_ns), max(sample.end_ns, last_ns) if sample.end_ns > sample.stamp_ns else last_ns
 
 
 _EventArrays = tuple[U16, U16, U8, I64]

@@ -175,6 +175,14 @@ def test_a_packet_stamped_after_its_first_events_still_gives_them() -> None:
     assert frame.event.time_ns.tolist() == [60 * MS, 99.8 * MS]
 
 
+def test_a_stamp_after_all_events_of_a_packet_does_not_settle() -> None:
+    synchronizer = Synchronizer(config("event"))
+    assert push_all(synchronizer, [rgb(100), packet([98, 99], end_ms=100.1, stamp_ms=100.1)]) == []
+    (frame,) = synchronizer.push(packet([99.5, 101], stamp_ms=100.2))
+    assert frame.event is not None
+    assert (frame.event.time_ns / MS).tolist() == [98, 99, 99.5]
+
+
 def test_an_empty_packet_tells_that_time_has_passed() -> None:
     synchronizer = Synchronizer(config("event"))
     assert push_all(synchronizer, [packet([60]), rgb(100)]) == []
@@ -207,6 +215,34 @@ def test_windows_side_by_side_hold_every_event_of_a_recording_once(real_dir: Pat
     assert len(windows) == 40
     assert expected.size > 300_000
     np.testing.assert_array_equal(np.sort(np.concatenate([window.time_ns for window in windows])), np.sort(expected))
+
+
+def test_a_window_by_count_is_the_last_events_over_packets() -> None:
+    synchronizer = Synchronizer(config("event", event__window="count", event__count=4))
+    packets = [packet([51, 52]), packet([60, 70]), packet([80, 90, 99.999, 100, 101])]
+    (frame,) = push_all(synchronizer, [*packets[:2], rgb(100), packets[2]])
+    assert frame.event is not None
+    assert (frame.event.time_ns / MS).tolist() == [70, 80, 90, 99.999]
+    assert frame.event.x.tolist() == [1, 0, 1, 2]
+    assert (frame.event.start_ns, frame.event.end_ns) == (70 * MS, 100 * MS)
+    assert numbers(synchronizer)["event.used"] == 2
+
+
+def test_a_window_by_count_has_fewer_where_they_would_be_too_old() -> None:
+    synchronizer = Synchronizer(config("event", event__window="count", event__count=4))
+    (frame,) = push_all(synchronizer, [packet([10, 49.999, 50, 60]), rgb(100), packet([99, 120])])
+    assert frame.event is not None
+    assert (frame.event.time_ns / MS).tolist() == [50, 60, 99]
+    assert frame.event.start_ns == 50 * MS
+
+
+def test_a_packet_with_times_of_another_clock_does_not_settle_every_window_to_come() -> None:
+    synchronizer = Synchronizer(config("event"))
+    push_all(synchronizer, [packet([90]), packet([1e7], stamp_ms=95)])
+    assert numbers(synchronizer)["event.dropped.times_far_from_stamp"] == 1
+    (frame,) = push_all(synchronizer, [rgb(100), packet([99, 101])])
+    assert frame.event is not None
+    assert frame.event.time_ns.tolist() == [90 * MS, 99 * MS]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -307,6 +343,105 @@ def test_a_jump_ahead_closes_by_max_wait() -> None:
     synchronizer = Synchronizer(config("depth"))
     frames = push_all(synchronizer, [rgb(0), rgb(10_000_000), depth(10_000_001)])
     assert [(frame.stamp_ns, reason(frame, "depth")) for frame in frames] == [(0, "never_seen"), (10_000_000 * MS, "")]
+
+
+def test_a_jump_ahead_of_all_clocks_ends_the_waiting_with_the_second_stamp_after_it() -> None:
+    synchronizer = Synchronizer(config("depth", "event"))
+    assert push_all(synchronizer, [packet([90]), rgb(100), packet([110]), packet([60_000])]) == []
+    (frame,) = synchronizer.push(packet([60_001]))
+    assert (frame.stamp_ns, reason(frame, "depth"), reason(frame, "event")) == (100 * MS, "never_seen", "")
+    assert synchronizer.resets == 0
+
+
+def test_a_jump_ahead_ends_the_waiting_when_another_topic_follows() -> None:
+    synchronizer = Synchronizer(config("depth", "lidar"))
+    frames = push_all(synchronizer, [sweep(0, 99), rgb(100), sweep(60_000, 60_099), rgb(60_050)])
+    assert [frame.stamp_ns for frame in frames] == [100 * MS]
+
+
+def test_images_that_come_slower_than_the_jump_still_end_each_other_s_waiting() -> None:
+    synchronizer = Synchronizer(config("depth"))
+    closed = [len(synchronizer.push(rgb(2000 * i))) for i in range(6)]
+    assert closed == [0, 0, 1, 1, 1, 1]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# One wrong clock
+
+
+@pytest.mark.parametrize("ahead_ms", [200, 900, 37_000])
+def test_a_clock_that_is_ahead_does_not_cut_short_the_waiting_for_other_sensors(ahead_ms: int) -> None:
+    synchronizer = Synchronizer(config("depth", "lidar"))
+    frames: list[SensorFrame] = []
+    for t in range(0, 2000, 10):  # the depth image of an image's stamp comes 40 ms after it
+        if t % 50 == 0:
+            frames += synchronizer.push(sweep(t + ahead_ms, t + ahead_ms + 49))
+        if t % 100 == 0:
+            frames += synchronizer.push(rgb(t))
+        if t % 100 == 40:
+            frames += synchronizer.push(depth(t - 40))
+    assert len(frames) == 20
+    assert {reason(frame, "depth") for frame in frames} == {""}
+    # a clock that is ahead a little cannot be told from a message that comes early
+    assert {reason(frame, "lidar") for frame in frames[-5:]} <= {"", "outside_slop", "never_seen"}
+    counted = numbers(synchronizer)
+    assert counted["lidar.ahead_of_images"] == 20
+    assert counted.get("frames.forced", 0) == 0
+    assert synchronizer.resets == 0
+
+
+def test_what_a_clock_ahead_gives_says_so() -> None:
+    synchronizer = Synchronizer(config("lidar"))
+    push_all(synchronizer, [sweep(0), rgb(10), sweep(20)])
+    (frame,) = push_all(synchronizer, [sweep(900), rgb(700)])
+    assert frame.status[1].detail.endswith("the nearest is 200.0 ms later")
+
+
+def test_a_single_stamp_in_the_future_is_dropped_and_nobody_else_notices() -> None:
+    wrong = sweep(500_000, 500_050)
+
+    def run(samples: list[SensorSample]) -> tuple[list[tuple[object, ...]], dict[str, int]]:
+        synchronizer = Synchronizer(config("depth", "lidar"))
+        return [content(frame) for frame in push_all(synchronizer, samples)], numbers(synchronizer)
+
+    right: list[SensorSample] = []
+    for t in range(0, 2000, 100):
+        right += [sweep(t - 50, t + 40), rgb(t), depth(t), sweep(t + 45, t + 49)]
+    expected, _ = run(right)
+    got, counted = run([*right[:21], wrong, *right[21:]])
+    assert got == expected
+    assert counted["lidar.dropped.stamp_taken_back"] == 1
+    assert counted.get("resets", 0) == 0
+
+
+def test_a_topic_that_was_ahead_for_a_while_comes_back_without_a_reset() -> None:
+    synchronizer = Synchronizer(config("depth", "lidar"))
+    frames: list[SensorFrame] = []
+    for t in range(0, 3000, 50):
+        shift = 37_000 if 1000 <= t < 2000 else 0
+        frames += push_all(synchronizer, [sweep(t + shift, t + shift + 49), rgb(t + 10), depth(t + 10)])
+    assert synchronizer.resets == 0
+    by_stamp = {frame.stamp_ns // MS: reason(frame, "lidar") for frame in frames}
+    assert {by_stamp[t] for t in by_stamp if t < 1000 or t > 2000} == {""}
+    assert {by_stamp[t] for t in by_stamp if 1050 < t < 2000} == {"outside_slop"}
+    assert all(frame.depth is not None for frame in frames)
+
+
+def test_a_loop_of_a_bag_whose_images_come_slowly_is_a_jump_back() -> None:
+    synchronizer = Synchronizer(config())
+    frames = push_all(synchronizer, [rgb(stamp) for _ in range(2) for stamp in (0, 2000, 4000, 6000)])
+    assert [frame.stamp_ns // MS for frame in frames] == [0, 2000, 4000, 6000] * 2
+    assert synchronizer.resets == 1
+
+
+@pytest.mark.parametrize("modality", ["depth", "lidar", "event"])
+def test_stamps_that_hardly_advance_do_not_fill_the_memory(modality: str) -> None:
+    synchronizer = Synchronizer(config(modality))
+    make = {"depth": depth, "lidar": sweep, "event": lambda stamp_ms: packet([stamp_ms])}[modality]
+    push_all(synchronizer, [rgb(100), *(make(90 + 1e-6 * i) for i in range(3000))])
+    counted = numbers(synchronizer)
+    assert counted[f"{modality}.waiting"] <= 2000
+    assert counted[f"{modality}.waiting"] + counted[f"{modality}.dropped.too_many"] == 3000
 
 
 def test_what_is_kept_is_bounded_also_without_a_reference() -> None:
