@@ -213,7 +213,8 @@ def _placements(frame: SensorFrame) -> list[Placement]:
         height, width = depth.depth_m.shape
         found.append(placed("depth", depth.frame_id, depth.stamp_ns, depth.stamp_ns, (width, height)))
     if (event := frame.event) is not None:
-        found.append(placed("event", event.frame_id, stamp_ns, stamp_ns, (event.width, event.height)))
+        size = (event.width, event.height) if event.width else None  # clouds of events do not tell it
+        found.append(placed("event", event.frame_id, stamp_ns, stamp_ns, size))
     if (lidar := frame.lidar) is not None:
         found.append(placed("lidar", lidar.frame_id, lidar.start_ns, lidar.end_ns, None))
     return found

@@ -21,6 +21,9 @@ from gemini_core.runtimes.eager import TorchRuntime
 from gemini_core.runtimes.exported import EXPORTED_RUNTIMES, ExportedRuntime
 from gemini_core.types import U8, UNLABELLED, AlignedGrids, Detection3D, GridGeometry
 
+CHANNELS = 3
+"""Channels of each modality that a network takes."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
@@ -45,10 +48,12 @@ class Predictor:
         """Load or make the weights.
 
         Raises:
-            ConfigError: the device or the runtime is not there, or the runtime cannot run these weights.
+            ConfigError: the device or the runtime is not there, the runtime cannot run these weights, or voxel grids have
+                another number of bins than networks take.
             WeightsError: ``model.weights`` cannot be read, or is for other modalities, classes, sizes or another precision than
                 configured.
         """
+        _check_channels(config)
         self._config = config
         self._threads = config.model.threads or torch.get_num_threads()
         network = _exported(config, self._threads) if artifact.is_export(config.model.weights) else _torch(config)
@@ -111,7 +116,7 @@ class Predictor:
     def _to_device(self, grids: AlignedGrids) -> Tensor:
         """Gather the grids and normalise them: (M, 3, h, w) on the device."""
         geometry = grids.geometry
-        shape = (3, geometry.height, geometry.width)
+        shape = (CHANNELS, geometry.height, geometry.width)
         modalities = self._config.modalities
         if self._staging.shape[1:] != shape:
             # Pinned, so that the copy to a GPU runs without another one; it is over when the mask has come back.
@@ -142,6 +147,14 @@ def to_reference(mask: U8, geometry: GridGeometry) -> U8:
 def _nearest(count: int, source: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """For ``count`` pixels that cover ``source`` pixels: the source pixel in which the centre of each lies."""
     return (2 * np.arange(count, dtype=np.int64) + 1) * source // (2 * count)
+
+
+def _check_channels(config: FusionConfig) -> None:
+    """Every network takes three channels of each modality."""
+    event = config.event
+    if "event" in config.modalities and event.encoding == "voxel" and event.voxel_bins != CHANNELS:
+        msg = f"event.voxel_bins: expected {CHANNELS}, the channels that networks take, got {event.voxel_bins}"
+        raise ConfigError(msg)
 
 
 def _device(name: str) -> torch.device:

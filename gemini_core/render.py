@@ -114,13 +114,25 @@ def grid_image(grids: AlignedGrids, grid: AlignedGrid) -> U8:
     if grid.modality == "rgb":
         return rgb_image(grid)
     if grid.modality == "event":
-        return event_image(grid.channels[0] > 0, grid.channels[2] > 0)
+        return event_image(*_polarities(grid))
     depth_m = np.zeros(grid.valid.shape, np.float32) if grid.depth_m is None else grid.depth_m
     if grid.modality == "lidar":
         rgb = grids.grid("rgb")
         background = np.zeros((*grid.valid.shape, 3), np.uint8) if rgb is None else rgb_image(rgb)
         return points_image(background, depth_m, grid.valid)
     return depth_image(depth_m, grid.valid)
+
+
+def _polarities(grid: AlignedGrid) -> tuple[Bool, Bool]:
+    """Find where an event grid shows something darker and something brighter.
+
+    A polarity image has nothing in its second channel; a voxel grid has 0.5 wherever nothing happened.
+    """
+    red, *others = grid.channels
+    if len(others) == 2 and not others[0].any():  # noqa: PLR2004 - red, green, blue
+        return red > 0, others[1] > 0
+    happened = np.where(grid.valid, grid.channels - np.float32(0.5), np.float32(0.0))
+    return (happened < 0).any(axis=0), (happened > 0).any(axis=0)
 
 
 def alignment(grids: AlignedGrids) -> U8:

@@ -143,8 +143,9 @@ class CloudSample:
 class EventSample:
     """The change events of one packet, in the order of the sensor.
 
-    ``x`` (N,) and ``y`` (N,) uint16 pixels of a ``width`` x ``height`` sensor, ``polarity`` (N,) uint8 (1 brighter, 0 darker),
-    ``time_ns`` (N,) int64 on the ROS clock. N may be 0: the packet still tells that time has passed, up to ``end_ns``.
+    ``x`` (N,) and ``y`` (N,) uint16 pixels of a ``width`` x ``height`` sensor (0 x 0 where the message does not tell: the
+    CameraInfo does), ``polarity`` (N,) uint8 (1 brighter, 0 darker), ``time_ns`` (N,) int64 on the ROS clock. N may be 0: the
+    packet still tells that time has passed, up to ``end_ns``.
     """
 
     stamp_ns: int

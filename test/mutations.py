@@ -99,8 +99,9 @@ def assert_consistent(sample: Sample) -> None:
     elif isinstance(sample, EventSample):
         shapes = {values.shape for values in (sample.x, sample.y, sample.polarity, sample.time_ns)}
         assert shapes == {(sample.x.size,)}
-        assert (sample.x < sample.width).all()
-        assert (sample.y < sample.height).all()
+        assert (sample.width == 0) == (sample.height == 0)  # both where the message does not tell
+        assert sample.width == 0 or (sample.x < sample.width).all()
+        assert sample.height == 0 or (sample.y < sample.height).all()
         assert (sample.polarity <= 1).all()
         assert sample.time_ns.dtype == np.int64
     elif isinstance(sample, CameraInfoSample):

@@ -232,6 +232,14 @@ def test_grid_of_another_size_is_refused():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_voxel_grids_of_another_number_of_bins_are_refused_before_anything_is_loaded():
+    voxels = {"event.encoding": "voxel", "event.voxel_bins": 5, "model.weights": "nowhere.safetensors"}
+    with pytest.raises(ConfigError, match=r"event\.voxel_bins: expected 3, the channels that networks take, got 5"):
+        Predictor(from_flat({"modalities": ["rgb", "event"], **voxels}))
+    with pytest.raises(WeightsError, match="nowhere"):
+        Predictor(from_flat({"modalities": ["rgb", "event"], **voxels, "event.encoding": "polarity"}))
+
+
 def test_missing_gpu_is_named():
     with pytest.raises(ConfigError, match=r"model\.device: expected a CUDA device"):
         Predictor(configured(device="cuda"))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from gemini_core.config import DepthConfig, FusionConfig, GridConfig, LidarConfig, from_flat
+from gemini_core.config import DepthConfig, EventConfig, FusionConfig, GridConfig, LidarConfig, from_flat
 from gemini_core.errors import CalibrationError
 from gemini_core.geometry import invert_transform, project_points, transform_points
 from gemini_core.project.color import align_color
@@ -323,7 +323,7 @@ def test_kitti_points_in_the_image(real_dir: Path) -> None:
 
 def test_polarity_channels() -> None:
     event_map = map_by_plane(CAMERA, CAMERA, np.eye(4), 10.0)
-    grid = align_events(window([1, 2, 2, 319], [3, 4, 4, 239], [1, 0, 1, 0]), event_map, 240, 320)
+    grid = align_events(window([1, 2, 2, 319], [3, 4, 4, 239], [1, 0, 1, 0]), event_map, 240, 320, EventConfig())
     assert grid.channels[:, 3, 1].tolist() == [0, 0, 1]
     assert grid.channels[:, 4, 2].tolist() == [1, 0, 1]
     assert grid.channels[:, 239, 319].tolist() == [1, 0, 0]
@@ -340,7 +340,7 @@ def test_a_rotation_moves_events_by_its_homography_at_any_distance() -> None:
         event_map = map_by_plane(event, CAMERA, turn, plane_m)
         for x, y in ((5, 9), (100, 90), (190, 170)):
             u, v, w = homography @ [x, y, 1.0]
-            grid = align_events(window([x], [y], [1], 200, 180), event_map, 240, 320)
+            grid = align_events(window([x], [y], [1], 200, 180), event_map, 240, 320, EventConfig())
             rows, columns = np.nonzero(grid.channels[2])
             assert rows.size >= 1
             assert abs(columns - u / w).max() < 1.2
@@ -350,7 +350,7 @@ def test_a_rotation_moves_events_by_its_homography_at_any_distance() -> None:
 
 def test_a_shift_moves_events_by_the_planes_disparity() -> None:
     event_map = map_by_plane(CAMERA, CAMERA, moved(x=0.2), 5.0)  # 250 * 0.2 / 5 = 10 pixels
-    grid = align_events(window([50, 315], [60, 60], [0, 0]), event_map, 240, 320)
+    grid = align_events(window([50, 315], [60, 60], [0, 0]), event_map, 240, 320, EventConfig())
     assert np.argwhere(grid.channels[0]).tolist() == [[60, 60]]
     assert not grid.valid[:, :10].any()
     assert grid.valid[:, 10:].all()
@@ -397,11 +397,11 @@ def test_no_event_is_lost_in_a_coarser_grid_and_no_hole_stays_in_a_finer_one() -
     event_map = map_by_plane(fine, CAMERA, np.eye(4), 10.0)
     rng = np.random.default_rng(2)
     for x, y in zip(rng.integers(0, 1280, 50).tolist(), rng.integers(0, 960, 50).tolist(), strict=True):
-        grid = align_events(window([x], [y], [1], 1280, 960), event_map, 240, 320)
+        grid = align_events(window([x], [y], [1], 1280, 960), event_map, 240, 320, EventConfig())
         assert np.argwhere(grid.channels[2]).tolist() == [[y // 4, x // 4]]
     coarse = CameraModel(80, 60, 62.5, 62.5, 39.5, 29.5)
     event_map = map_by_plane(coarse, CAMERA, np.eye(4), 10.0)
-    grid = align_events(window([10], [20], [0], 80, 60), event_map, 240, 320)
+    grid = align_events(window([10], [20], [0], 80, 60), event_map, 240, 320, EventConfig())
     rows, columns = np.nonzero(grid.channels[0])
     assert (rows.min(), rows.max(), columns.min(), columns.max(), rows.size) == (80, 83, 40, 43, 16)
 
@@ -422,7 +422,7 @@ def test_a_shared_lens_needs_sizes_only(resize: str) -> None:
 
 def test_events_outside_the_sensor_are_left_out() -> None:
     event_map = map_by_plane(CAMERA, CAMERA, np.eye(4), 10.0)
-    grid = align_events(window([320, 5, 65535], [0, 240, 65535], [1, 1, 1]), event_map, 240, 320)
+    grid = align_events(window([320, 5, 65535], [0, 240, 65535], [1, 1, 1]), event_map, 240, 320, EventConfig())
     assert not grid.channels.any()
 
 

@@ -129,6 +129,17 @@ def test_near_points_cover_far_ones_and_the_rest_stays_grey():
     assert (empty == empty[0, 0]).all()
 
 
+def test_a_voxel_grid_of_events_is_painted_by_what_happened():
+    channels = np.full((4, 2, 3), 0.5, np.float32)
+    channels[1, 0, 0], channels[2, 0, 1], channels[0, 1, 1], channels[3, 1, 1] = 0.2, 0.9, 0.4, 0.8
+    channels[:, 1, 2] = 0.0  # outside the sensor's view
+    grid = AlignedGrid("event", channels, channels[0] > 0)
+    darker, brighter = np.zeros((2, 3), bool), np.zeros((2, 3), bool)
+    darker[0, 0] = brighter[0, 1] = darker[1, 1] = brighter[1, 1] = True
+    picture = render.grid_image(AlignedGrids(0, 0, "", None, None, (grid,), ()), grid)
+    np.testing.assert_array_equal(picture, render.event_image(darker, brighter))
+
+
 def test_events_are_red_blue_or_both_on_white():
     picture = render.grid_image(make_grids(), make_grids().grids[2])
     assert tuple(picture[5, 5]) == render.DARKER_COLOR

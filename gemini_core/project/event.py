@@ -1,4 +1,4 @@
-"""The event window on the grid, as DeLiVER's polarity image: red where something got darker, blue where brighter.
+"""The event window on the grid: DeLiVER's polarity image (red where something got darker, blue where brighter), or voxels.
 
 Events have no depth. They are taken to lie on the plane z = ``plane_m`` before the event camera, which induces the homography
 K_ref (R + t nᵀ / d) K_event⁻¹ between the two images (Hartley and Zisserman, "Multiple View Geometry", ch. 13). Here it is
@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from gemini_core.config import EventConfig
 from gemini_core.geometry import invert_transform, project_points, ray_table, transform_points
+from gemini_core.project.voxel import voxels_of, voxels_on_grid
 from gemini_core.types import F32, F64, U8, U16, AlignedGrid, Bool, CameraModel, EventWindow, GridGeometry
 
 _I32: TypeAlias = npt.NDArray[np.int32]
@@ -30,9 +32,11 @@ _DARKER, _BRIGHTER = np.uint8(1), np.uint8(2)
 class EventMap:
     """Where grid and event sensor meet; flat pixel numbers (row by row), -1 where the other one does not see.
 
-    ``grid_from_event`` (event height * width,) int32, ``event_from_grid`` (grid height * width,) int32.
+    ``width``: columns of the event sensor; ``grid_from_event`` (event height * width,) int32, ``event_from_grid`` (grid
+    height * width,) int32.
     """
 
+    width: int
     grid_from_event: _I32
     event_from_grid: _I32
 
@@ -54,16 +58,26 @@ def map_by_size(width: int, height: int, geometry: GridGeometry) -> EventMap:
     return _map_by_size(width, height, geometry)
 
 
-def align_events(window: EventWindow, event_map: EventMap, height: int, width: int) -> AlignedGrid:
-    """Draw the window's events on a grid of ``height`` x ``width``; valid is what the event sensor sees at all."""
+def align_events(window: EventWindow, event_map: EventMap, height: int, width: int, config: EventConfig) -> AlignedGrid:
+    """Bring the window's events to a grid of ``height`` x ``width``; valid is what the event sensor sees at all.
+
+    ``event.encoding`` "polarity" gives three channels: 1 in the first where an event got darker, in the third where one got
+    brighter. "voxel" gives ``event.voxel_bins`` channels, from the oldest to the newest: 0.5 where nothing happened, 1 for
+    ``event.voxel_limit`` events brighter, 0 for as many darker (``voxel.py`` has the formula). Both are 0 outside the view.
+    """
+    if config.encoding == "voxel":
+        sensor_height = event_map.grid_from_event.size // event_map.width
+        voxels = voxels_of(window, config.voxel_bins, event_map.width, sensor_height).reshape(config.voxel_bins, -1)
+        stack, seen = voxels_on_grid(voxels, event_map.grid_from_event, event_map.event_from_grid, config.voxel_limit)
+        return AlignedGrid("event", stack.reshape(-1, height, width), seen.reshape(height, width))
     channels = np.empty((3, height, width), np.float32)
     valid = np.empty((height, width), np.bool_)
     _draw(
         np.ascontiguousarray(window.x),
         np.ascontiguousarray(window.y),
         np.ascontiguousarray(window.polarity),
-        window.width,
-        np.zeros(window.height * window.width, np.uint8),
+        event_map.width,
+        np.zeros(event_map.grid_from_event.size, np.uint8),
         event_map.grid_from_event,
         event_map.event_from_grid,
         np.zeros(height * width, np.uint8),
@@ -88,7 +102,7 @@ def _map_by_plane(event: CameraModel, grid_camera: CameraModel, reference_from_e
     meets = scale > 0.0
     on_plane = turned * scale + to_event[:3, 3:]
     pixels, _, visible = project_points(event, np.where(meets, on_plane, np.nan).astype(np.float32))
-    return EventMap(grid_from_event, _flat(pixels, visible, event.width))
+    return EventMap(event.width, grid_from_event, _flat(pixels, visible, event.width))
 
 
 @lru_cache(maxsize=4)
@@ -100,7 +114,7 @@ def _map_by_size(width: int, height: int, geometry: GridGeometry) -> EventMap:
     grid_from_event = _outer(rows, columns, geometry.height, geometry.width)
     columns = ((np.arange(geometry.width) + 0.5) / geometry.scale_x + geometry.left) * event_per_u
     rows = ((np.arange(geometry.height) + 0.5) / geometry.scale_y + geometry.top) * event_per_v
-    return EventMap(grid_from_event, _outer(rows, columns, height, width))
+    return EventMap(width, grid_from_event, _outer(rows, columns, height, width))
 
 
 def _outer(rows: _Floats, columns: _Floats, height: int, width: int) -> _I32:

@@ -64,7 +64,7 @@ class Projector:
             grids.append(align_depth(frame.depth, calibration.depth, camera, transform, self._config.depth))
         if frame.event is not None:
             event_map = self._event_map(frame, frame.event, calibration, geometry, camera)
-            grids.append(align_events(frame.event, event_map, geometry.height, geometry.width))
+            grids.append(align_events(frame.event, event_map, geometry.height, geometry.width, self._config.event))
         if frame.lidar is not None:
             if camera is None or calibration.reference_from_lidar is None:
                 raise _unplaced(frame, "lidar")
