@@ -74,7 +74,7 @@ class Replay:
         self._bag = bag
         self._progress = progress
         self._roles = {entry.topic: entry.role for entry in self.rig if not entry.problem}
-        self._intake = Intake(config)
+        self._intake = Intake(config, {entry.role: entry.type for entry in self.rig if not entry.problem})
         self._pipeline = Pipeline(config, predictor, clock=time.perf_counter_ns)
         self._pending_ns = dict.fromkeys(("read", "decode", "synchronize"), 0)
         self._durations_ns: dict[str, list[int]] = {stage: [] for stage in self._pending_ns}

@@ -16,14 +16,16 @@ from rclpy.timer import Timer
 from rclpy.utilities import get_rmw_implementation_identifier
 
 from gemini_core.config import FusionConfig
+from gemini_core.decode.advice import advice, advice_for_missing
 from gemini_core.errors import GeminiError, nearest_names
 from gemini_core.predictor import Predictor
 from gemini_core.types import Count, Role
 from gemini_ros import qos
 from gemini_ros.diagnostics import ERROR, OK, WARN, Trouble, status
+from gemini_ros.message_types import input_classes
 from gemini_ros.outputs import Outputs
 from gemini_ros.parameters import NodeParameters
-from gemini_ros.session import MESSAGE_TYPES, Session, type_name
+from gemini_ros.session import Session
 from gemini_ros.transport import PROFILE_VARIABLE, has_large_message_transport
 from gemini_ros.warmup import warm_up
 
@@ -128,6 +130,7 @@ class FusionNode(LifecycleNode):
 
     def _configure(self) -> None:
         config = self._declared.config()
+        input_classes(config)  # else a missing message package would show only at activate
         predictor = Predictor(config) if config.model.enabled else None
         warm_up(config, predictor)
         self._config, self._predictor = config, predictor
@@ -195,22 +198,24 @@ class FusionNode(LifecycleNode):
         for sentence in find() or (f"QoS incompatible on {topic}: {policy} of another node does not fit",):
             self.get_logger().warning(sentence)
 
-    def _why_nothing_arrives(self, role: Role, topic: str, profile: QoSProfile) -> Trouble | None:
-        """What the graph says of an input topic; None when a publisher fits."""
-        kind = type_name(MESSAGE_TYPES[role])
+    def _why_nothing_arrives(self, role: Role, topic: str, kind: str, profile: QoSProfile) -> Trouble | None:
+        """What the graph says of an input topic of type ``kind``; None when a publisher fits."""
         endpoints = self.get_publishers_info_by_topic(topic)
         if not endpoints:
             own = self.get_fully_qualified_name() + "/"
-            candidates = [
-                name
+            offered = {
+                name: types[0]
                 for name, types in self.get_topic_names_and_types()
-                if kind in types and not name.startswith(own) and self.count_publishers(name)
-            ]
-            return Trouble("no_publisher", f"no publisher on {topic} ({kind}; {nearest_names(topic, candidates)})")
+                if not name.startswith(own) and self.count_publishers(name)
+            }
+            near = nearest_names(topic, [name for name, offered_kind in offered.items() if offered_kind == kind])
+            hint = advice_for_missing(role, topic, offered) or near
+            return Trouble("no_publisher", f"no publisher on {topic} ({kind}; {hint})")
         others = [endpoint for endpoint in endpoints if endpoint.topic_type != kind]
         if len(others) == len(endpoints):
             sentence = f"{others[0].node_name} publishes {topic} as {others[0].topic_type}, expected {kind}"
-            return Trouble("other_type", sentence)
+            hint = advice(role, topic, others[0].topic_type)
+            return Trouble("other_type", f"{sentence}; {hint}" if hint else sentence)
         mismatches = qos.mismatched_publishers(self, topic, profile)
         if len(mismatches) + len(others) == len(endpoints):
             return Trouble("qos_incompatible", "; ".join(mismatches))
@@ -270,7 +275,7 @@ class FusionNode(LifecycleNode):
         for role, record in session.health.records.items():
             age_s = record.age_s(now)
             if age_s is None or age_s > stale_after_s:
-                trouble = self._why_nothing_arrives(role, record.topic, session.profiles[role])
+                trouble = self._why_nothing_arrives(role, record.topic, session.types[role], session.profiles[role])
                 if trouble is not None:
                     graph[role] = trouble
         troubles = session.health.troubles(graph, stale_after_s, now)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from gemini_core.decode.message import message_stamp_ns
 from gemini_core.types import Role
 
-_BILLION = 1_000_000_000
 _FIRST: tuple[Role, ...] = ("tf_static", "rgb.camera_info", "depth.camera_info", "event.camera_info")
 
 Arrival = tuple[Role, Any]
@@ -58,10 +58,7 @@ class StampOrder:
 
 
 def _stamp_ns(message: Any, default: int) -> int:  # noqa: ANN401 - any input message
-    if hasattr(message, "header"):
-        stamp = message.header.stamp
-    elif message.transforms:
-        stamp = message.transforms[0].header.stamp
-    else:
-        return default
-    return int(stamp.sec) * _BILLION + int(stamp.nanosec)
+    if hasattr(message, "transforms"):
+        message = message.transforms[0] if message.transforms else None
+    stamp = message_stamp_ns(message)
+    return default if stamp is None else stamp

@@ -19,6 +19,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from gemini_core.types import Role
 
+_IMAGE_TYPE = "sensor_msgs/msg/Image"
+
 _IMAGE_DEPTH = 10
 _EVENT_DEPTH = 500  # event cameras send hundreds of packets a second; a depth of 10 would lose some at each long callback
 _TRANSFORM_DEPTH = 100  # as tf2_ros
@@ -27,13 +29,13 @@ _MAX_DEPTH = 2**31 - 1  # DDS has 32 bits for it
 _POLICIES = {"history": HistoryPolicy, "reliability": ReliabilityPolicy, "durability": DurabilityPolicy}
 
 
-def input_qos(role: Role) -> QoSProfile:
+def input_qos(role: Role, type_name: str) -> QoSProfile:
     """Sensor data is best effort and keeps the newest; transforms are as tf2_ros subscribes to them."""
     if role == "tf":
         return _profile(_TRANSFORM_DEPTH, ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
     if role == "tf_static":
         return _profile(_TRANSFORM_DEPTH, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
-    depth = _EVENT_DEPTH if role == "event.packets" else _IMAGE_DEPTH
+    depth = _EVENT_DEPTH if role == "event.packets" and type_name != _IMAGE_TYPE else _IMAGE_DEPTH
     return _profile(depth, ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
 
 

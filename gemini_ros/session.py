@@ -12,42 +12,23 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from event_camera_msgs.msg import EventPacket
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from tf2_msgs.msg import TFMessage
 
 from gemini_core.config import FusionConfig
 from gemini_core.decode.intake import Intake
+from gemini_core.decode.message import RAW_TYPES, RawMessage, message_stamp_ns
 from gemini_core.pipeline import Pipeline
 from gemini_core.predictor import Predictor
 from gemini_core.types import Count, ImageSample, Role, Sample, SensorFrame
 from gemini_ros import qos
 from gemini_ros.diagnostics import InputHealth
+from gemini_ros.message_types import input_classes
 from gemini_ros.ordering import Arrival, StampOrder
 from gemini_ros.outputs import Outputs, QueuedFrame
 from gemini_ros.worker import Worker
-
-MESSAGE_TYPES: dict[Role, Any] = {
-    "rgb.image": Image,
-    "rgb.camera_info": CameraInfo,
-    "depth.image": Image,
-    "depth.camera_info": CameraInfo,
-    "lidar.points": PointCloud2,
-    "event.packets": EventPacket,
-    "event.camera_info": CameraInfo,
-    "tf": TFMessage,
-    "tf_static": TFMessage,
-}
-
-
-def type_name(message_type: Any) -> str:  # noqa: ANN401 - generated message classes have no useful static type
-    """A message class as the graph names it, e.g. ``sensor_msgs/msg/Image``."""
-    return f"{message_type.__module__.split('.')[0]}/msg/{message_type.__name__}"
-
 
 _TRANSFORM_ROLES: tuple[Role, ...] = ("tf", "tf_static")
 _REMEMBERED_ARRIVALS = 1000
@@ -72,7 +53,9 @@ class Session:
         self._order = StampOrder(round(config.sync.reset_jump_ms * 1e6))
         topics = {role: node.resolve_topic_name(topic) for role, topic in config.topics_by_role().items()}
         self.health = InputHealth(config.modalities, topics)
-        self.profiles: dict[Role, QoSProfile] = {role: qos.input_qos(role) for role in topics}
+        self.types = config.types_by_role()
+        self.profiles: dict[Role, QoSProfile] = {role: qos.input_qos(role, self.types[role]) for role in topics}
+        self._classes = input_classes(config)
         self._arrived_ns: OrderedDict[int, int] = OrderedDict()  # reference stamp -> steady clock
         self._decode_ns = self._synchronize_ns = 0
         self._last_sensor_ns = time.perf_counter_ns()
@@ -118,14 +101,19 @@ class Session:
     def _subscribe(self, role: Role, topic: str, events: Callable[[str, QoSProfile], object]) -> None:
         profile = self.profiles[role]  # overrides change it in place
         subscription = self._node.create_subscription(
-            MESSAGE_TYPES[role],
+            self._classes[role],
             topic,
-            lambda message: self._work_off([(role, message)]),
+            lambda message: self._work_off([(role, self._wrapped(role, message))]),
             profile,
             event_callbacks=events(self._node.resolve_topic_name(topic), profile),
             qos_overriding_options=qos.overridable(),
+            raw=self.types[role] in RAW_TYPES,
         )
         self._subscriptions[role] = subscription
+
+    def _wrapped(self, role: Role, message: Any) -> Any:  # noqa: ANN401 - any input message, or its bytes
+        """What comes as bytes, with the name of its type."""
+        return RawMessage(self.types[role], message) if self.types[role] in RAW_TYPES else message
 
     def _work_off(self, batch: list[Arrival]) -> None:
         """Work off these messages and all that wait on any topic, in the order of their stamps.
@@ -140,12 +128,12 @@ class Session:
                     taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
                     if taken is None:
                         break
-                    batch.append((role, taken[0]))
+                    batch.append((role, self._wrapped(role, taken[0])))
         self._decode_ns += time.perf_counter_ns() - began_ns
         for each in self._order.sort(batch):
             self._receive(*each)
 
-    def _receive(self, role: Role, message: Any) -> None:  # noqa: ANN401 - any of MESSAGE_TYPES
+    def _receive(self, role: Role, message: Any) -> None:  # noqa: ANN401 - any input message
         began_ns = time.perf_counter_ns()
         record = self.health.records[role]
         record.arrived(time.monotonic(), _regular_stamp_ns(role, message))
@@ -240,9 +228,6 @@ class Session:
         self._last_failure = sentence
 
 
-def _regular_stamp_ns(role: Role, message: Any) -> int | None:  # noqa: ANN401 - any of MESSAGE_TYPES
+def _regular_stamp_ns(role: Role, message: Any) -> int | None:  # noqa: ANN401 - any input message
     """The stamp of a message that comes at a steady rate, so that holes tell of losses; event packets have seq for that."""
-    if role not in ("rgb.image", "depth.image", "lidar.points"):
-        return None
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+    return message_stamp_ns(message) if role in ("rgb.image", "depth.image", "lidar.points") else None

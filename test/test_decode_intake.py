@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 
 from gemini_core.bag import messages
 from gemini_core.config import from_flat
-from gemini_core.decode.intake import Intake, Refusal
+from gemini_core.decode.advice import advice, advice_for_missing
+from gemini_core.decode.color import LAYOUTS
+from gemini_core.decode.intake import READABLE_TYPES, Intake, Refusal
+from gemini_core.decode.message import RawMessage
 from gemini_core.types import (
     ROLES,
     CameraInfoSample,
@@ -83,9 +87,93 @@ def test_a_message_of_another_type_is_refused_not_raised(intake, role):
     assert refusal.count == counts(intake)[f"{role}.refused.wrong_type"]
 
 
+JPEG = messages.compressed_image(cv2.imencode(".jpg", np.full((8, 8, 3), 99, np.uint8))[1].tobytes(), "jpeg", STAMP, "camera")
+DEPTH_PNG = messages.compressed_image(
+    bytes(12) + cv2.imencode(".png", np.ones((3, 4), np.uint16))[1].tobytes(), "16UC1; compressedDepth png", STAMP, "depth"
+)
+
+
+@pytest.mark.parametrize(("role", "message"), [("rgb.image", JPEG), ("depth.image", DEPTH_PNG)])
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_images_are_read_by_what_they_are_not_by_what_is_configured(role, message, transport):
+    intake = Intake(from_flat({"topics.rgb.transport": transport, "topics.depth.transport": transport}))
+    for each in (message, MESSAGES[role][0]):
+        assert isinstance(intake.accept(role, each), MESSAGES[role][1])
+    assert counts(intake) == {f"{role}.accepted": 2}
+
+
+def test_events_are_read_as_what_a_bag_has():
+    kind = "dvs_msgs/msg/EventArray"
+    stamp = messages.time(STAMP)
+    events = [messages.make("dvs_msgs/msg/Event", x=i, y=2 * i, ts=stamp, polarity=bool(i % 2)) for i in range(5)]
+    array = messages.make(kind, header=messages.header(STAMP, "event"), height=48, width=64, events=events)
+    raw = RawMessage(kind, bytes(messages.typestore().serialize_cdr(array, kind)))
+    configured = Intake(from_flat({}))
+    assert configured.accept("event.packets", raw) is None
+    (refusal,) = configured.last_refusals()
+    assert (refusal.reason, refusal.stamp_ns) == ("wrong_type", STAMP)
+    assert kind in refusal.message
+    sample = Intake(from_flat({}), {"event.packets": kind}).accept("event.packets", raw)
+    np.testing.assert_array_equal(sample.x, range(5))
+
+
+@pytest.mark.parametrize(
+    ("modality", "option"), [("rgb", "rgb.rectified"), ("depth", "depth.rectified"), ("event", "event.rectified")]
+)
+def test_intrinsics_of_rectified_images(modality, option):
+    message = dataclasses.replace(INFO, p=np.array([7.0, 0, 1, 0, 0, 8, 2, 0, 0, 0, 1, 0]))
+    raw, rectified = (Intake(from_flat({option: value})).accept(f"{modality}.camera_info", message) for value in (False, True))
+    assert (raw.camera.fx, rectified.camera.fx, rectified.camera.cy) == (5.0, 7.0, 2.0)
+
+
+ADVICE = {
+    ("rgb.image", "/cam/image/compressed", "CompressedImage"): (
+        "set topics.rgb.image to /cam/image and topics.rgb.transport to compressed"
+    ),
+    ("rgb.image", "/cam/jpeg", "CompressedImage"): (
+        "set topics.rgb.transport to compressed and remap the topic that is then asked for to /cam/jpeg"
+    ),
+    ("rgb.image", "/cam/image", "Image"): "set topics.rgb.image to /cam/image and topics.rgb.transport to raw",
+    ("depth.image", "/d/compressedDepth", "CompressedImage"): (
+        "set topics.depth.image to /d and topics.depth.transport to compressedDepth"
+    ),
+    ("event.packets", "/e", "PointCloud2"): ("set topics.event.packets to /e and topics.event.type to sensor_msgs/PointCloud2"),
+    ("lidar.points", "/l", "PointCloud2"): "set topics.lidar.points to /l",
+    ("lidar.points", "/l", "LaserScan"): "",
+    ("rgb.image", "/cam", "PointCloud2"): "",
+}
+
+
+def test_advice_names_the_options_that_read_a_topic():
+    for (role, topic, kind), expected in ADVICE.items():
+        assert advice(role, topic, f"sensor_msgs/msg/{kind}") == (f"to read it, {expected}" if expected else "")
+
+
+def test_advice_is_what_the_configuration_then_does():
+    sentence = advice("depth.image", "/d/image/compressedDepth", "sensor_msgs/msg/CompressedImage")
+    parts = sentence.removeprefix("to read it, set ").split(" and ")
+    config = from_flat(dict(part.split(" to ") for part in parts))
+    assert config.topics_by_role()["depth.image"] == "/d/image/compressedDepth"
+    assert config.types_by_role()["depth.image"] == "sensor_msgs/msg/CompressedImage"
+
+
+def test_the_same_images_by_another_transport_are_found():
+    types = {"/cam/image": "sensor_msgs/msg/Image", "/d/compressedDepth": "sensor_msgs/msg/CompressedImage"}
+    assert advice_for_missing("rgb.image", "/cam/image/compressed", types).startswith("there is /cam/image; to read it, set")
+    assert "topics.depth.transport to compressedDepth" in advice_for_missing("depth.image", "/d", types)
+    assert advice_for_missing("rgb.image", "/other", types) == ""
+    assert advice_for_missing("lidar.points", "/cam/image/compressed", types) == ""
+
+
+def test_every_role_reads_what_the_configuration_can_ask_for():
+    for overrides in ({}, {"topics.rgb.transport": "compressed", "topics.depth.transport": "compressedDepth"}):
+        for role, kind in from_flat(overrides).types_by_role().items():
+            assert kind in READABLE_TYPES[role]
+
+
 def test_the_latest_refusal_of_each_kind_is_kept_with_its_number(intake):
     for stamp in (1, 2, 3):
-        message = dataclasses.replace(IMAGE, header=messages.header(stamp, "camera"), encoding="yuv422")
+        message = dataclasses.replace(IMAGE, header=messages.header(stamp, "camera"), encoding="yuv420")
         assert intake.accept("rgb.image", message) is None
     assert intake.accept("rgb.image", dataclasses.replace(IMAGE, step=1)) is None
     unknown, short = intake.last_refusals()
@@ -93,7 +181,7 @@ def test_the_latest_refusal_of_each_kind_is_kept_with_its_number(intake):
         role="rgb.image",
         topic="/front/image",
         reason="unknown_encoding",
-        message="expected encoding rgb8, bgr8, mono8 on topic '/front/image', got 'yuv422'",
+        message=f"expected encoding {', '.join(LAYOUTS)} on topic '/front/image', got 'yuv420'",
         stamp_ns=3,
         count=3,
     )

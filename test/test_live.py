@@ -14,7 +14,7 @@ from gemini_core.bag import kitti, messages
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
 from gemini_core.config import load_config
-from gemini_core.errors import BagError
+from gemini_core.errors import ConfigError
 from gemini_core.predictor import Predictor
 from gemini_core.replay import Replay
 from gemini_core.simulation.record import simulate
@@ -166,7 +166,7 @@ def test_restamping_moves_every_transform():
 def test_the_player_refuses_what_it_cannot_play(tmp_path, capsys):
     assert play.main([str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
-    with pytest.raises(BagError, match="no_such_msgs"):
+    with pytest.raises(ConfigError, match="no_such_msgs"):
         play.message_class("no_such_msgs/msg/Thing")
 
 

@@ -7,22 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gemini_core.bag.reader import TopicInfo
-from gemini_core.config import FusionConfig
+from gemini_core.config import ROLE_TYPES, FusionConfig
+from gemini_core.decode.advice import advice_for_missing
+from gemini_core.decode.intake import READABLE_TYPES
 from gemini_core.errors import BagError
 from gemini_core.types import Role
 
 
 @dataclass(frozen=True, slots=True)
 class RigEntry:
-    """One topic that the rig asks for; ``problem`` is "" where the bag has it, else one sentence."""
+    """One topic that the rig asks for; ``problem`` is "" where the bag has it, else one sentence.
+
+    ``type`` is the message type that the bag has there, "" where the topic is missing.
+    """
 
     role: Role
     topic: str
     problem: str
+    type: str = ""
 
 
 def match_rig(topics: Sequence[TopicInfo], config: FusionConfig) -> tuple[RigEntry, ...]:
-    """Look up every topic of the rig among those of a bag.
+    """Look up every topic of the rig among those of a bag; any type that the role can decode will do.
 
     A missing /tf is no problem where there is a /tf_static, and the other way round: many rigs have only one of them.
     """
@@ -36,12 +42,13 @@ def match_rig(topics: Sequence[TopicInfo], config: FusionConfig) -> tuple[RigEnt
         if found is None and other_tree in by_name:
             continue
         if found is None:
-            problem = f"not in the bag; {_candidates(name, types[role], topics)}"
-        elif found.type != types[role]:
-            problem = f"expected {types[role]}, got {found.type}; {_candidates(name, types[role], topics)}"
+            advice = advice_for_missing(role, name, {topic.name: topic.type for topic in topics})
+            problem = f"not in the bag; {advice or _candidates(name, types[role], topics)}"
+        elif found.type not in (readable := _readable_types(role, config)):
+            problem = f"expected {' or '.join(readable)}, got {found.type}; {_candidates(name, types[role], topics)}"
         else:
             problem = ""
-        entries.append(RigEntry(role, name, problem))
+        entries.append(RigEntry(role, name, problem, "" if found is None else found.type))
     return tuple(entries)
 
 
@@ -55,6 +62,13 @@ def require_reference(entries: Sequence[RigEntry], path: object) -> None:
         if entry.role == "rgb.image" and entry.problem:
             msg = f"{path}: expected the reference camera's images on {entry.topic} (topics.rgb.image): {entry.problem}"
             raise BagError(msg)
+
+
+def _readable_types(role: Role, config: FusionConfig) -> tuple[str, ...]:
+    """Clouds of events do not tell the sensor's size, which only a CameraInfo then does."""
+    types = READABLE_TYPES[role]
+    without_size = role == "event.packets" and config.event.alignment == "same_view"
+    return tuple(name for name in types if not (without_size and name == ROLE_TYPES["lidar.points"]))
 
 
 def _candidates(name: str, type_name: str, topics: Sequence[TopicInfo]) -> str:

@@ -8,7 +8,6 @@ it sent.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import queue
 import sys
@@ -28,6 +27,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from gemini_core.bag.messages import typestore
 from gemini_core.bag.reader import BagReader
 from gemini_core.errors import BagError, GeminiError, nearest_names
+from gemini_ros.message_types import message_class
 from gemini_ros.tools.files import write_whole
 
 _TF_TYPE = "tf2_msgs/msg/TFMessage"
@@ -43,20 +43,6 @@ class Stored:
     topic: str
     log_ns: int
     data: bytes
-
-
-def message_class(type_name: str) -> type[Any]:
-    """Import the class of a type such as ``sensor_msgs/msg/Image``.
-
-    Raises:
-        BagError: the message package is not installed.
-    """
-    package, _, name = type_name.split("/")
-    try:
-        return getattr(importlib.import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError):
-        msg = f"expected the message type {type_name} to be installed, to play its topic; package {package} lacks it"
-        raise BagError(msg) from None
 
 
 def has_header(cls: type[Any]) -> bool:

@@ -23,7 +23,7 @@ from rclpy.serialization import deserialize_message
 
 from gemini_core.bag.writer import BagWriter
 from gemini_core.errors import GeminiError
-from gemini_ros.tools.play import message_class
+from gemini_ros.message_types import message_class
 
 
 class Recorder:
