@@ -59,12 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    simulate = commands.add_parser("simulate", help="make a bag of a simulated street, with ground truth")
-    simulate.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder to write, a ROS 2 bag")
-    simulate.add_argument("--seed", type=int, default=0, help="another number, another street (default 0)")
-    simulate.add_argument("--seconds", type=_positive, default=10.0, help="length of the recording (default 10)")
-    _add_output_options(simulate)
-    simulate.set_defaults(run=_simulate)
+    _add_simulate(commands)
 
     inspect = commands.add_parser("inspect", help="what is in a bag, what the rig uses of it, how well it is synchronized")
     inspect.add_argument("bag", type=Path, help="bag folder, or one .mcap or .db3 file")
@@ -115,6 +110,36 @@ def _parser() -> argparse.ArgumentParser:
     weights.set_defaults(run=_import_weights)
     _add_export(commands)
     return parser
+
+
+def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from gemini_core.simulation.clip import CONDITIONS, FAILURES, SPLITS, WORLDS
+
+    simulate = commands.add_parser(
+        "simulate",
+        help="make a bag of a simulated street or room, with ground truth, or the whole benchmark set of them",
+        description="One bag with --out, or the benchmark set with --set: a folder per split, a bag per clip. A clip that is "
+        "there already is left as it is, so that a set can be continued.",
+    )
+    target = simulate.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path, metavar="BAG", help="folder to write, a ROS 2 bag")
+    target.add_argument("--set", type=Path, metavar="FOLDER", dest="folder", help="folder to write the benchmark set to")
+    simulate.add_argument("--seed", type=int, default=0, help="another number, another scene; of a set the first (default 0)")
+    simulate.add_argument("--seconds", type=_positive, help="length of a recording (default 10, in a set 3)")
+    simulate.add_argument("--split", choices=SPLITS, default="test", help="worlds of two splits share no scene (default test)")
+    simulate.add_argument("--world", choices=WORLDS, default="street", help="default street")
+    simulate.add_argument("--condition", choices=CONDITIONS, default="day", help="default day; in a room fog is smoke")
+    simulate.add_argument("--failure", choices=FAILURES, default="none", help="default none")
+    simulate.add_argument("--scale", type=_positive, help="of all sensors; 0.5: a 320x240 camera (default 1, in a set 0.5)")
+    simulate.add_argument(
+        "--clips",
+        type=_clips,
+        default=(120, 30, 60),
+        metavar="A,B,C",
+        help="of a set: clips of train, val and test (default 120,30,60)",
+    )
+    _add_output_options(simulate)
+    simulate.set_defaults(run=_simulate)
 
 
 def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -174,6 +199,15 @@ def _positive(text: str) -> float:
     return value
 
 
+def _clips(text: str) -> tuple[int, int, int]:
+    """Read three numbers separated by commas."""
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):  # noqa: PLR2004 - train, val and test
+        msg = f"expected three numbers, for train, val and test, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
 def _names(text: str) -> tuple[str, ...]:
     """Read names separated by commas, or the lines of a file."""
     path = Path(text)
@@ -214,18 +248,26 @@ def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from gemini_core.simulation.record import simulate
+    from gemini_core.simulation.clip import SPLITS, Clip, plan
+    from gemini_core.simulation.record import record, record_set
+    from gemini_core.simulation.rig import default_rig
 
+    if options.folder is not None:
+        clips = plan(dict(zip(SPLITS, options.clips, strict=True)), options.seconds or 3.0, options.seed)
+        with _progress("simulating", "clips") as progress:
+            made = record_set(
+                options.folder, clips, options.scale or 0.5, options.storage, progress, overwrite=options.overwrite
+            )
+        print(f"{options.folder}: {len(clips)} clips, {made} of them recorded now")
+        return EXIT_DONE
+    seconds = options.seconds or 10.0
+    clip = Clip(options.split, options.world, options.condition, options.failure, options.seed, seconds)
     with _progress("simulating", "frames") as progress:
-        simulate(
-            options.out,
-            seed=options.seed,
-            seconds=options.seconds,
-            storage=options.storage,
-            overwrite=options.overwrite,
-            progress=progress,
-        )
-    print(f"wrote {options.out}: {options.seconds:g} s of street {options.seed}")
+        rig = default_rig(options.scale or 1.0, clip.world)
+        record(options.out, clip, options.storage, progress, rig=rig, overwrite=options.overwrite)
+    print(
+        f"wrote {options.out}: {seconds:g} s of {clip.world} {clip.seed} ({clip.split}), {clip.condition}, failure {clip.failure}"
+    )
     return EXIT_DONE
 
 

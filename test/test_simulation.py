@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from gemini_core.bag import messages
 from gemini_core.bag.reader import BagReader
 from gemini_core.config import FusionConfig
-from gemini_core.decode.events import Evt3Decoder
+from gemini_core.decode.events import EventDecoder
 from gemini_core.simulation import events as event_camera
+from gemini_core.simulation.classes import CAR, CLASS_NAMES, LANE_MARKING, PEDESTRIAN, ROAD, SKY, TRUCK, TWO_WHEELER
+from gemini_core.simulation.clip import Clip
 from gemini_core.simulation.record import Simulation, simulate
-from gemini_core.simulation.rig import START_NS, default_rig, ego_pose, ego_poses
-from gemini_core.simulation.scene import CAR, CLASS_NAMES, LANE_MARKING, PEDESTRIAN, ROAD, SKY
+from gemini_core.simulation.rig import START_NS, default_rig
+from gemini_core.simulation.scene import poses
 
 SECOND_NS = 1_000_000_000
 
@@ -25,7 +27,7 @@ SECOND_NS = 1_000_000_000
 @pytest.fixture(scope="module")
 def drive():
     """A short drive with small sensors, its frames and its messages."""
-    simulation = Simulation(seed=3, seconds=0.3, rig=default_rig(0.5))
+    simulation = Simulation(Clip(seed=3, seconds=0.3), default_rig(0.5))
     return simulation, list(simulation.frames()), list(simulation.messages())
 
 
@@ -50,7 +52,7 @@ def sweep_in_world(simulation, frame):
     """Every point of a frame's sweep in the world (3, N), through the robot's pose at the point's own time."""
     points = frame.sweep.points
     time_s = (frame.sweep_start_ns - START_NS) * 1e-9 + points["time"].astype(np.float64)
-    world_from_lidar = ego_poses(time_s) @ simulation.rig.lidar.base_from_lidar
+    world_from_lidar = poses(simulation.scene.ego, time_s) @ simulation.rig.lidar.base_from_lidar
     local = np.stack([points["x"], points["y"], points["z"]], axis=1).astype(np.float64)
     return (np.einsum("nij,nj->ni", world_from_lidar[:, :3, :3], local) + world_from_lidar[:, :3, 3]).T
 
@@ -85,7 +87,7 @@ def test_lidar_points_have_the_class_of_the_pixel_they_fall_on(drive):
     simulation, frames, _ = drive
     for frame in frames:
         world = sweep_in_world(simulation, frame)
-        base_from_world = np.linalg.inv(ego_pose((frame.stamp_ns - START_NS) * 1e-9))
+        base_from_world = np.linalg.inv(simulation.base(frame.stamp_ns))
         pixels, z = project(simulation.rig.rgb, base_from_world, world)
         column, row = np.round(pixels).astype(int)
         height, width = frame.view.label.shape
@@ -93,9 +95,9 @@ def test_lidar_points_have_the_class_of_the_pixel_they_fall_on(drive):
         column, row, z, label = column[inside], row[inside], z[inside], frame.sweep.label[inside]
         # The LiDAR sits higher than the camera and sees some things that the camera does not.
         seen = np.abs(frame.view.depth_m[row, column] - z) < 0.1 + 0.05 * z
-        static = (label != CAR) & (label != PEDESTRIAN) & uniform_neighbourhood(frame.view.label)[row, column]
+        static = ~np.isin(label, (CAR, PEDESTRIAN, TRUCK, TWO_WHEELER)) & uniform_neighbourhood(frame.view.label)[row, column]
         chosen = seen & static
-        assert np.count_nonzero(chosen) > 2000
+        assert np.count_nonzero(chosen) > 1000
         assert np.mean(label[chosen] == frame.view.label[row, column][chosen]) > 0.95
         assert np.mean(seen) > 0.8
 
@@ -124,38 +126,46 @@ def test_sweep_is_laid_out_in_the_order_of_firing(drive):
     assert points["intensity"].max() <= 255
 
 
+def true_depth(simulation, stamp_ns):
+    """Depth (H, W) along z that the depth camera's rays meet at a stamp."""
+    base, mount = simulation.base(stamp_ns), simulation.rig.depth
+    simulation.stage.set_time((stamp_ns - START_NS) * 1e-9, base)
+    return simulation.stage.depth(mount, base).distance_m.reshape(mount.camera.height, mount.camera.width)
+
+
 def test_depth_of_the_road_is_that_of_the_plane_below_the_camera(drive):
     simulation, _, _ = drive
-    mount, time_s = simulation.rig.depth, 0.15
-    depth_m, _ = simulation.stage.depth_m(mount, time_s)
-    camera, world_from_camera = mount.camera, ego_pose(time_s) @ mount.base_from_camera
+    mount, stamp = simulation.rig.depth, START_NS + 150_000_000
+    depth_m = true_depth(simulation, stamp)
+    camera, world_from_camera = mount.camera, simulation.base(stamp) @ mount.base_from_camera
     u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
     rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], axis=-1)
     down = rays @ world_from_camera[2, :3]
-    plane_m = np.where(down < -1e-3, -mount.base_from_camera[2, 3] / np.minimum(down, -1e-3), np.inf)
-    assert np.all(depth_m <= plane_m * (1 + 1e-4))  # nothing lies below the road
+    plane_m = np.where(down < -1e-3, -world_from_camera[2, 3] / np.minimum(down, -1e-3), np.inf)
+    near = plane_m < 40.0
+    assert np.all(depth_m[near] <= plane_m[near] * (1 + 1e-4))  # nothing lies below the road
     on_road = np.isfinite(plane_m) & np.isclose(depth_m, plane_m, rtol=1e-4)
     assert on_road.mean() > 0.15
     assert on_road[-1].mean() > 0.5
 
 
-def test_depth_noise_grows_with_the_square_of_depth(drive):
-    simulation, frames, _ = drive
-    frame = frames[0]
-    true_m, _ = simulation.stage.depth_m(simulation.rig.depth, (frame.depth_stamp_ns - START_NS) * 1e-9)
-    measured = frame.depth_mm > 0
+def test_depth_noise_grows_with_the_square_of_depth():
+    simulation = Simulation(Clip(seed=3, seconds=0.1, condition="night"), default_rig(0.5))
+    stamp = START_NS + 100_000_000
+    depth_mm, true_m = simulation.depth_at(stamp), true_depth(simulation, stamp)
+    measured = depth_mm > 0
     assert not measured[true_m > 21.0].any()
-    assert measured[true_m < 10.0].mean() > 0.97
-    error = np.abs(frame.depth_mm * 1e-3 - true_m)
+    assert measured[true_m < 4.0].mean() > 0.9
+    error = np.abs(depth_mm * 1e-3 - true_m)
     near, far = measured & (true_m < 4.0), measured & (true_m > 8.0) & (true_m < 12.0)
-    assert np.median(error[near]) < 0.01
-    assert 4 * np.median(error[near]) < np.median(error[far]) < 0.1
+    assert np.median(error[near]) < 0.015
+    assert 4 * np.median(error[near]) < np.median(error[far]) < 0.15
 
 
 def test_boxes_hold_the_pixels_of_their_actor(drive):
     simulation, frames, _ = drive
     frame = frames[0]
-    assert {box.class_name for box in frame.boxes} <= {"car", "pedestrian"}
+    assert {box.class_name for box in frame.boxes} <= {"car", "pedestrian", "truck", "two_wheeler"}
     actors = [number for number in np.unique(frame.view.actor) if number >= 0]
     listed = [n for n in actors if np.count_nonzero(frame.view.actor == n) >= 2e-4 * frame.view.actor.size]
     assert len(listed) == len(frame.boxes) > 2
@@ -179,8 +189,7 @@ def test_a_brightening_edge_gives_positive_events_on_its_line_in_time():
     start, end = 1_000_000, 1_010_000
     dark = np.full((20, 30), 0.2, np.float32)
     bright = dark.copy()
-    bright[:, :10] = 2.0  # ln((2 + 0.01) / (0.2 + 0.01)) = 2.26
-    bright[:, 20:] = 0.02
+    bright[:, :10], bright[:, 20:] = 2.0, 0.02
     sensor = event_camera.EventSensor(dark, start, np.random.default_rng(0))
     events = sensor.see(bright, end)
     brighter, darker, same = events.x < 10, events.x >= 20, (events.x >= 10) & (events.x < 20)
@@ -190,7 +199,7 @@ def test_a_brightening_edge_gives_positive_events_on_its_line_in_time():
     assert np.all(np.diff(events.time_us) >= 0)
     assert np.all((events.time_us > start) & (events.time_us <= end))
     # As often as the threshold fits into the change, give or take where the memory stood.
-    change = np.log(2.01 / 0.21)
+    change = np.log(10.0)
     count = np.bincount(events.y[brighter] * 10 + events.x[brighter], minlength=200)
     assert abs(count.mean() - change / event_camera.THRESHOLD) < 0.8
     # A pixel's events are a threshold apart in a change that is linear in time.
@@ -200,11 +209,23 @@ def test_a_brightening_edge_gives_positive_events_on_its_line_in_time():
     assert apart.mean() == pytest.approx((end - start) * event_camera.THRESHOLD / change, rel=0.35)
 
 
-def test_no_change_gives_no_events_but_noise():
-    still = np.random.default_rng(1).random((100, 100)).astype(np.float32)
+@pytest.mark.parametrize(
+    ("level", "noise_hz"),
+    [(0.5, event_camera.NOISE_HZ), (event_camera.SHOT_NOISE_LIGHT, event_camera.NOISE_HZ + event_camera.SHOT_NOISE_HZ / 2)],
+)
+def test_no_change_gives_no_events_but_noise_and_that_grows_in_the_dark(level, noise_hz):
+    still = np.full((100, 100), level, np.float32)
     sensor = event_camera.EventSensor(still, 0, np.random.default_rng(2))
     count = sum(len(sensor.see(still, 10_000 * k).x) for k in range(1, 101))
-    assert count == pytest.approx(100 * 100 * event_camera.NOISE_HZ, rel=0.2)
+    assert count == pytest.approx(100 * 100 * noise_hz, rel=0.2)
+
+
+def test_the_photoreceptor_follows_late_in_the_dark():
+    def answered(level):
+        sensor = event_camera.EventSensor(np.full((40, 40), level, np.float32), 0, np.random.default_rng(0))
+        return len(sensor.see(np.full((40, 40), 4 * level, np.float32), 10_000).x)
+
+    assert answered(1e-6) < 0.35 * answered(1e-2)
 
 
 def test_after_an_event_a_pixel_is_silent_for_the_refractory_time():
@@ -273,7 +294,7 @@ def test_packets_decode_to_the_events_of_the_frames(drive):
     packets = [message for message, _ in by_topic(log, "/events")]
     seen = [events for frame in frames for events in frame.packets]
     assert len(packets) == len(seen) + 2
-    decoder = Evt3Decoder()
+    decoder = EventDecoder()
     for packet, events in zip(packets, seen, strict=False):
         sample = decoder.decode(packet, "/events")
         np.testing.assert_array_equal(sample.time_ns, events.time_us * 1000)
@@ -286,8 +307,8 @@ def test_packets_decode_to_the_events_of_the_frames(drive):
 
 
 def test_sensor_clock_wraps_without_a_jump_in_ros_time():
-    simulation = Simulation(seed=1, seconds=0.9, rig=default_rig(0.1))
-    decoder, previous = Evt3Decoder(), START_NS
+    simulation = Simulation(Clip(seed=1, seconds=0.9), default_rig(0.1))
+    decoder, previous = EventDecoder(), START_NS
     for topic, message, _ in simulation.messages():
         if topic == "/events":
             end = decoder.decode(message, topic).end_ns
@@ -306,7 +327,7 @@ def test_every_frame_finds_what_belongs_to_it(drive):
     assert rgb == [frame.stamp_ns for frame in frames] == [START_NS + k * 100_000_000 for k in (1, 2, 3)]
     sweeps = [(stamp_ns(message), stamp_ns(message) + 100_000_000) for message, _ in by_topic(log, "/lidar/points")]
     depth = [stamp_ns(message) for message, _ in by_topic(log, "/depth/image")]
-    decoder = Evt3Decoder()
+    decoder = EventDecoder()
     ends = [decoder.decode(message, "/events").end_ns for message, _ in by_topic(log, "/events")]
     transforms = [
         t.header.stamp.sec * SECOND_NS + t.header.stamp.nanosec
@@ -348,7 +369,7 @@ def test_log_is_in_order_and_says_first_what_is_fixed(drive):
     assert {packet.time_base for packet in packets} == {0}
     for topic, message, log_ns in log:
         if hasattr(message, "header") and topic != "/lidar/points":
-            assert 0 <= log_ns - stamp_ns(message) < 20_000_000, topic
+            assert 0 <= log_ns - stamp_ns(message) < 25_000_000, topic
 
 
 def test_truth_has_the_stamp_and_frame_of_the_picture(drive):
@@ -368,7 +389,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_another_street():
         store = messages.typestore()
         return [
             (topic, bytes(store.serialize_cdr(message, message.__msgtype__)), log_ns)
-            for topic, message, log_ns in Simulation(seed, 0.2, default_rig(0.25)).messages()
+            for topic, message, log_ns in Simulation(Clip(seed=seed, seconds=0.2), default_rig(0.25)).messages()
         ]
 
     first = recorded(5)
@@ -377,8 +398,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_another_street():
 
 
 def test_a_longer_drive_begins_like_a_shorter_one():
-    short, long = (next(Simulation(4, seconds, default_rig(0.25)).frames()) for seconds in (0.1, 20.0))
-    near = short.view.depth_m < 200.0
+    short, long = (next(Simulation(Clip(seed=4, seconds=seconds), default_rig(0.25)).frames()) for seconds in (0.1, 20.0))
+    near = short.view.depth_m < 150.0  # the house that closes the street is farther
     assert near.mean() > 0.5
     assert np.mean(short.view.label[near] == long.view.label[near]) > 0.999
     assert np.mean(np.abs(short.picture[near].astype(int) - long.picture[near]) <= 1) > 0.99

@@ -24,7 +24,7 @@ Storage = Literal["mcap", "sqlite3"]
 METADATA_VERSION: Literal[8] = 8
 """Version 9 writes the QoS in a way that ROS 2 before Jazzy cannot read; 8 is read by all."""
 
-LATCHED_TOPICS = ("tf_static", "label_info")
+LATCHED_TOPICS = ("tf_static", "label_info", "description")
 """Last parts of topic names whose newest message a late subscriber must still get (transient local)."""
 
 _INFINITE = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE

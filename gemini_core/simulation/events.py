@@ -4,8 +4,11 @@ A pixel remembers the logarithm of the brightness at its last event and reports 
 by its threshold, as often as it did so (Gehrig et al., ESIM, CoRL 2018, without its adaptive sampling). Between two rendered
 images the logarithm is taken to change linearly, which gives events times in between.
 
-Approximations: no photoreceptor bandwidth and no queue at the read-out; noise is independent of brightness; what is faster
-than the interval between two images is not seen.
+In the dark the photoreceptor is slow (its bandwidth grows with the light, Lichtsteiner et al., 2008) and its shot noise
+crosses the threshold by itself, so moving edges give fewer and later events among more false ones.
+
+Approximations: a first-order photoreceptor, no queue at the read-out; what is faster than the interval between two images
+is not seen.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gemini_core.simulation.shading import compiled
+from gemini_core.simulation.compiling import compiled
 from gemini_core.types import F32, I64, U8, U16
 
 THRESHOLD = 0.28
@@ -23,7 +26,13 @@ REFRACTORY_US = 300
 READOUT_US = 10
 """The read-out visits the pixels this often; events get the time of the visit, so that many share one, as in real sensors."""
 NOISE_HZ = 0.1
-_DARKEST = 0.01
+"""Background activity of a pixel in good light."""
+SHOT_NOISE_HZ, SHOT_NOISE_LIGHT = 2.5, 6e-6
+"""What shot noise adds in full darkness, and the radiance at which it adds half of that."""
+BANDWIDTH_HZ, BANDWIDTH_LIGHT = 300.0, 1.5e-4
+"""Bandwidth in good light, and the radiance at which it is half of that."""
+_DARK_CURRENT = 3e-7
+"""Radiance that the pixel's dark current is like; 1 is a white sheet in 100,000 lux."""
 
 TIME_BITS = 24
 """Sensor time is this many bits of microseconds, so it wraps every 16.8 s."""
@@ -46,12 +55,12 @@ class Events:
 class EventSensor:
     """The pixels' memory. Times are microseconds of any clock, the same in every call."""
 
-    def __init__(self, brightness: F32, time_us: int, rng: np.random.Generator) -> None:
-        """Start with a first image (H, W) of linear brightness."""
-        shape = brightness.shape
+    def __init__(self, radiance: F32, time_us: int, rng: np.random.Generator) -> None:
+        """Start with a first image (H, W) of radiance."""
+        shape = radiance.shape
         self._rng = rng
         self._time_us = time_us
-        self._log = _logarithm(brightness)
+        self._log = _logarithm(radiance)
         up = rng.normal(THRESHOLD, THRESHOLD_SPREAD, shape).clip(0.1, 0.5)
         down = rng.normal(THRESHOLD, THRESHOLD_SPREAD, shape).clip(0.1, 0.5)
         self._thresholds = np.stack([up, down], axis=-1).astype(np.float32)
@@ -59,16 +68,20 @@ class EventSensor:
         self._memory = self._log + ((rng.random(shape) - 0.5) * THRESHOLD).astype(np.float32)
         self._last_us = np.full(shape, time_us - REFRACTORY_US, np.int64)
 
-    def see(self, brightness: F32, time_us: int) -> Events:
+    def see(self, radiance: F32, time_us: int) -> Events:
         """Report the events since the last image, given the image (H, W) at ``time_us``; times are in (last, time_us]."""
-        log = _logarithm(brightness)
+        passed_s = (time_us - self._time_us) * 1e-6
+        bandwidth = np.float32(BANDWIDTH_HZ) * radiance / (radiance + np.float32(BANDWIDTH_LIGHT)) + np.float32(1.0)
+        follows = 1.0 - np.exp(np.float32(-2 * np.pi * passed_s) * bandwidth)
+        log = (self._log + follows * (_logarithm(radiance) - self._log)).astype(np.float32, copy=False)
         x, y, polarity, times = _cross(
             self._log, log, self._memory, self._last_us, self._thresholds, self._time_us, time_us, REFRACTORY_US
         )
-        count = int(self._rng.poisson(NOISE_HZ * log.size * (time_us - self._time_us) * 1e-6))
-        height, width = log.shape
-        x = np.concatenate([x, self._rng.integers(0, width, count, np.uint16)])
-        y = np.concatenate([y, self._rng.integers(0, height, count, np.uint16)])
+        noise_hz = NOISE_HZ + np.float32(SHOT_NOISE_HZ * SHOT_NOISE_LIGHT) / (radiance + np.float32(SHOT_NOISE_LIGHT))
+        rows, columns = np.nonzero(self._rng.random(log.shape, dtype=np.float32) < noise_hz * np.float32(passed_s))
+        count = len(rows)
+        x = np.concatenate([x, columns.astype(np.uint16)])
+        y = np.concatenate([y, rows.astype(np.uint16)])
         polarity = np.concatenate([polarity, self._rng.integers(0, 2, count, np.uint8)])
         times = np.concatenate([times, self._rng.integers(self._time_us + 1, time_us + 1, count)])
         order = _order(times, self._time_us + 1, time_us)
@@ -76,9 +89,9 @@ class EventSensor:
         return Events(x[order], y[order], polarity[order], times[order], time_us)
 
 
-def _logarithm(brightness: F32) -> F32:
+def _logarithm(radiance: F32) -> F32:
     """Natural logarithm, with a floor for the pixel's dark current."""
-    logarithm: F32 = np.log(brightness + np.float32(_DARKEST))
+    logarithm: F32 = np.log(radiance + np.float32(_DARK_CURRENT))
     return logarithm
 
 

@@ -2,12 +2,14 @@
 
 What is measured when, and with which approximations:
 
-* Cameras have no rolling shutter and no motion blur. The depth camera fires 8 ms before the colour camera.
+* Cameras have no rolling shutter. The colour camera's picture is that of the middle of the time its shutter is open;
+  only the failure "motion_blur" smears it. The depth camera fires 8 ms before the colour camera.
 * Each firing of the LiDAR has its own time and pose of the robot; what moves stands still within a turn, where it is when
   the beam passes it.
-* The event camera sees ``packets_per_frame`` images per colour image, rays cast at half resolution and outlines brought to
-  full resolution (shading.brightness_image); gemini_core.simulation.events says what happens between two images.
-* Boxes are those of the bodies, not of what is visible of them; a box is listed when enough pixels of it are.
+* The event camera sees ``packets_per_frame`` images per colour image; gemini_core.simulation.events says what happens between
+  two of them.
+* Boxes are those of the bodies, not of what is visible of them; a box is listed when enough pixels of it are, and how much
+  of it is visible is said on another topic.
 
 Messages carry the log time at which a driver would have them: after exposure, turn or packet, and transfer.
 """
@@ -15,8 +17,9 @@ Messages carry the log time at which a driver would have them: after exposure, t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -25,14 +28,31 @@ import numpy as np
 from gemini_core.bag import messages
 from gemini_core.bag.messages import Message
 from gemini_core.bag.writer import BagWriter, Storage
+from gemini_core.errors import BagError
+from gemini_core.simulation import camera, ranging
+from gemini_core.simulation.classes import BOXED, CLASS_NAMES
+from gemini_core.simulation.clip import DESCRIPTION_TOPIC, Clip, Condition, Failure, Split, World, describe, to_json
+from gemini_core.simulation.conditions import surroundings
 from gemini_core.simulation.events import Events, EventSensor, encode_evt3
-from gemini_core.simulation.rig import BASE_FRAME, EGO_MPS, START_NS, WORLD_FRAME, Rig, default_rig, ego_pose
-from gemini_core.simulation.scene import CLASS_NAMES, I32, Actor, build_street
-from gemini_core.simulation.sensors import Stage, Sweep, View, expose, measure_depth
-from gemini_core.types import F32, F64, U8, U16, Detection3D, StampedTransform
+from gemini_core.simulation.rig import (
+    BASE_FRAME,
+    START_NS,
+    WORLD_FRAME,
+    CameraMount,
+    Rig,
+    default_rig,
+    low_resolution_events,
+)
+from gemini_core.simulation.room import build_room
+from gemini_core.simulation.scene import Actor
+from gemini_core.simulation.stage import Stage, View, intrinsics
+from gemini_core.simulation.street import build_street
+from gemini_core.types import F64, U8, U16, Detection3D, StampedTransform
+
+__all__ = ["TOPICS", "SimulatedFrame", "Simulation", "Visibility", "describe", "record", "record_set", "simulate"]
 
 VISIBLE_SHARE = 2e-4
-"""Share of the image's pixels that must show a car or pedestrian for its box to be listed (61 of 640 x 480)."""
+"""Share of the image's pixels that must show a thing for its box to be listed (61 of 640 x 480)."""
 
 TOPICS = {
     "rgb": "/rgb/image",
@@ -46,7 +66,9 @@ TOPICS = {
     "tf_static": "/tf_static",
     "mask": "/ground_truth/segmentation",
     "boxes": "/ground_truth/detections",
+    "visibility": "/ground_truth/visibility",
     "labels": "/ground_truth/label_info",
+    "description": DESCRIPTION_TOPIC,
 }
 
 _IMAGE_DELAY_NS = 5_000_000
@@ -56,9 +78,29 @@ _PACKET_DELAY_NS = 1_000_000
 _TRANSFORM_DELAY_NS = 300_000
 _SENSOR_CLOCK_AT_START_US = (1 << 24) - 700_000
 """Time of the event camera's own clock at START_NS: it wraps early in every recording, as it does every 16.8 s."""
+_EVENT_LENS_BLUR_PX = 0.6
+_EVENT_STREAK_S = 4e-3
+
+# Streams of random numbers of the sensors.
+_DEPTH, _EVENTS, _LIDAR, _COLOR, _SHAKE, _RAIN, _LENS = range(7)
 
 Logged = tuple[str, Message, int]
 """Topic, message, log time in nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """How much of a boxed thing the sensors see.
+
+    ``id`` is its box's; ``pixels`` of it in the colour image, and ``share`` of those it would have if nothing hid it and the
+    image had no edge (0 to 1); ``lidar_points`` of the frame's sweep that lie on it.
+    """
+
+    id: str
+    class_name: str
+    pixels: int
+    share: float
+    lidar_points: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +109,7 @@ class SimulatedFrame:
 
     ``picture`` (H, W, 3) uint8; ``view`` the same before the sensor (classes, actors, depth); ``depth_mm`` (h, w) uint16 at
     ``depth_stamp_ns``; ``sweep`` from ``sweep_start_ns``; ``packets`` the events since the image before; ``boxes`` in the
-    colour camera's frame.
+    colour camera's frame, and ``visibility`` of each.
     """
 
     index: int
@@ -77,21 +119,24 @@ class SimulatedFrame:
     depth_stamp_ns: int
     depth_mm: U16
     sweep_start_ns: int
-    sweep: Sweep
+    sweep: ranging.Sweep
     packets: tuple[Events, ...]
     boxes: tuple[Detection3D, ...]
+    visibility: tuple[Visibility, ...]
 
 
 class Simulation:
-    """A drive of ``seconds`` through the street of ``seed``; the same arguments give the same bits on the same machine."""
+    """A recording of a clip; the same arguments give the same bits on the same machine."""
 
-    def __init__(self, seed: int, seconds: float, rig: Rig | None = None) -> None:
-        self.rig = rig or default_rig()
-        self.frame_count = max(1, round(seconds * 1e9 / self.rig.timing.frame_ns))
-        self.seed = seed
-        # The street does not depend on the length of the drive except at its far end.
-        self.street = build_street(seed, EGO_MPS * (seconds + 1.0), EGO_MPS)
-        self.stage = Stage(self.street, seed)
+    def __init__(self, clip: Clip, rig: Rig | None = None) -> None:
+        self.clip = clip
+        self.rig = rig or default_rig(1.0, clip.world)
+        if clip.failure == "event_low_resolution":
+            self.rig = low_resolution_events(self.rig)
+        self.frame_count = max(1, round(clip.seconds * 1e9 / self.rig.timing.frame_ns))
+        self.air = surroundings(clip.world, clip.condition)
+        self.scene = build_street(clip) if clip.world == "street" else build_room(clip)
+        self.stage = Stage(self.scene, self.air)
 
     def frames(self) -> Iterator[SimulatedFrame]:
         """The frames in order. Frame k is stamped k + 1 periods after the start, so that a window of events precedes it."""
@@ -107,54 +152,101 @@ class Simulation:
         """
         return _in_order(self._batches(progress))
 
+    def base(self, stamp_ns: int) -> F64:
+        """World-from-base (4, 4) at a stamp."""
+        return self.scene.ego(_seconds(stamp_ns))
+
     def depth_at(self, stamp_ns: int) -> U16:
         """The depth image (h, w) uint16 in millimetres at a stamp; 0 is no reading."""
-        depth_m, cosine = self.stage.depth_m(self.rig.depth, _seconds(stamp_ns))
-        return measure_depth(depth_m, cosine, self._rng(4, stamp_ns - START_NS))
+        base = self.base(stamp_ns)
+        self.stage.set_time(_seconds(stamp_ns), base)
+        hits = self.stage.depth(self.rig.depth, base)
+        return ranging.measure_depth(hits, self.rig.depth, self.air, self.clip.sensor_rng(_DEPTH, stamp_ns - START_NS))
 
-    def _rng(self, stream: int, index: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, stream, index])
+    def _look(self, mount: CameraMount, stamp_ns: int) -> View:
+        base = self.base(stamp_ns)
+        self.stage.set_time(_seconds(stamp_ns), base)
+        return self.stage.view(mount, base)
 
     def _watch(self) -> Iterator[Events]:
         """The event camera: endless, packet by packet."""
         sensor, step = None, 0
+        to_gray = np.array([0.2126, 0.7152, 0.0722], np.float32)
         while True:
             stamp_ns = START_NS + step * self.rig.timing.packet_ns
-            sharp = self.stage.brightness(self.rig.event, _seconds(stamp_ns))
-            brightness: F32 = cv2.GaussianBlur(sharp, (0, 0), 0.6).astype(np.float32, copy=False)  # the lens
+            radiance = self._look(self.rig.event, stamp_ns).color @ to_gray
+            if self.air.rain:
+                rng, bright = self.clip.sensor_rng(_RAIN, step), float(self.air.airlight[1])
+                camera.add_streaks(radiance, rng, 0.4 * self.air.rain, bright, _EVENT_STREAK_S)
+            radiance = cv2.GaussianBlur(radiance, (0, 0), _EVENT_LENS_BLUR_PX).astype(np.float32, copy=False)
             if sensor is None:
-                sensor = EventSensor(brightness, stamp_ns // 1000, self._rng(5, 0))
+                sensor = EventSensor(radiance, stamp_ns // 1000, self.clip.sensor_rng(_EVENTS))
             else:
-                yield sensor.see(brightness, stamp_ns // 1000)
+                yield sensor.see(radiance, stamp_ns // 1000)
             step += 1
 
     def _frame(self, index: int, packets: tuple[Events, ...]) -> SimulatedFrame:
         rig = self.rig
         stamp_ns = START_NS + (index + 1) * rig.timing.frame_ns
         depth_stamp_ns, sweep_start_ns = stamp_ns - rig.timing.depth_lead_ns, rig.sweep_start_ns(stamp_ns)
-        view = self.stage.view(rig.rgb, _seconds(stamp_ns))
-        sweep = self.stage.sweep(rig.lidar, _seconds(sweep_start_ns), rig.timing.frame_ns * 1e-9, self._rng(6, index))
+        view = self._look(rig.rgb, stamp_ns)
+        picture = self._expose(view, index, stamp_ns)
+        turn_s, rng = rig.timing.frame_ns * 1e-9, self.clip.sensor_rng(_LIDAR, index)
+        sweep = ranging.sweep(self.stage, rig.lidar, _seconds(sweep_start_ns), turn_s, self.clip.failure, rng)
+        boxes, visibility = self._boxes(view, sweep, stamp_ns)
         return SimulatedFrame(
             index=index,
             stamp_ns=stamp_ns,
-            picture=expose(view.color, self._rng(7, index)),
+            picture=picture,
             view=view,
             depth_stamp_ns=depth_stamp_ns,
             depth_mm=self.depth_at(depth_stamp_ns),
             sweep_start_ns=sweep_start_ns,
             sweep=sweep,
             packets=packets,
-            boxes=self._boxes(view.actor, _seconds(stamp_ns)),
+            boxes=boxes,
+            visibility=visibility,
         )
 
-    def _boxes(self, actor_image: I32, time_s: float) -> tuple[Detection3D, ...]:
-        camera_from_world = np.linalg.inv(ego_pose(time_s) @ self.rig.rgb.base_from_camera)
-        pixels = np.bincount(actor_image[actor_image >= 0], minlength=len(self.street.actors))
-        return tuple(
-            _box(actor, camera_from_world @ actor.world_from_actor(time_s))
-            for actor in self.street.actors
-            if pixels[actor.number] >= VISIBLE_SHARE * actor_image.size
-        )
+    def _expose(self, view: View, index: int, stamp_ns: int) -> U8:
+        """The picture (H, W, 3) of a view."""
+        clip, color = self.clip, view.color
+        exposure = camera.meter(color, clip.failure)
+        if self.air.rain:
+            color = color.copy()
+            camera.add_streaks(color, clip.sensor_rng(_RAIN, 1 << 20, index), self.air.rain, self.air.airlight[1], 10e-3)
+            camera.add_lens_drops(color, clip.sensor_rng(_LENS))
+        if clip.failure == "motion_blur":
+            shake = clip.sensor_rng(_SHAKE, index).normal(0.0, camera.SHAKE_RAD_S, 3)
+            motion = self._camera_motion(stamp_ns) + np.concatenate([np.zeros(3), shake])
+            color = camera.blur_by_motion(color, view.depth_m, intrinsics(self.rig.rgb.camera), motion, camera.SHAKEN_S)
+        return camera.develop(color, exposure, clip.sensor_rng(_COLOR, index))
+
+    def _camera_motion(self, stamp_ns: int) -> F64:
+        """Velocity and angular velocity (6,) of the colour camera in its own frame, by a difference over 2 ms."""
+        before, after = (self.base(stamp_ns + step) @ self.rig.rgb.base_from_camera for step in (-1_000_000, 1_000_000))
+        between = np.linalg.inv(before) @ after
+        turn = np.array([between[2, 1] - between[1, 2], between[0, 2] - between[2, 0], between[1, 0] - between[0, 1]]) / 2
+        return np.concatenate([between[:3, 3], turn]) / 2e-3
+
+    def _boxes(self, view: View, sweep: ranging.Sweep, stamp_ns: int) -> tuple[tuple[Detection3D, ...], tuple[Visibility, ...]]:
+        base = self.base(stamp_ns)
+        camera_from_world = np.linalg.inv(base @ self.rig.rgb.base_from_camera)
+        count = len(self.scene.actors)
+        pixels = np.bincount(view.actor[view.actor >= 0], minlength=count)
+        points = np.bincount(sweep.actor[sweep.actor >= 0], minlength=count)
+        boxes, visibility = [], []
+        for actor in self.scene.actors:
+            seen = int(pixels[actor.number])
+            if actor.label not in BOXED or seen < VISIBLE_SHARE * view.actor.size:
+                continue
+            at = actor.way(_seconds(stamp_ns))
+            whole = max(self.stage.extent(actor.number, at, self.rig.rgb, base), seen)
+            boxes.append(_box(actor, camera_from_world @ at))
+            visibility.append(
+                Visibility(str(actor.number), CLASS_NAMES[actor.label], seen, round(seen / whole, 3), int(points[actor.number]))
+            )
+        return tuple(boxes), tuple(visibility)
 
     # ----------------------------------------------------------------------------------------------------------------
     # Messages
@@ -194,10 +286,15 @@ class Simulation:
         }
         transforms = [StampedTransform(START_NS, BASE_FRAME, frame, matrix) for frame, matrix in mounts.items()]
         labels = messages.label_info(CLASS_NAMES, START_NS, rig.rgb.frame_id)
-        return [(TOPICS["tf_static"], messages.tf_message(transforms), START_NS), (TOPICS["labels"], labels, START_NS + 1)]
+        description = messages.make("std_msgs/msg/String", data=to_json(self.clip))
+        return [
+            (TOPICS["tf_static"], messages.tf_message(transforms), START_NS),
+            (TOPICS["labels"], labels, START_NS + 1),
+            (TOPICS["description"], description, START_NS + 2),
+        ]
 
     def _moving_transform(self, stamp_ns: int) -> Logged:
-        transform = StampedTransform(stamp_ns, WORLD_FRAME, BASE_FRAME, ego_pose(_seconds(stamp_ns)))
+        transform = StampedTransform(stamp_ns, WORLD_FRAME, BASE_FRAME, self.base(stamp_ns))
         return TOPICS["tf"], messages.tf_message([transform]), stamp_ns + _TRANSFORM_DELAY_NS
 
     def _packet(self, events: Events, sequence: int, offset_us: int) -> list[Logged]:
@@ -232,7 +329,8 @@ class Simulation:
             (TOPICS["rgb_info"], messages.camera_info(rig.rgb.camera, stamp_ns, frame_id), log_ns - 1000),
             (TOPICS["rgb"], messages.image(frame.picture, "rgb8", stamp_ns, frame_id), log_ns),
             (TOPICS["mask"], messages.mask(frame.view.label, stamp_ns, frame_id), truth_ns),
-            (TOPICS["boxes"], messages.detections(frame.boxes, stamp_ns, frame_id), truth_ns + 1000),
+            (TOPICS["boxes"], _detections(frame, frame_id), truth_ns + 1000),
+            (TOPICS["visibility"], _visibility(frame), truth_ns + 2000),
             (TOPICS["lidar"], cloud, sweep_end_ns + _SWEEP_DELAY_NS),
         ]
 
@@ -244,20 +342,74 @@ def simulate(
     storage: Storage = "mcap",
     progress: Callable[[int, int], None] | None = None,
     *,
+    split: Split = "test",
+    world: World = "street",
+    condition: Condition = "day",
+    failure: Failure = "none",
     rig: Rig | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Record a drive as a bag at ``out`` and give the number of messages; see Simulation for the arguments.
+    """Record a drive as a bag at ``out`` and give the number of messages; see Clip and Simulation for the arguments.
+
+    Raises:
+        DataError: there is no such clip.
+        BagError: the bag cannot be written there.
+    """
+    clip = Clip(split=split, world=world, condition=condition, failure=failure, seed=seed, seconds=seconds)
+    return record(out, clip, storage, progress, rig=rig, overwrite=overwrite)
+
+
+def record(
+    out: str | Path,
+    clip: Clip,
+    storage: Storage = "mcap",
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    rig: Rig | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Record a clip as a bag at ``out`` and give the number of messages. The bag appears there when it is whole.
 
     Raises:
         BagError: the bag cannot be written there.
     """
     count = 0
     with BagWriter(out, storage, overwrite=overwrite) as writer:
-        for topic, message, log_ns in Simulation(seed, seconds, rig).messages(progress):
+        for topic, message, log_ns in Simulation(clip, rig).messages(progress):
             writer.write(topic, message, log_ns)
             count += 1
     return count
+
+
+def record_set(
+    folder: str | Path,
+    clips: Sequence[Clip],
+    scale: float = 0.5,
+    storage: Storage = "mcap",
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    overwrite: bool = False,
+) -> int:
+    """Record clips (see clip.plan) as ``folder/<split>/<clip's name>`` and give the number of those recorded now.
+
+    A bag that is there already is whole, since bags appear whole; it is left as it is when it says that it is of the same
+    clip. ``scale`` is that of rig.default_rig; ``progress`` is told the clips done and their number.
+
+    Raises:
+        BagError: a bag cannot be written, or what is in its place is not of the clip and ``overwrite`` is False.
+    """
+    made = 0
+    for number, clip in enumerate(clips):
+        out = Path(folder) / clip.split / clip.name
+        if not (out.exists() and not overwrite):
+            record(out, clip, storage, rig=default_rig(scale, clip.world), overwrite=overwrite)
+            made += 1
+        elif describe(out) != clip:
+            msg = f"{out}: expected nothing, or the recording of {clip}, got that of {describe(out)}"
+            raise BagError(msg)
+        if progress:
+            progress(number + 1, len(clips))
+    return made
 
 
 def _seconds(stamp_ns: int) -> float:
@@ -274,6 +426,20 @@ def _box(actor: Actor, camera_from_actor: F64) -> Detection3D:
         size_m=actor.size_m,
         orientation_xyzw=messages.quaternion_xyzw(camera_from_actor[:3, :3]),
     )
+
+
+def _detections(frame: SimulatedFrame, frame_id: str) -> Message:
+    """The boxes, each with its thing's number as id, so that it can be followed from frame to frame."""
+    message = messages.detections(frame.boxes, frame.stamp_ns, frame_id)
+    for detection, visible in zip(message.detections, frame.visibility, strict=True):
+        detection.id = visible.id
+    return message
+
+
+def _visibility(frame: SimulatedFrame) -> Message:
+    """JSON: the stamp of the boxes, and of each how much of it is seen."""
+    objects = [asdict(visible) for visible in frame.visibility]
+    return messages.make("std_msgs/msg/String", data=json.dumps({"stamp_ns": frame.stamp_ns, "objects": objects}))
 
 
 def _in_order(batches: Iterator[tuple[int, list[Logged]]]) -> Iterator[Logged]:

@@ -1,20 +1,19 @@
-"""The simulated robot: where its sensors sit, when they fire and how it drives.
+"""The simulated robot: where its sensors sit and when they fire.
 
-``base_link`` lies on the ground below the car, x ahead, y left, z up. Simulated time is seconds since START_NS.
+``base_link`` lies on the ground below the robot, x ahead, y left, z up (REP 103). Simulated time is seconds since START_NS.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from gemini_core.simulation.scene import LANE_CENTER_M, road_center, road_yaw
+from gemini_core.simulation.clip import World
 from gemini_core.types import F64, CameraModel
 
 START_NS = 1_700_000_000_000_000_000
-EGO_MPS = 8.0
 WORLD_FRAME = "odom"
 BASE_FRAME = "base_link"
 
@@ -57,7 +56,7 @@ class Timing:
     frame_ns: int = 100_000_000
     depth_lead_ns: int = 8_000_000
     packets_per_frame: int = 8
-    transform_ns: int = 20_000_000
+    transform_ns: int = 10_000_000
 
     @property
     def packet_ns(self) -> int:
@@ -100,43 +99,47 @@ def _camera(frame_id: str, size: tuple[int, int], focal: float, scale: float, ba
     return CameraMount(frame_id, model, base_from_camera)
 
 
-def default_rig(scale: float = 1.0) -> Rig:
-    """Four sensors on a car roof; ``scale`` shrinks images and firings (0.25: a 160 x 120 camera) for quick tests.
+def default_rig(scale: float = 1.0, world: World = "street") -> Rig:
+    """Four sensors on a car's roof or, in a room, on a robot's mast; ``scale`` shrinks everything that costs time.
 
     Colour 640 x 480 with 80 degrees of view; depth 480 x 360, 6 cm to the right and turned by 2 degrees; events 640 x 480,
-    5 cm to the left and turned by 1 degree; a LiDAR of 64 beams and 1024 firings a turn above them.
+    5 cm to the left and turned by 1 degree; a LiDAR of 64 beams and 1024 firings a turn above them; 8 packets of events to a
+    colour image. At scale 0.5 (a 320 x 240 camera): 32 beams, 512 firings, 5 packets; at 0.25: 16 beams, 256 firings.
     """
+    up, ahead = (0.0, 0.0) if world == "street" else (-0.5, -0.75)
+    beams = 64 if scale > 0.7 else 32 if scale > 0.35 else 16  # noqa: PLR2004 - as many as the image has rows for
+    low, high = (-24.0, 14.0) if world == "street" else (-32.0, 26.0)
+
+    def camera(name: str, size: tuple[int, int], focal: float, y: float, z: float, yaw: float, pitch: float) -> CameraMount:
+        mount = _mount(0.9 + ahead, y, z + up, math.radians(yaw), math.radians(pitch))
+        return _camera(name, size, focal, scale, mount)
+
     return Rig(
-        rgb=_camera("rgb_optical", (640, 480), 381.4, scale, _mount(0.9, 0.0, 1.62, 0.0, math.radians(2.0))),
-        depth=_camera(
-            "depth_optical", (480, 360), 300.0, scale, _mount(0.9, -0.06, 1.61, math.radians(-2.0), math.radians(3.0))
-        ),
-        event=_camera("event_optical", (640, 480), 400.0, scale, _mount(0.9, 0.05, 1.63, math.radians(1.0), math.radians(2.0))),
+        rgb=camera("rgb_optical", (640, 480), 381.4, 0.0, 1.62, 0.0, 2.0),
+        depth=camera("depth_optical", (480, 360), 300.0, -0.06, 1.61, -2.0, 3.0),
+        event=camera("event_optical", (640, 480), 400.0, 0.05, 1.63, 1.0, 2.0),
         lidar=LidarMount(
             "lidar",
-            _mount(0.5, 0.0, 1.95),
-            np.radians(np.linspace(-24.0, 14.0, 64)),
-            round(1024 * scale),
+            _mount(0.5 + ahead, 0.0, 1.95 + up),
+            np.radians(np.linspace(low, high, beams)),
+            2 * round(512 * scale),
             math.radians(-43.2),
+            min_range_m=1.0 if world == "street" else 0.3,
         ),
+        timing=Timing(packets_per_frame=8 if scale > 0.7 else 5),  # noqa: PLR2004
     )
 
 
-def ego_poses(time_s: F64) -> F64:
-    """World-from-base (N, 4, 4) at times (N,): at constant speed along the right lane of the bending road."""
-    x = EGO_MPS * time_s
-    yaw = road_yaw(x)
-    poses = np.zeros((len(x), 4, 4))
-    poses[:, 0, 0] = poses[:, 1, 1] = np.cos(yaw)
-    poses[:, 1, 0] = np.sin(yaw)
-    poses[:, 0, 1] = -poses[:, 1, 0]
-    poses[:, 2, 2] = poses[:, 3, 3] = 1.0
-    poses[:, 0, 3] = x
-    poses[:, 1, 3] = road_center(x) - LANE_CENTER_M
-    return poses
-
-
-def ego_pose(time_s: float) -> F64:
-    """World-from-base (4, 4) at one time."""
-    pose: F64 = ego_poses(np.array([time_s]))[0]
-    return pose
+def low_resolution_events(rig: Rig, factor: int = 4) -> Rig:
+    """The rig with an event camera of the same view and ``factor`` times fewer pixels a side."""
+    camera = rig.event.camera
+    smaller = replace(
+        camera,
+        width=camera.width // factor,
+        height=camera.height // factor,
+        fx=camera.fx / factor,
+        fy=camera.fy / factor,
+        cx=(camera.cx + 0.5) / factor - 0.5,
+        cy=(camera.cy + 0.5) / factor - 0.5,
+    )
+    return replace(rig, event=replace(rig.event, camera=smaller))
