@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from gemini_core.config import FusionConfig
+from gemini_core.config import ROLE_TYPES, FusionConfig
 from gemini_core.decode.intake import Intake
 from gemini_core.errors import GeminiError
 from gemini_core.pipeline import Pipeline
@@ -32,7 +32,7 @@ def warm_up(config: FusionConfig, predictor: Predictor | None) -> Perception:
     Raises:
         GeminiError: the frame did not come out, with what the stages said.
     """
-    intake, pipeline = Intake(config), Pipeline(config, predictor)
+    intake, pipeline = Intake(config, {"event.packets": ROLE_TYPES["event.packets"]}), Pipeline(config, predictor)
     frames = []
     for role, message in _messages(config):
         sample = intake.accept(role, message)
@@ -70,8 +70,9 @@ def _transform(child: str) -> TransformStamped:
 
 def _camera_info(frame_id: str, width: int, height: int) -> CameraInfo:
     focal = float(width)
-    matrix = [focal, 0.0, width / 2 - 0.5, 0.0, focal, height / 2 - 0.5, 0.0, 0.0, 1.0]
-    return CameraInfo(header=_header(frame_id), width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5, k=matrix)
+    k = [focal, 0.0, width / 2 - 0.5, 0.0, focal, height / 2 - 0.5, 0.0, 0.0, 1.0]
+    p = [*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0]  # for images that are configured as rectified
+    return CameraInfo(header=_header(frame_id), width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5, k=k, p=p)
 
 
 def _image(frame_id: str, encoding: str, pixels: np.ndarray[Any, Any]) -> Image:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -28,13 +29,15 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
 from gemini_core.config import FusionConfig, from_flat
 from gemini_core.decode.intake import Intake
+from gemini_core.decode.message import RAW_TYPES, RawMessage
 from gemini_core.model import checkpoints
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 from gemini_core.pipeline import Pipeline
@@ -42,9 +45,9 @@ from gemini_core.predictor import Predictor
 from gemini_core.types import MODALITIES, UNLABELLED, Role
 from gemini_ros import outputs
 from gemini_ros.convert import stamp_to_ros
+from gemini_ros.message_types import message_class
 from gemini_ros.node import FusionNode
 from gemini_ros.ordering import StampOrder
-from gemini_ros.session import MESSAGE_TYPES
 from gemini_ros.warmup import warm_up
 from gemini_ros.worker import Worker
 
@@ -147,6 +150,29 @@ MAKERS: dict[Role, Callable[[int], Any]] = {
 }
 
 
+def jpeg(stamp_ns: int) -> CompressedImage:
+    raw = color(stamp_ns)
+    pixels = np.frombuffer(raw.data, np.uint8).reshape(HEIGHT, WIDTH, 3)
+    data = cv2.imencode(".jpg", pixels[..., ::-1])[1]
+    return CompressedImage(header=raw.header, format="rgb8; jpeg compressed bgr8", data=array("B", data.tobytes()))
+
+
+def compressed_depth(stamp_ns: int) -> CompressedImage:
+    raw = depth(stamp_ns)
+    data = bytes(12) + cv2.imencode(".png", np.frombuffer(raw.data, np.uint16).reshape(48, 64))[1].tobytes()
+    return CompressedImage(header=raw.header, format="16UC1; compressedDepth png", data=array("B", data))
+
+
+def event_array(stamp_ns: int) -> Any:
+    from dvs_msgs.msg import Event, EventArray
+
+    events = [
+        Event(x=20 + index, y=10, ts=stamp_to_ros(stamp_ns - (20 - 10 * index) * MS), polarity=bool(index % 2))
+        for index in range(3)
+    ]
+    return EventArray(header=header(stamp_ns - 20 * MS, "event"), height=48, width=64, events=events)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The graph
 
@@ -163,6 +189,7 @@ class Graph:
         self.node: FusionNode | None = None
         self.publishers: dict[Role, Any] = {}
         self.stamp_ns = START_NS
+        self.config, self.makers = FusionConfig(), MAKERS  # what the rig sends
         self.received: dict[str, list[Any]] = {}
         for name, kind in (
             ("~/segmentation/mask", Image),
@@ -215,8 +242,8 @@ class Graph:
         self.withdraw()
         for modality in modalities:
             for role in ROLES_OF[modality]:
-                topic = FusionConfig().topics_by_role()[role]
-                self.publishers[role] = self.rig.create_publisher(MESSAGE_TYPES[role], topic, 50)
+                topic, kind = self.config.topics_by_role()[role], self.config.types_by_role()[role]
+                self.publishers[role] = self.rig.create_publisher(message_class(kind), topic, 50)
         if with_transforms:
             latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
             self.publishers["tf_static"] = self.rig.create_publisher(TFMessage, "/tf_static", latched)
@@ -237,7 +264,7 @@ class Graph:
         for _ in range(frames):
             self.stamp_ns += 100 * MS
             stamps.append(self.stamp_ns)
-            for role, make in MAKERS.items():
+            for role, make in self.makers.items():
                 if role in self.publishers:
                     self.publishers[role].publish(make(self.stamp_ns))
             self.spin(0.02)
@@ -404,6 +431,42 @@ def test_the_nearest_topic_of_the_right_type_is_named(running):
         running.last_diagnostics()["inputs"].message
     )
     running.rig.destroy_publisher(stray)
+
+
+def test_the_same_images_by_another_transport_are_named(running):
+    other = running.rig.create_publisher(CompressedImage, "/rgb/image/compressed", 10)
+    running.activate("lidar")
+    advice = (
+        "there is /rgb/image/compressed; to read it, set topics.rgb.image to /rgb/image and topics.rgb.transport to compressed"
+    )
+    running.spin_until(lambda: advice in running.diagnostics()["inputs"].message)
+    running.rig.destroy_publisher(other)
+
+
+def test_events_of_another_type_are_named_with_the_option_that_reads_them(running):
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    stranger = rclpy.create_node("stranger", context=context)
+    publisher = stranger.create_publisher(PointCloud2, "/events", 10)
+    running.activate("rgb")
+    expected = (
+        "stranger publishes /events as sensor_msgs/msg/PointCloud2, expected event_camera_msgs/msg/EventPacket; "
+        "to read it, set topics.event.packets to /events and topics.event.type to sensor_msgs/PointCloud2"
+    )
+    running.spin_until(lambda: running.diagnostics()["input event"].message == expected)
+    stranger.destroy_publisher(publisher)
+    stranger.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_a_message_package_that_is_missing_is_one_sentence(graph, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dvs_msgs", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "dvs_msgs.msg", None)
+    node = graph.start(topics__event__type="dvs_msgs/EventArray")
+    node.trigger_configure()
+    assert node.state == "unconfigured"
+    assert "expected the message type dvs_msgs/msg/EventArray to be installed, got no package dvs_msgs" in node._failure
+    graph.drop_node()
 
 
 def test_a_topic_of_another_type_is_named(running):
@@ -800,7 +863,34 @@ def test_an_activation_that_breaks_off_leaves_the_node_alive(graph):
 
 
 def test_live_masks_equal_those_of_the_pipeline(graph):
-    changed = {"model.enabled": True, "model.head_width": 8, "modalities": list(MODALITIES)}
+    assert_live_equals_pipeline(graph, {})
+
+
+def test_masks_from_compressed_images_and_event_arrays(graph):
+    pytest.importorskip("dvs_msgs.msg", reason="no dvs_msgs in this ROS installation")
+    changed = {
+        "topics.rgb.transport": "compressed",
+        "topics.depth.transport": "compressedDepth",
+        "topics.event.type": "dvs_msgs/EventArray",
+    }
+    graph.config = from_flat(changed)
+    graph.makers = {**MAKERS, "rgb.image": jpeg, "depth.image": compressed_depth, "event.packets": event_array}
+    try:
+        assert_live_equals_pipeline(graph, changed)
+        topics = {subscription.topic_name for subscription in graph.node.subscriptions}
+        assert {"/rgb/image/compressed", "/depth/image/compressedDepth"} <= topics
+        counted = {count.what: count.number for count in graph.node._session.counts()}
+        assert counted["event.packets.events"] == 12
+        assert not [what for what in counted if ".refused." in what or ".dropped." in what]
+    finally:
+        graph.drop_node()
+        graph.withdraw()
+        graph.config, graph.makers = FusionConfig(), MAKERS
+
+
+def assert_live_equals_pipeline(graph: Graph, changed: dict[str, Any]) -> None:
+    """Masks of four frames with every sensor, from the graph and from the same messages without ROS."""
+    changed = {"model.enabled": True, "model.head_width": 8, "modalities": list(MODALITIES), **changed}
     graph.start(**{key.replace(".", "__"): value for key, value in changed.items()})
     graph.activate(*MODALITIES)
     stamps = graph.send(4)
@@ -815,9 +905,11 @@ def test_live_masks_equal_those_of_the_pipeline(graph):
     intake, pipeline = Intake(config), Pipeline(config, Predictor(config))
     offline = []
     for role, message in [("tf_static", static_transforms())] + [
-        (role, make(stamp_ns)) for stamp_ns in stamps for role, make in MAKERS.items()
+        (role, make(stamp_ns)) for stamp_ns in stamps for role, make in graph.makers.items()
     ]:
-        offline += pipeline.push(intake.accept(role, message))
+        kind = config.types_by_role()[role]
+        raw = RawMessage(kind, serialize_message(message)) if kind in RAW_TYPES else message
+        offline += pipeline.push(intake.accept(role, raw))
     offline += pipeline.flush()
     assert [perception.stamp_ns for perception in offline] == stamps
     for perception in offline:
@@ -831,6 +923,12 @@ def test_the_warm_up_frame_has_every_modality():
     assert [status.present for status in warm_up(config, None).status] == [True] * 4
     same_view = from_flat({**BASE, "event.alignment": "same_view", "modalities": ["rgb", "event"]})
     assert [status.present for status in warm_up(same_view, None).status] == [True] * 2
+    others = {
+        "topics.event.type": "dvs_msgs/EventArray",
+        "topics.rgb.transport": "compressed",
+        **{f"{modality}.rectified": True for modality in ("rgb", "depth", "event")},
+    }
+    assert [status.present for status in warm_up(from_flat({**BASE, **others}), None).status] == [True] * 4
 
 
 # --------------------------------------------------------------------------------------------------------------------
