@@ -81,6 +81,8 @@ def _events(body: U8, order: str, start: int, count: int, size: tuple[int, int])
     """The events of an array that begins at byte ``start`` of ``body``, which holds them whole; ``size``: width and height."""
 
     def column(kind: str, place: int) -> np.ndarray[Any, np.dtype[Any]]:
+        if not count:
+            return np.empty(0, order + kind)
         values: np.ndarray[Any, np.dtype[Any]] = np.ndarray((count,), order + kind, body, start - 2 + place, (_EACH,))
         return values
 
