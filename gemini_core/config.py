@@ -409,7 +409,7 @@ class FusionConfig:
 
         Raises:
             ConfigError: a modality is unknown, repeated, or rgb is not the first; heights out of order; an even point size;
-                no class, too many, or one name twice; two roles on one topic.
+                events that need a CameraInfo without one; no class, too many, or one name twice; two roles on one topic.
         """
         _check_modalities(self.modalities)
         _check_names("model.classes", self.model.classes)
@@ -421,6 +421,12 @@ class FusionConfig:
             raise ConfigError(msg)
         if self.depth.min_m >= self.depth.max_m:
             msg = f"depth.min_m: expected less than depth.max_m, got {self.depth.min_m} and {self.depth.max_m}"
+            raise ConfigError(msg)
+        if self.topics.event.type == "sensor_msgs/PointCloud2" and self.event.alignment == "same_view":
+            msg = (
+                "event.alignment: expected 'calibrated' for events as sensor_msgs/PointCloud2, which do not tell the sensor's "
+                "size, got 'same_view'"
+            )
             raise ConfigError(msg)
         if self.lidar.point_size_px % 2 == 0:
             msg = f"lidar.point_size_px: expected an odd number, got {self.lidar.point_size_px}"
