@@ -25,6 +25,7 @@ from gemini_core.types import F32, F64, CameraModel
 
 _TALLEST_M = 2.55
 _GROUND_PERCENTILE = 1.0
+_FARTHEST_M = np.float32(1e6)  # keeps numbers finite
 _SAMPLE = 8  # every eighth row and column is enough to find gravity and the ground
 _SEARCHES_DEG = (45.0,) * 5 + (15.0,) * 5  # how far from it floors and walls may be for gravity to follow them (CVPR 2013)
 _FEWEST_NORMALS = 20
@@ -36,6 +37,8 @@ _SAME_SURFACE = np.float32(0.1)  # of the inverse depth, more than which a neigh
 def encode_hha(depth_m: F32, camera: CameraModel, channels: F32) -> None:
     """Fill channels 1 and 2 of (3, h, w) from depth (h, w) in metres, NaN without a reading; channel 0 is left alone.
 
+    Pixels that the camera's lens cannot reach, though a reading's footprint does, get 0.
+
     Args:
         depth_m: along the camera's z.
         camera: the camera whose pixels these are.
@@ -43,11 +46,11 @@ def encode_hha(depth_m: F32, camera: CameraModel, channels: F32) -> None:
     """
     rays = ray_table(camera)
     normals = np.empty((3, *depth_m.shape), np.float32)
-    _fit_planes(np.float32(1.0) / depth_m, rays, normals)
+    _fit_planes(depth_m, np.float32(1.0) / depth_m, rays, normals)
     sample = slice(None, None, _SAMPLE)
-    seen = np.isfinite(depth_m[sample, sample])
+    seen = np.isfinite(normals[0, sample, sample])
     gravity = find_gravity(normals[:, sample, sample][:, seen].astype(np.float64))
-    points = (rays[:, sample, sample] * depth_m[sample, sample])[:, seen]  # (3, N)
+    points = rays[:, sample, sample][:, seen] * np.minimum(depth_m[sample, sample][seen], _FARTHEST_M)  # (3, N)
     ground = float(np.percentile(-gravity @ points, _GROUND_PERCENTILE)) if points.size else 0.0
     x, y, z = (np.float32(value) for value in gravity)
     _encode(depth_m, rays, normals, (x, y, z), np.float32(ground), channels)
@@ -74,27 +77,28 @@ def find_gravity(normals: F64) -> F64:
 _RAYS = "Array(float32, 3, 'C', readonly=True, aligned=False)"
 
 
-@njit(f"void(float32[:,::1], {_RAYS}, float32[:,:,::1])", cache=True, error_model="numpy")
-def _fit_planes(inverse: F32, rays: F32, normals: F32) -> None:
+@njit(f"void(float32[:,::1], float32[:,::1], {_RAYS}, float32[:,:,::1])", cache=True, error_model="numpy")
+def _fit_planes(depth_m: F32, inverse: F32, rays: F32, normals: F32) -> None:
     """Fit a plane around every reading by least squares and give its unit normal, away from the camera; NaN without one.
 
-    A plane n · p = d has 1/z = (n/d) · (x/z, y/z, 1): ``inverse``, 1/z, is linear, with the camera's rays as places.
+    A plane n · p = d has 1/z = (n/d) · (x/z, y/z, 1): ``inverse``, 1/z, is linear, with the camera's rays as places. Everything
+    is relative to the pixel itself, its 1/z being 1, so that numbers are of the same size at any distance.
     """
     height, width = inverse.shape
     zero, one = np.float32(0.0), np.float32(1.0)
     for row in range(height):
         for column in range(width):
-            here, ray_x, ray_y = inverse[row, column], rays[0, row, column], rays[1, row, column]
-            if not here > zero:
+            z, ray_x, ray_y = depth_m[row, column], rays[0, row, column], rays[1, row, column]
+            if not (z > zero and math.isfinite(ray_x)):
                 normals[0, row, column] = normals[1, row, column] = normals[2, row, column] = np.nan
                 continue
-            count = mean_x = mean_y = mean_w = xx = xy = yy = xw = yw = zero  # all relative to the pixel itself
+            count = mean_x = mean_y = mean_w = xx = xy = yy = xw = yw = zero
             for step_y in _STEPS:
                 for step_x in _STEPS:
                     v = np.uint64(min(max(row + step_y, 0), height - 1))
                     u = np.uint64(min(max(column + step_x, 0), width - 1))
-                    w = inverse[v, u] - here
-                    if not abs(w) < _SAME_SURFACE * here:
+                    w = inverse[v, u] * z - one
+                    if not abs(w) < _SAME_SURFACE:
                         continue
                     x, y = rays[0, v, u] - ray_x, rays[1, v, u] - ray_y
                     count, mean_x, mean_y, mean_w = count + one, mean_x + x, mean_y + y, mean_w + w
@@ -106,7 +110,7 @@ def _fit_planes(inverse: F32, rays: F32, normals: F32) -> None:
             determinant = xx * yy - xy * xy
             if determinant > np.float32(0.01) * xx * yy:  # neighbours in one line only say nothing of the other direction
                 a, b = (yy * xw - xy * yw) / determinant, (xx * yw - xy * xw) / determinant
-                c = here + mean_w - a * (mean_x + ray_x) - b * (mean_y + ray_y)
+                c = one + mean_w - a * (mean_x + ray_x) - b * (mean_y + ray_y)
             else:
                 a, b, c = ray_x, ray_y, one
             scale = one / np.sqrt(a * a + b * b + c * c)
@@ -122,8 +126,8 @@ def _encode(  # noqa: PLR0917 - compiled functions take arguments by position
     for row in range(depth_m.shape[0]):
         for i in range(depth_m.shape[1]):
             z = depth_m[row, i]
-            seen = z > zero
-            below = (gravity[0] * rays[0, row, i] + gravity[1] * rays[1, row, i] + gravity[2]) * z
+            below = (gravity[0] * rays[0, row, i] + gravity[1] * rays[1, row, i] + gravity[2]) * min(z, _FARTHEST_M)
+            seen = z > zero and math.isfinite(below)
             height = min(max((-below - ground) * tallest, zero), one)
             cosine = gravity[0] * normals[0, row, i] + gravity[1] * normals[1, row, i] + gravity[2] * normals[2, row, i]
             # arccos to 5e-5 (Abramowitz and Stegun, 4.4.45), since the library's own does not become vector code
