@@ -13,10 +13,14 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from gemini_core.bag import messages as build
-from gemini_core.bag.reader import BagReader
+from gemini_core.bag.reader import BagReader, TopicInfo
+from gemini_core.bag.rig import match_rig
 from gemini_core.bag.writer import BagWriter
+from gemini_core.config import from_flat
+from gemini_core.decode.message import RawMessage
 from gemini_core.errors import BagError
 from gemini_core.types import CameraModel, Detection3D, StampedTransform
 
@@ -219,9 +223,6 @@ def test_a_topic_that_is_not_there_is_named_with_the_nearest(tmp_path):
 
 
 def test_unknown_types_use_the_definition_in_the_bag(tmp_path):
-    from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
     theirs = get_typestore(Stores.EMPTY)
     theirs.register(get_types_from_msg("float32 level\nstring[] names", "robot_msgs/msg/Battery"))
     battery = theirs.types["robot_msgs/msg/Battery"](level=0.5, names=["left"])
@@ -237,6 +238,74 @@ def test_unknown_types_use_the_definition_in_the_bag(tmp_path):
         unknown = next(bag.messages(["/secret"]))
         with pytest.raises(BagError, match="robot_msgs/msg/Secret"):
             _ = unknown.message
+
+
+EVENTS = "dvs_msgs/msg/EventArray"
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_event_arrays_come_raw(tmp_path, storage):
+    event = build.make("dvs_msgs/msg/Event", x=3, y=4, ts=build.time(7), polarity=True)
+    array = build.make(EVENTS, header=build.header(7, "event"), height=48, width=64, events=[event] * 3)
+    with BagWriter(tmp_path / "bag", storage) as bag:
+        bag.write("/events", array, 7)
+    with BagReader(tmp_path / "bag") as bag:
+        (stored,) = bag.messages()
+        assert isinstance(stored.message, RawMessage)
+        assert stored.message.type == EVENTS
+        assert bytes(stored.message.data) == bytes(build.typestore().serialize_cdr(array, EVENTS))
+
+
+def test_event_arrays_of_another_layout_are_refused_before_they_are_misread(tmp_path):
+    store = get_typestore(Stores.EMPTY)
+    store.register(get_types_from_msg("uint16 x\nuint64 time", "dvs_msgs/msg/Event"))
+    store.register(get_types_from_msg("dvs_msgs/Event[] events", EVENTS))
+    array = store.types[EVENTS](events=[store.types["dvs_msgs/msg/Event"](x=1, time=2)])
+    with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP) as bag:
+        bag.write(bag.add_connection("/events", EVENTS, typestore=store), 1, store.serialize_cdr(array, EVENTS))
+    with BagReader(tmp_path / "bag") as bag:
+        (stored,) = bag.messages()
+        with pytest.raises(
+            BagError, match="expected dvs_msgs/msg/EventArray with the fields that this project knows, got another"
+        ):
+            _ = stored.message
+
+
+IMAGE, COMPRESSED, CLOUD = (f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "PointCloud2"))
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "kind", "overrides", "problem"),
+    [
+        ("rgb.image", "/rgb/image", IMAGE, {}, ""),
+        ("rgb.image", "/rgb/image", COMPRESSED, {}, ""),
+        ("rgb.image", "/rgb/image", CLOUD, {}, f"expected {IMAGE} or {COMPRESSED}, got {CLOUD}; "),
+        (
+            "rgb.image",
+            "/rgb/image/compressed",
+            COMPRESSED,
+            {},
+            "not in the bag; there is /rgb/image/compressed; to read it, set",
+        ),
+        ("rgb.image", "/rgb/image/compressed", COMPRESSED, {"topics.rgb.transport": "compressed"}, ""),
+        ("depth.image", "/depth/image/compressedDepth", COMPRESSED, {"topics.depth.transport": "compressedDepth"}, ""),
+        ("event.packets", "/events", EVENTS, {}, ""),
+        ("event.packets", "/events", CLOUD, {}, ""),
+        ("event.packets", "/events", CLOUD, {"event.alignment": "same_view"}, "expected event_camera_msgs/msg/EventPacket or"),
+        (
+            "lidar.points",
+            "/lidar/points",
+            "sensor_msgs/msg/LaserScan",
+            {},
+            f"expected {CLOUD}, got sensor_msgs/msg/LaserScan; ",
+        ),
+    ],
+)
+def test_a_topic_of_any_type_that_its_role_reads_is_used(role, name, kind, overrides, problem):
+    entries = match_rig((TopicInfo(name, kind, 1, 0.0),), from_flat(overrides))
+    (entry,) = (entry for entry in entries if entry.role == role)
+    assert entry.problem.startswith(problem) if problem else not entry.problem
+    assert entry.type == (kind if entry.topic == name else "")
 
 
 def test_the_writer_leaves_a_whole_bag_or_nothing(tmp_path):

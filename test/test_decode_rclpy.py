@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 
+import cv2
 import numpy as np
 import pytest
 
@@ -24,6 +25,14 @@ POINTS["x"], POINTS["ring"], POINTS["timestamp"] = np.arange(1, 10), np.arange(9
 CAMERA = CameraModel(6, 4, 5.0, 5.0, 2.0, 1.5, "plumb_bob", (-0.1, 0.01, 0.0, 0.0, 0.0))
 EVT3 = np.array([0x8001, 0x6001, 0x0001, 0x2003, 0x3010, 0x4ABC], "<u2").tobytes()
 
+COLOURS = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+JPEG = cv2.imencode(".jpg", COLOURS)[1].tobytes()
+DEPTH_PNG = bytes(12) + cv2.imencode(".png", COLOURS[..., 0].astype(np.uint16))[1].tobytes()
+
+OTHER_KINDS = {
+    "rgb.image": messages.compressed_image(JPEG, "bgr8; jpeg compressed bgr8", STAMP, "camera"),
+    "depth.image": messages.compressed_image(DEPTH_PNG, "16UC1; compressedDepth png", STAMP, "depth"),
+}
 MESSAGES = {
     "rgb.image": messages.image(RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8), "bgr8", STAMP, "camera"),
     "rgb.camera_info": messages.camera_info(CAMERA, STAMP, "camera"),
@@ -50,10 +59,10 @@ def same(one, other):
     return type(one) is type(other) and one == other
 
 
-@pytest.mark.parametrize("role", MESSAGES)
-def test_both_kinds_of_message_give_the_same_sample(role):
+@pytest.mark.parametrize(("role", "message"), [*MESSAGES.items(), *OTHER_KINDS.items()])
+def test_both_kinds_of_message_give_the_same_sample(role, message):
     of_bag, of_client = Intake(FusionConfig()), Intake(FusionConfig())
-    expected, sample = of_bag.accept(role, MESSAGES[role]), of_client.accept(role, of_rclpy(MESSAGES[role]))
+    expected, sample = of_bag.accept(role, message), of_client.accept(role, of_rclpy(message))
     assert expected is not None
     assert same(expected, sample)
     assert of_bag.counts() == of_client.counts()

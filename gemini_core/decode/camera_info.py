@@ -9,7 +9,7 @@ import numpy as np
 
 from gemini_core.decode.message import Header, require_fields, stamp_ns
 from gemini_core.errors import DecodeError
-from gemini_core.types import F64, CameraInfoSample, CameraModel, Modality
+from gemini_core.types import CameraInfoSample, CameraModel, Modality
 
 COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
 """The distortion models known and how many coefficients they take (plumb_bob's k3 may be left out)."""
@@ -64,10 +64,9 @@ def decode_camera_info(message: CameraInfo, modality: Modality, topic: str, *, r
     require_fields(message, _FIELDS, "sensor_msgs/CameraInfo", topic)
     lens: tuple[str, tuple[float, ...]] = ("none", ())
     if rectified:
-        p = np.asarray(message.p, np.float64)
-        fx, fy, cx, cy = _intrinsics(p.reshape(3, 4)[:, :3].reshape(-1) if p.shape == (12,) else p, "P", topic)
+        fx, fy, cx, cy = _intrinsics(message.p, 4, "P", topic)
     else:
-        fx, fy, cx, cy = _intrinsics(np.asarray(message.k, np.float64), "K", topic)
+        fx, fy, cx, cy = _intrinsics(message.k, 3, "K", topic)
         lens = _distortion(message, topic)
     left, top, width, height = _region(message, topic)
     step_u, step_v = max(int(message.binning_x), 1), max(int(message.binning_y), 1)
@@ -103,12 +102,13 @@ def _region(message: CameraInfo, topic: str) -> tuple[int, int, int, int]:
     return left, top, width, height
 
 
-def _intrinsics(matrix: F64, name: str, topic: str) -> tuple[float, float, float, float]:
-    """Read fx, fy, cx and cy from the (9,) of a pinhole matrix; ``name`` is K, or P for its first three columns."""
-    if matrix.shape != (9,):
-        expected = {"K": 9, "P": 12}[name]
-        msg = f"expected {expected} numbers in {name} of the CameraInfo on topic {topic!r}, got {matrix.size}"
+def _intrinsics(values: Sequence[float], columns: int, name: str, topic: str) -> tuple[float, float, float, float]:
+    """Read fx, fy, cx and cy from the first three columns of K or P."""
+    numbers = np.asarray(values, np.float64)
+    if numbers.shape != (3 * columns,):
+        msg = f"expected {3 * columns} numbers in {name} of the CameraInfo on topic {topic!r}, got {numbers.size}"
         raise DecodeError(reason=f"wrong_{name.lower()}", message=msg)
+    matrix = numbers.reshape(3, columns)[:, :3].reshape(-1)
     if matrix[0] == 0.0:
         msg = f"expected a calibrated camera on topic {topic!r}, got {name}[0] = 0, which means uncalibrated"
         raise DecodeError(reason="uncalibrated", message=msg)
