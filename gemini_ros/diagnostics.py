@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.types import Count, MissingReason, Modality, ModalityStatus, Role
 
 # rclpy has the levels as bytes
@@ -36,6 +37,7 @@ _RATE_WINDOW = 50
 _JUMP_NS = 1_000_000_000
 _FEWEST_STAMPS = 10  # below this, holes in the stamps say little
 _LOST_SHARE_TO_WARN = 0.1
+_DRIFT_PPM_TO_WARN = 200.0  # crystals are within 100 of their nominal rate, so two of them within 200 of each other
 
 
 @dataclass
@@ -48,6 +50,7 @@ class TopicRecord:
     refused: int = 0
     last_refusal: str = ""
     refused_last: bool = False
+    clock: ClockState | None = None
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
     stamps_ns: deque[int] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
 
@@ -190,10 +193,9 @@ class InputHealth:
                 if role.startswith(f"{modality}."):
                     values.update(_record_values(record, now))
             message = "ok" if trouble is None else trouble.sentence
-            lost = self.records[DATA_ROLE[modality]].lost_share()
-            if trouble is None and lost > _LOST_SHARE_TO_WARN:
-                severity = WARN
-                message = f"about {100 * lost:.0f} % of the messages on {self.records[DATA_ROLE[modality]].topic} never came"
+            doubt = _doubt(self.records[DATA_ROLE[modality]])
+            if trouble is None and doubt:
+                severity, message = WARN, doubt
             found.append(status(f"{name}: input {modality}", severity, message, values, hardware_id))
         return found
 
@@ -208,8 +210,27 @@ class InputHealth:
         return ERROR, f"no reference image, so there is no output; {missing}"
 
 
+def _doubt(record: TopicRecord) -> str:
+    """What is wrong with a topic whose messages do come, "" where nothing is."""
+    lost = record.lost_share()
+    if lost > _LOST_SHARE_TO_WARN:
+        return f"about {100 * lost:.0f} % of the messages on {record.topic} never came"
+    if record.clock is not None and abs(record.clock.drift_ppm) > _DRIFT_PPM_TO_WARN:
+        drift = f"{record.clock.drift_ppm:.0f} millionths"
+        return f"the stamps on {record.topic} drift against the sensor's clock by {drift}: one of the clocks is wrong"
+    return ""
+
+
 def _record_values(record: TopicRecord, now: float) -> dict[str, Any]:
-    age_s = record.age_s(now)
+    age_s, clock = record.age_s(now), record.clock
+    clock_values = (
+        {}
+        if clock is None
+        else {
+            f"{record.role}.clock_drift_ppm": f"{clock.drift_ppm:.1f}",
+            f"{record.role}.clock_jitter_ms": f"{clock.jitter_ns / 1e6:.2f}",
+        }
+    )
     return {
         f"{record.role}.topic": record.topic,
         f"{record.role}.received": record.received,
@@ -218,6 +239,7 @@ def _record_values(record: TopicRecord, now: float) -> dict[str, Any]:
         f"{record.role}.last_s": "never" if age_s is None else f"{age_s:.2f}",
         f"{record.role}.refused": record.refused,
         f"{record.role}.last_refusal": record.last_refusal,
+        **clock_values,
     }
 
 

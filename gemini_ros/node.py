@@ -278,6 +278,7 @@ class FusionNode(LifecycleNode):
                 trouble = self._why_nothing_arrives(role, record.topic, session.types[role], session.profiles[role])
                 if trouble is not None:
                     graph[role] = trouble
+        session.take_up_clocks()
         troubles = session.health.troubles(graph, stale_after_s, now)
         inputs = session.health.statuses(self.get_name(), self.get_fully_qualified_name(), troubles, now)
         return [*inputs, self._frames_status(session)]

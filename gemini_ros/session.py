@@ -90,6 +90,11 @@ class Session:
         own_counts = tuple(Count(what, number) for what, number in own.items())
         return (*own_counts, *self._pipeline.counts(), *self._intake.counts())
 
+    def take_up_clocks(self) -> None:
+        """Note in the inputs' records how the clocks of the sensors go."""
+        for role, state in self._intake.clocks():
+            self.health.records[role].clock = state
+
     @property
     def last_failure(self) -> str:
         """The last unexpected error of a stage, "" before any."""

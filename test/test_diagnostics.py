@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="no rclpy on this machine")
 
+from gemini_core.decode.sensor_clock import ClockState
 from gemini_ros.diagnostics import OK, WARN, InputHealth, TopicRecord
 
 MS = 1_000_000
@@ -45,3 +46,17 @@ def test_the_status_warns_of_losses_and_names_the_topic():
     assert statuses["n: input rgb"].level == WARN
     assert "/cam/image" in statuses["n: input rgb"].message
     assert statuses["n: inputs"].level == OK
+
+
+@pytest.mark.parametrize(("drift_ppm", "level"), [(0.0, OK), (-190.0, OK), (-230.0, WARN), (450.0, WARN)])
+def test_the_status_warns_of_a_clock_that_drifts(drift_ppm, level):
+    health = InputHealth(("event",), {"event.packets": "/events", "event.camera_info": "/events/info"})
+    health.records["event.packets"].arrived(1.0)
+    health.records["event.packets"].clock = ClockState(5, drift_ppm, 1_500_000, 0)
+    found = {entry.name: entry for entry in health.statuses("n", "", {}, 1.0)}["n: input event"]
+    values = {pair.key: pair.value for pair in found.values}
+    assert found.level == level
+    assert ("/events" in found.message) == (level == WARN)
+    assert values["event.packets.clock_drift_ppm"] == f"{drift_ppm:.1f}"
+    assert values["event.packets.clock_jitter_ms"] == "1.50"
+    assert "event.camera_info.clock_drift_ppm" not in values
