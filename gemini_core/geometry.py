@@ -409,7 +409,6 @@ def transform_points(a_from_b: F64, points: F32) -> F32:
 
 _VALUES = "Array(float32, 1, 'C', readonly=True, aligned=False)"
 _FLAGS = "Array(bool, 1, 'C', readonly=True)"
-_BUFFERS = "int64, float32[:,::1], int32[:,::1]"
 
 
 @njit(f"int64({_FLAGS}, int32[::1])", cache=True)
@@ -422,12 +421,10 @@ def _list(visible: Bool, listed: _I32) -> int:
     return int(count)
 
 
-@njit(f"void({_POINTS}, {_VALUES}, int32[::1], {_BUFFERS})", cache=True)
-def _see(  # noqa: PLR0917 - compiled functions take arguments by position
-    pixels: F32, z: F32, listed: _I32, reach: int, nearest: F32, index: _I32
-) -> None:
-    """Keep the least z of each pixel, and whose it is; NaN before the first."""
-    height, width = nearest.shape
+@njit(f"void({_POINTS}, {_VALUES}, int32[::1], int64, int32[:,::1])", cache=True)
+def _see(pixels: F32, z: F32, listed: _I32, reach: int, index: _I32) -> None:
+    """Keep the nearest of the listed points per pixel; -1 before the first."""
+    height, width = index.shape
     start, right, bottom = np.float32(-0.5), np.float32(width - 0.5), np.float32(height - 0.5)
     for j in range(np.uint64(listed.shape[0])):
         i = np.uint64(listed[j])
@@ -436,19 +433,14 @@ def _see(  # noqa: PLR0917 - compiled functions take arguments by position
         if not (u >= start and u < right and v >= start and v < bottom and distance > np.float32(0.0)):
             continue
         column, row = int(u + 0.5), int(v + 0.5)
-        if reach == 0:
-            if not nearest[np.uint64(row), np.uint64(column)] <= distance:
-                nearest[row, column] = distance
-                index[row, column] = listed[j]
-            continue
         for y in range(max(row - reach, 0), min(row + reach + 1, height)):
             for x in range(max(column - reach, 0), min(column + reach + 1, width)):
-                if not nearest[y, x] <= distance:
-                    nearest[y, x] = distance
+                best = index[y, x]
+                if best < 0 or distance < z[np.uint64(best)]:
                     index[y, x] = listed[j]
 
 
-def z_buffer(pixels: F32, z: F32, visible: Bool, shape: tuple[int, int], point_size: int = 1) -> tuple[_I32, F32]:
+def z_buffer(pixels: F32, z: F32, visible: Bool, shape: tuple[int, int], point_size: int = 1) -> _I32:
     """Say which point each pixel sees: the nearest of those that round to it, the lower index where two are equally near.
 
     Args:
@@ -459,15 +451,14 @@ def z_buffer(pixels: F32, z: F32, visible: Bool, shape: tuple[int, int], point_s
         point_size: side in pixels (odd) of the square that a point covers.
 
     Returns:
-        (height, width) int32 index into the points, -1 where there is none; (height, width) float32 their z, NaN where there
-        is none.
+        (height, width) int32 index into the points, -1 where there is none.
     """
-    nearest, index = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int32)
+    index = np.full(shape, -1, np.int32)
     pixels, z = np.ascontiguousarray(pixels, dtype=np.float32), np.ascontiguousarray(z, dtype=np.float32)
     listed = np.empty(visible.size, np.int32)
     listed = listed[: _list(np.ascontiguousarray(visible, dtype=np.bool_), listed)]
-    _see(pixels, z, listed, point_size // 2, nearest, index)
-    return index, nearest
+    _see(pixels, z, listed, point_size // 2, index)
+    return index
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -48,11 +48,12 @@ def align_lidar(
     else:
         points = transform_points(reference_from_lidar, sample.points)
     pixels, z, visible = project_points(grid_camera, points)
-    index, depth_m = z_buffer(pixels, z, visible, (grid_camera.height, grid_camera.width), config.point_size_px)
+    index = z_buffer(pixels, z, visible, (grid_camera.height, grid_camera.width), config.point_size_px)
     if config.densify_px:
         index = densify(index, z, config.densify_px)
     channels = np.zeros((3, *index.shape), np.float32)
     valid = np.zeros(index.shape, np.bool_)
+    depth_m = np.full(index.shape, np.nan, np.float32)
     per_metre_of_height = 1.0 / (config.max_height_m - config.min_height_m)
     _encode(
         index,
@@ -92,7 +93,7 @@ def _encode(  # noqa: PLR0917 - compiled functions take arguments by position
     valid: Bool,
     depth_m: F32,
 ) -> None:
-    """Fill the empty grid where a pixel sees a point (-1: none); z is there already, but where gaps were filled."""
+    """Fill the empty grid where a pixel sees a point (-1: none)."""
     zero, one = np.float32(0.0), np.float32(1.0)
     per_range, per_height, per_intensity = scales
     for row in range(index.shape[0]):
