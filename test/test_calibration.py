@@ -228,6 +228,96 @@ def test_intrinsics_that_change_with_every_image_are_kept_for_a_while_only_and_s
     assert calibration.resolve(frame(stamp_ns=STAMP - 510)).calibration.reference.fx == 1490.0
 
 
+def test_a_frame_waits_for_the_camera_info_of_its_own_zoom():
+    """Drivers send an image and its CameraInfo with one stamp, the image first."""
+    calibration = store(RIG, info("depth"), *(info("rgb", zoomed("rgb", 50.0 + i), STAMP - 20 + 10 * i) for i in range(2)))
+    image = placed("rgb", "rgb_frame", STAMP, size=(64, 48))
+    assert calibration.must_wait(image)
+    calibration.push(info("rgb", zoomed("rgb", 80.0), STAMP))
+    assert not calibration.must_wait(image)
+    assert calibration.resolve(frame()).calibration.reference.fx == 80.0
+
+
+def test_a_frame_waits_for_the_camera_info_of_another_size_where_they_come_steadily():
+    image = placed("rgb", "rgb_frame", STAMP, size=(128, 96))
+    steady = store(RIG, *(info("rgb", stamp_ns=STAMP - 20 + 10 * i) for i in range(2)))
+    assert steady.must_wait(image)
+    assert not steady.must_wait(placed("rgb", "rgb_frame", STAMP, size=(64, 48)))
+    steady.push(info("rgb", stamp_ns=STAMP))  # its own, and wrong
+    assert not steady.must_wait(image)
+    assert not store(RIG, info("rgb", stamp_ns=STAMP - 20)).must_wait(image)  # sent once
+    assert not store(RIG, *(info("rgb", stamp_ns=STAMP - 9_000_000_000 + i) for i in range(2))).must_wait(image)  # long ago
+
+
+MS = 1_000_000
+
+
+def driving(**options):
+    """A whole rig that goes 1 m a second along x, known from 100 ms before the frame to 60 ms after it."""
+    calibration = store(*ALL, **options)
+    for stamp_ms in (-100, 60):
+        calibration.push(transforms(False, ("odom", "base", stamp_ms * 1e-3), stamp_ns=STAMP + stamp_ms * MS))
+    return calibration
+
+
+def moving_frame(points=True, sweep_end_ms=60, depth_ms=-20):
+    """A frame whose sweep was stamped 40 ms before it."""
+    before = frame()
+    start_ns, end_ns = STAMP - 40 * MS, STAMP + sweep_end_ms * MS
+    lidar = dataclasses.replace(before.lidar, stamp_ns=start_ns, start_ns=start_ns, end_ns=start_ns)
+    if points:
+        lidar = dataclasses.replace(lidar, time_ns=np.linspace(start_ns, end_ns, 5).astype(np.int64), end_ns=end_ns)
+    return dataclasses.replace(before, lidar=lidar, depth=dataclasses.replace(before.depth, stamp_ns=STAMP + depth_ms * MS))
+
+
+def motions(resolved):
+    return {status.modality: status.motion for status in resolved.status}
+
+
+def test_depth_and_every_point_come_to_where_the_camera_was():
+    resolved = driving().resolve(moving_frame())
+    assert motions(resolved) == {"rgb": "", "depth": "compensated", "event": "", "lidar": "compensated"}
+    calibration = resolved.calibration
+    np.testing.assert_allclose(calibration.reference_from_depth, shifted(1.0 - 0.020), atol=1e-12)
+    np.testing.assert_array_equal(calibration.reference_from_event, shifted(2.0))
+    np.testing.assert_allclose(calibration.reference_from_lidar, shifted(3.0 - 0.040), atol=1e-12)
+    assert calibration.lidar_motion.stamps_ns.tolist() == [STAMP - 40 * MS, STAMP + 60 * MS]
+    np.testing.assert_allclose(calibration.lidar_motion.reference_from_lidar[:, 0, 3], [2.96, 3.06], atol=1e-12)
+    assert all(status.detail == "" for status in resolved.status)
+
+
+def test_a_sweep_without_point_times_moves_as_one_piece():
+    resolved = driving().resolve(moving_frame(points=False))
+    assert motions(resolved)["lidar"] == "no_point_times"
+    assert resolved.calibration.lidar_motion is None
+    np.testing.assert_allclose(resolved.calibration.reference_from_lidar, shifted(2.96), atol=1e-12)
+
+
+def test_without_odometry_nothing_moves_and_the_status_says_what_was_missing():
+    resolved = driving().resolve(moving_frame(sweep_end_ms=61))
+    assert motions(resolved) == {"rgb": "", "depth": "compensated", "event": "", "lidar": "no_odometry"}
+    assert "'base' to 'odom'" in resolved.status[3].detail
+    assert resolved.status[3].present
+    np.testing.assert_array_equal(resolved.calibration.reference_from_lidar, shifted(3.0))
+    assert resolved.calibration.lidar_motion is None
+    resolved = store(*ALL).resolve(moving_frame())
+    assert motions(resolved)["depth"] == "no_odometry"
+    assert "no frame 'odom'" in resolved.status[1].detail
+
+
+def test_motion_is_looked_at_only_where_there_is_a_fixed_frame():
+    resolved = driving(**{"motion.fixed_frame": ""}).resolve(moving_frame())
+    assert set(motions(resolved).values()) == {""}
+    np.testing.assert_array_equal(resolved.calibration.reference_from_depth, shifted(1.0))
+    assert resolved.calibration.lidar_motion is None
+
+
+def test_what_lacks_calibration_has_no_motion():
+    resolved = store(info("rgb"), RIG, transforms(True, ("odom", "base", 0.0))).resolve(moving_frame())
+    assert motions(resolved) == {"rgb": "", "depth": "", "event": "", "lidar": "compensated"}
+    assert reasons(resolved)["depth"] == "no_camera_info"
+
+
 def test_clear_keeps_what_does_not_move():
     calibration = store(*ALL)
     calibration.push(transforms(False, ("odom", "base", 0.0)))

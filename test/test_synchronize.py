@@ -509,7 +509,7 @@ def content(frame: SensorFrame) -> tuple[object, ...]:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_the_order_of_topics_does_not_change_a_frame(data: st.DataObject) -> None:
     topics = data.draw(sequences())
@@ -524,7 +524,7 @@ def test_the_order_of_topics_does_not_change_a_frame(data: st.DataObject) -> Non
     assert outcomes[0] == outcomes[1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_every_sample_is_accounted_for_at_any_moment(data: st.DataObject) -> None:
     topics = data.draw(sequences())
