@@ -98,10 +98,11 @@ def to_rgb(rows: U8, encoding: str, *, big_endian: bool) -> U8:
     if layout.item_bytes == 1:
         items = rows
     else:  # OpenCV wants whole numbers of this machine where such numbers may lie
-        items = np.require(rows.view(">u2" if big_endian else "<u2").astype(np.uint16, copy=False), requirements="A")
+        words = rows.view(">u2" if big_endian else "<u2").astype(np.uint16, copy=False)
+        items = as_8_bit(np.require(words, requirements="A"))  # first, which is cheaper
     if layout.channels > 1:
         items = items.reshape(items.shape[0], -1, layout.channels)  # (H, W, channels)
-    return as_8_bit(items if layout.code is None else cv2.cvtColor(items, layout.code))
+    return np.asarray(items if layout.code is None else cv2.cvtColor(items, layout.code), np.uint8)
 
 
 def as_8_bit(pixels: npt.ArrayLike) -> U8:

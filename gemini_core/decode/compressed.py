@@ -74,7 +74,9 @@ def decode_compressed_color(message: CompressedImage, topic: str) -> ImageSample
     if code is None:
         msg = f"expected 1, 3 or 4 channels on topic {topic!r}, got {channels}, format {message.format!r}"
         raise DecodeError(reason="wrong_pixels", message=msg)
-    return ImageSample(stamp_ns(message.header), message.header.frame_id, as_8_bit(cv2.cvtColor(pixels, code)))
+    return ImageSample(
+        stamp_ns(message.header), message.header.frame_id, np.asarray(cv2.cvtColor(as_8_bit(pixels), code), np.uint8)
+    )
 
 
 def decode_compressed_depth(message: CompressedImage, topic: str) -> DepthSample:
