@@ -15,7 +15,7 @@ from typing import Any, Literal
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from gemini_core.decode.sensor_clock import ClockState
-from gemini_core.types import Count, MissingReason, Modality, ModalityStatus, Role
+from gemini_core.types import Count, MissingReason, Modality, ModalityStatus, MotionNote, Role
 
 # rclpy has the levels as bytes
 OK, WARN, ERROR, STALE = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE)
@@ -111,7 +111,7 @@ class Trouble:
 
 @dataclass
 class Absence:
-    """Since when frames lack a modality for the same reason."""
+    """Since when frames lack a modality for the same reason, or the odometry that would move its data."""
 
     status: ModalityStatus
     since_s: float
@@ -125,6 +125,8 @@ class InputHealth:
         self._modalities = modalities
         self.records = {role: TopicRecord(role, topic) for role, topic in topics.items()}
         self._absences: dict[Modality, Absence] = {}
+        self._unmoved: dict[Modality, Absence] = {}
+        self._motion: dict[Modality, MotionNote] = {}
 
     def saw_frame(self, status: tuple[ModalityStatus, ...], now: float) -> None:
         """Take up what one closed frame has and lacks."""
@@ -132,11 +134,23 @@ class InputHealth:
             absence = self._absences.get(entry.modality)
             if entry.present:
                 self._absences.pop(entry.modality, None)
+                self._saw_motion(entry, now)
             elif absence is None or absence.status.reason != entry.reason:
                 self._absences[entry.modality] = Absence(entry, now)
             else:
                 absence.status = entry
                 absence.frames += 1
+
+    def _saw_motion(self, entry: ModalityStatus, now: float) -> None:
+        self._motion[entry.modality] = entry.motion
+        unmoved = self._unmoved.get(entry.modality)
+        if entry.motion != "no_odometry":
+            self._unmoved.pop(entry.modality, None)
+        elif unmoved is None:
+            self._unmoved[entry.modality] = Absence(entry, now)
+        else:
+            unmoved.status = entry
+            unmoved.frames += 1
 
     def troubles(self, graph: Mapping[Role, Trouble], stale_after_s: float, now: float) -> dict[Modality, Trouble]:
         """Every missing modality and why; ``graph`` says of a topic why nothing can arrive on it."""
@@ -193,11 +207,23 @@ class InputHealth:
                 if role.startswith(f"{modality}."):
                     values.update(_record_values(record, now))
             message = "ok" if trouble is None else trouble.sentence
-            doubt = _doubt(self.records[DATA_ROLE[modality]])
+            if self._motion.get(modality):
+                values[f"{modality}.motion"] = self._motion[modality]
+            doubt = _doubt(self.records[DATA_ROLE[modality]]) or self._standing_still(modality, now)
             if trouble is None and doubt:
                 severity, message = WARN, doubt
             found.append(status(f"{name}: input {modality}", severity, message, values, hardware_id))
         return found
+
+    def _standing_still(self, modality: Modality, now: float) -> str:
+        """Say since when and why data is placed as if nothing had moved, "" where it is not."""
+        unmoved = self._unmoved.get(modality)
+        if unmoved is None:
+            return ""
+        return (
+            f"placed as if nothing had moved since its stamp: {unmoved.status.detail} (for {now - unmoved.since_s:.1f} s, "
+            f"{unmoved.frames} frames); a robot without odometry has an empty motion.fixed_frame"
+        )
 
     def _summary(self, troubles: Mapping[Modality, Trouble]) -> tuple[bytes, str]:
         if not troubles:

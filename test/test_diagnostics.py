@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("rclpy", reason="no rclpy on this machine")
 
 from gemini_core.decode.sensor_clock import ClockState
+from gemini_core.types import ModalityStatus
 from gemini_ros.diagnostics import OK, WARN, InputHealth, TopicRecord
 
 MS = 1_000_000
@@ -60,3 +61,21 @@ def test_the_status_warns_of_a_clock_that_drifts(drift_ppm, level):
     assert values["event.packets.clock_drift_ppm"] == f"{drift_ppm:.1f}"
     assert values["event.packets.clock_jitter_ms"] == "1.50"
     assert "event.camera_info.clock_drift_ppm" not in values
+
+
+def test_the_status_says_since_when_and_why_data_is_not_moved():
+    health = InputHealth(("rgb", "lidar"), {"rgb.image": "/cam/image", "lidar.points": "/points"})
+
+    def lidar_status(now, note, detail=""):
+        health.saw_frame((ModalityStatus("lidar", present=True, reason="", skew_ns=0, detail=detail, motion=note),), now)
+        (found,) = (entry for entry in health.statuses("n", "", {}, now) if entry.name == "n: input lidar")
+        return found, {pair.key: pair.value for pair in found.values}
+
+    found, values = lidar_status(1.0, "compensated")
+    assert (found.level, found.message, values["lidar.motion"]) == (OK, "ok", "compensated")
+    lidar_status(2.0, "no_odometry", "no frame 'odom'")
+    found, values = lidar_status(4.5, "no_odometry", "no frame 'odom' (known: base)")
+    assert (found.level, values["lidar.motion"]) == (WARN, "no_odometry")
+    assert "no frame 'odom' (known: base) (for 2.5 s, 2 frames)" in found.message
+    found, values = lidar_status(5.0, "")
+    assert (found.level, "lidar.motion" in values) == (OK, False)
