@@ -57,7 +57,9 @@ def test_straight_lines_get_straight(camera: CameraModel) -> None:
     assert straight == dataclasses.replace(camera, distortion_model="none", distortion=())
     assert frame.rgb.pixels.shape == bent.shape
     expected = chessboard(straight).astype(int)
-    seen = cv2.erode(frame.rgb.pixels.any(axis=2).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # half a pixel of it repeats
+    seen = (
+        cv2.erode(frame.rgb.pixels.any(axis=2).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    )  # the outermost half pixel repeats
     assert seen.mean() > 0.95
     assert np.abs(frame.rgb.pixels - expected)[seen].max() <= 2
     assert np.abs(bent - expected).max() > 100
