@@ -66,25 +66,23 @@ class Evt3(Codec):
         return sensor_events(x, y, polarity, time_ns, count, last_ns, total - count - unknown, unknown)
 
 
+def _events_of_words() -> U8:
+    """Count the events that each of the 65536 words stands for."""
+    words = np.arange(1 << 16)
+    kept = np.select([words >> 12 == code for code in (_ADDR_X, _VECT_12, _VECT_8)], [1, words & 0xFFF, words & 0xFF], 0)
+    return ((kept[:, None] >> np.arange(_VECTOR)) & 1).sum(axis=1).astype(np.uint8)
+
+
+_EVENTS_OF_WORD = _events_of_words()
+
+
 @njit("int64(Array(uint16, 1, 'C', readonly=True, aligned=False))", cache=True)
 def _count(words: U16) -> int:
-    """Count the events that the words make if none is left out; without branches, since the codes are hard to foretell."""
-    count = np.int64(0)
+    """Count the events that the words make if none is left out."""
+    count = 0
     for word in words:
-        code = word >> 12
-        bits = np.uint16(0)
-        if code == _ADDR_X:
-            bits = np.uint16(1)
-        if code == _VECT_12:
-            bits = word & np.uint16(0xFFF)
-        if code == _VECT_8:
-            bits = word & np.uint16(0xFF)
-        # The number of ones, in pairs, fours, eights and all.
-        bits = np.uint16(bits - ((bits >> 1) & 0x5555))
-        bits = np.uint16((bits & 0x3333) + ((bits >> 2) & 0x3333))
-        bits = np.uint16((bits + (bits >> 4)) & 0x0F0F)
-        count += (bits + (bits >> 8)) & 0x1F
-    return int(count)
+        count += _EVENTS_OF_WORD[word]
+    return count
 
 
 @njit(
