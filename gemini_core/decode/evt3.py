@@ -70,7 +70,8 @@ def _events_of_words() -> U8:
     """Count the events that each of the 65536 words stands for."""
     words = np.arange(1 << 16)
     kept = np.select([words >> 12 == code for code in (_ADDR_X, _VECT_12, _VECT_8)], [1, words & 0xFFF, words & 0xFF], 0)
-    return ((kept[:, None] >> np.arange(_VECTOR)) & 1).sum(axis=1).astype(np.uint8)
+    counts: U8 = ((kept[:, None] >> np.arange(_VECTOR)) & 1).sum(axis=1).astype(np.uint8)
+    return counts
 
 
 _EVENTS_OF_WORD = _events_of_words()
