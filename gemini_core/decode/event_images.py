@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from gemini_core.decode.event_reading import EventReading, SensorEvents
 from gemini_core.decode.image import Image, decode_color
-from gemini_core.types import U8, Bool
+from gemini_core.types import U8
 
-_CLEAR = 32
-"""Levels of 255 by which a pixel has to differ to be an event."""
+_CLEAR = 32  # levels of 255 by which a pixel has to differ to be an event
+_DARKER, _BRIGHTER = np.uint8(1), np.uint8(2)
 
 
 def read_event_image(message: Image, topic: str) -> EventReading:
@@ -29,11 +30,13 @@ def read_event_image(message: Image, topic: str) -> EventReading:
         DecodeError: as ``decode_color`` does.
     """
     image = decode_color(message, topic)
-    darker, brighter = _polarities(image.pixels)
-    height, width = darker.shape
-    rows, columns = (np.concatenate(pair) for pair in zip(np.nonzero(darker), np.nonzero(brighter), strict=True))
+    height, width = image.pixels.shape[:2]
+    marks = np.empty((height, width), np.uint8)
+    _mark(np.ascontiguousarray(image.pixels), marks)
+    darker, brighter = np.flatnonzero(marks & _DARKER), np.flatnonzero(marks & _BRIGHTER)
+    rows, columns = np.divmod(np.concatenate([darker, brighter]), width)
     polarity = np.ones(rows.size, np.uint8)
-    polarity[: np.count_nonzero(darker)] = 0
+    polarity[: darker.size] = 0
     events = SensorEvents(
         x=columns.astype(np.uint16),
         y=rows.astype(np.uint16),
@@ -44,14 +47,28 @@ def read_event_image(message: Image, topic: str) -> EventReading:
     return EventReading(image.stamp_ns, image.frame_id, width, height, events, on_ros_clock=True)
 
 
-def _polarities(pixels: U8) -> tuple[Bool, Bool]:
-    """Which pixels (H, W) of an image (H, W, 3) got darker and which brighter."""
-    background = [np.bincount(pixels[..., channel].reshape(-1), minlength=256).argmax() for channel in range(3)]
-    away = pixels.astype(np.int16) - np.array(background, np.int16)
-    differs = np.abs(away).max(axis=2) > _CLEAR
-    red, green, blue = (pixels[..., channel].astype(np.int16) for channel in range(3))
-    darker: Bool = differs & (red - green > _CLEAR)
-    brighter: Bool = differs & (blue - green > _CLEAR)
-    plain = differs & ~darker & ~brighter
-    lighter = (green - np.maximum(red, blue) > _CLEAR) | (away.sum(axis=2) > 0)
-    return darker | (plain & ~lighter), brighter | (plain & lighter)
+@njit("void(Array(uint8, 3, 'C', readonly=True, aligned=False), uint8[:, ::1])", cache=True)
+def _mark(pixels: U8, marks: U8) -> None:
+    """Mark (H, W) which pixels of an image (H, W, 3) got darker, brighter, or both."""
+    counts = np.zeros((3, 256), np.int64)
+    height, width = marks.shape
+    for row in range(height):
+        for column in range(width):
+            for channel in range(3):
+                counts[channel, pixels[row, column, channel]] += 1
+    background = np.array([counts[0].argmax(), counts[1].argmax(), counts[2].argmax()])
+    for row in range(height):
+        for column in range(width):
+            red, green = np.int64(pixels[row, column, 0]), np.int64(pixels[row, column, 1])
+            blue = np.int64(pixels[row, column, 2])
+            away_red, away_green, away_blue = red - background[0], green - background[1], blue - background[2]
+            mark = np.uint8(0)
+            if max(abs(away_red), abs(away_green), abs(away_blue)) > _CLEAR:
+                if red - green > _CLEAR:
+                    mark |= _DARKER
+                if blue - green > _CLEAR:
+                    mark |= _BRIGHTER
+                if mark == 0:
+                    lighter = green - max(red, blue) > _CLEAR or away_red + away_green + away_blue > 0
+                    mark = _BRIGHTER if lighter else _DARKER
+            marks[row, column] = mark
