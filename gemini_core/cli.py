@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from gemini_core.runtimes.export import Images
     from gemini_core.types import F32, SensorFrame
 
-EXIT_DONE, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 0, 2, 130
+EXIT_DONE, EXIT_WRONG_INPUT, EXIT_MISALIGNED, EXIT_INTERRUPTED = 0, 2, 3, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and give its exit code: 0 done, 2 wrong input, 130 interrupted."""
+    """Run one command and give its exit code: 0 done, 2 wrong input, 3 a sensor is off (check-alignment), 130 interrupted."""
     options = _parser().parse_args(arguments)
     prepare_process()
     try:
@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_config_options(inspect)
     inspect.add_argument("--json", action="store_true", help="write JSON instead of text")
     inspect.set_defaults(run=_inspect)
+
+    _add_check_alignment(commands)
 
     replay = commands.add_parser("replay", help="run a bag through the whole pipeline; masks and boxes go to another bag")
     replay.add_argument("bag", type=Path, help="bag folder, or one .mcap or .db3 file")
@@ -142,6 +144,24 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     simulate.set_defaults(run=_simulate)
 
 
+def _add_check_alignment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    check = commands.add_parser(
+        "check-alignment",
+        help="whether the sensors of a bag lie on each other as their calibration says",
+        description="Compares outlines in depth, LiDAR and events with the edges of the reference image, and warns (exit code "
+        "3) where a small rotation of a sensor would fit clearly better (docs/alignment.md).",
+    )
+    check.add_argument("bag", type=Path, help="bag folder, or one .mcap or .db3 file")
+    check.add_argument("--out", type=Path, metavar="FOLDER", help="write pictures, alignment.json and alignment.txt there")
+    check.add_argument("--frames", type=_count, default=12, help="frames to look at, spread over the bag (default 12)")
+    check.add_argument(
+        "--tolerance", type=_positive, default=0.5, metavar="DEGREES", help="rotations are a warning from here (default 0.5)"
+    )
+    check.add_argument("--json", action="store_true", help="write JSON instead of text")
+    _add_config_options(check)
+    check.set_defaults(run=_check_alignment)
+
+
 def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     export = commands.add_parser(
         "export",
@@ -206,6 +226,13 @@ def _clips(text: str) -> tuple[int, int, int]:
         msg = f"expected three numbers, for train, val and test, got {text}"
         raise argparse.ArgumentTypeError(msg)
     return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:  # noqa: PLR2004 - more would not fit into memory
+        msg = f"expected a whole number from 1 to 1000, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -279,6 +306,22 @@ def _inspect(options: argparse.Namespace) -> int:
         inspection = inspect(options.bag, config, progress)
     print(to_json(inspection) if options.json else to_text(inspection))
     return EXIT_WRONG_INPUT if inspection.damage else EXIT_DONE
+
+
+def _check_alignment(options: argparse.Namespace) -> int:
+    from gemini_core.evaluate.alignment import check_alignment
+    from gemini_core.evaluate.alignment_report import to_json, to_text, write_report
+
+    config = _config(options.config, options.overrides)
+    with _progress("reading", "messages") as progress:
+        checked = check_alignment(options.bag, config, options.frames, options.tolerance, progress)
+    print(to_json(checked.report) if options.json else to_text(checked.report))
+    if options.out is not None:
+        paths = write_report(checked, options.out)
+        print(f"wrote {len(paths)} files to {options.out}", file=sys.stderr)
+    if checked.report.warned:
+        return EXIT_MISALIGNED
+    return EXIT_WRONG_INPUT if checked.report.damage else EXIT_DONE
 
 
 def _replay(options: argparse.Namespace) -> int:

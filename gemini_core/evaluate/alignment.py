@@ -17,7 +17,7 @@ from gemini_core.bag.reader import BagReader
 from gemini_core.config import FusionConfig
 from gemini_core.errors import BagError, DataError
 from gemini_core.evaluate.alignment_edges import ImageEdges, depth_edges, event_edges, image_edges, lidar_edges
-from gemini_core.evaluate.alignment_events import apparent_motion, latest_ns
+from gemini_core.evaluate.alignment_events import apparent_motion, at_scene_depth, latest_ns
 from gemini_core.evaluate.alignment_mount import Mounts, read_mounts
 from gemini_core.evaluate.alignment_verdict import AlignmentReport, DepthAgreement, Look, Pair, common_cause, judge
 from gemini_core.project.projector import Projector
@@ -96,7 +96,7 @@ def check_frames(
     looks: dict[Modality, list[Look]] = {}
     pairs = []
     for modality in config.modalities[1:]:
-        each = [_look(frame, image, modality, config) for frame, image in zip(frames, images, strict=True)]
+        each = [_look(*one, modality, config) for one in zip(frames, images, grids, strict=True)]
         found = [look for look in each if look is not None]
         if found:
             looks[modality] = found
@@ -141,7 +141,9 @@ def _image(frame: SensorFrame) -> ImageEdges | None:
     return None if camera is None else image_edges(frame.rgb.pixels, camera, BLUR_DEG)
 
 
-def _look(frame: SensorFrame, image: ImageEdges | None, modality: Modality, config: FusionConfig) -> Look | None:
+def _look(
+    frame: SensorFrame, image: ImageEdges | None, grids: AlignedGrids, modality: Modality, config: FusionConfig
+) -> Look | None:
     """Find a sensor's outlines; None where the frame has not all that it takes to place it."""
     known = frame.calibration
     if image is None or known is None:
@@ -158,8 +160,9 @@ def _look(frame: SensorFrame, image: ImageEdges | None, modality: Modality, conf
     if modality == "event" and frame.event is not None and known.event is not None and known.reference_from_event is not None:
         transform = known.reference_from_event
         motion = apparent_motion(frame.event, known.event, transform)
-        points = event_edges(frame.event, known.event, transform, config.event.plane_m, latest_ns(motion))
-        return Look(frame, image, points.thinned(_MOST_POINTS, rng), frame.event.frame_id, transform, motion)
+        on_plane = event_edges(frame.event, known.event, transform, config.event.plane_m, latest_ns(motion))
+        points, placed = at_scene_depth(on_plane.thinned(_MOST_POINTS, rng), grids)
+        return Look(frame, image, points, frame.event.frame_id, transform, placed, motion)
     return None
 
 

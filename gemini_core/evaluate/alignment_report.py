@@ -46,7 +46,7 @@ def to_text(report: AlignmentReport) -> str:
         parts.append(
             f"depth-lidar: depths differ by {100 * agreement.median_share:.1f} % (median of {agreement.pixels} common pixels)"
         )
-    parts += [f"{pair.name}: {pair.message}" for pair in report.pairs if pair.verdict != "off"]
+    parts += [f"{pair.name}: {'; '.join((pair.message, *pair.notes))}" for pair in report.pairs if pair.verdict != "off"]
     parts += [line for pair in report.pairs if pair.verdict == "off" for line in _warning(pair)]
     parts += [f"Note: {note}." for note in report.notes]
     if report.damage:
@@ -132,7 +132,7 @@ def _warning(pair: Pair) -> Sequence[str]:
         lines.append(f"    should be {_numbers(new.new_translation_m, new.new_quaternion_xyzw)}")
     else:
         lines.append(f"  Transform to correct: the one between {pair.reference_frame!r} and {pair.sensor_frame!r}")
-    lines += [f"  But {note}." for note in pair.notes]
+    lines += [f"  Note: {note}." for note in pair.notes]
     return lines
 
 

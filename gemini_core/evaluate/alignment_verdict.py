@@ -10,7 +10,7 @@ import numpy as np
 
 from gemini_core.config import FusionConfig
 from gemini_core.evaluate.alignment_edges import EdgePoints, ImageEdges
-from gemini_core.evaluate.alignment_events import ApparentMotion, clock_offset_note, parallax_deg
+from gemini_core.evaluate.alignment_events import ApparentMotion, clock_offset_note, distance_m, parallax_deg, plane_note
 from gemini_core.evaluate.alignment_mount import Correction, Mounts, correct, in_sensor_frame
 from gemini_core.evaluate.alignment_search import Observation, RotationFit, search
 from gemini_core.types import F64, Modality, SensorFrame
@@ -24,6 +24,7 @@ _FEWEST_POINTS, _FEWEST_PARTS = 150, 8
 _LEAST_SCORE, _LEAST_CLEARNESS = 0.04, 3.0
 _LEAST_GAIN_SHARE, _LEAST_SIGNIFICANCE = 0.12, 2.0
 _SAME_ROTATION_DEG = 0.4
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +99,17 @@ class AlignmentReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Look:
-    """One sensor's outlines in one frame; ``reference_from_sensor`` (4, 4); ``motion`` only of events."""
+    """One sensor's outlines in one frame; ``reference_from_sensor`` (4, 4).
+
+    ``placed`` is the share of the points whose distance is known, 1 for all but events; ``motion`` is that of the events.
+    """
 
     frame: SensorFrame
     image: ImageEdges
     points: EdgePoints
     sensor_frame: str
     reference_from_sensor: F64
+    placed: float = 1.0
     motion: ApparentMotion | None = None
 
 
@@ -122,7 +127,8 @@ def judge(modality: Modality, looks: Sequence[Look], config: FusionConfig, toler
         return Pair(modality, "cannot tell", message, len(looks), *names, points=points)
     tolerances = np.full(3, tolerance_deg)
     if modality == "event":
-        tolerances += parallax_deg(first.reference_from_sensor, config.event.plane_m)
+        unplaced = 1.0 - float(np.mean([look.placed for look in looks]))
+        tolerances += unplaced * parallax_deg(first.reference_from_sensor, config.event.plane_m)
     clear = fit.best_score >= _LEAST_SCORE and fit.clearness >= _LEAST_CLEARNESS
     better = fit.gain_share >= _LEAST_GAIN_SHARE and fit.significance >= _LEAST_SIGNIFICANCE
     axes = _axes(fit, tolerances, clear=clear, better=better)
@@ -141,7 +147,10 @@ def judge(modality: Modality, looks: Sequence[Look], config: FusionConfig, toler
         axes=axes,
         sensor_rotation_deg=(float(turn[0]), float(turn[1]), float(turn[2])),
         correction=correct(mounts, first.sensor_frame, first.frame.frame_id, turn) if off else None,
-        notes=_notes(modality, looks, fit, tolerance_deg) if off else (),
+        notes=(
+            *_plane_note(modality, looks, config, tolerance_deg),
+            *(_doubts(modality, looks, fit, tolerance_deg) if off else ()),
+        ),
     )
 
 
@@ -186,7 +195,7 @@ def _verdict(fit: RotationFit, axes: Sequence[AxisFit], frames: int, *, clear: b
     return "fits", f"no clearly better rotation{rest}"
 
 
-def _notes(modality: Modality, looks: Sequence[Look], fit: RotationFit, tolerance_deg: float) -> tuple[str, ...]:
+def _doubts(modality: Modality, looks: Sequence[Look], fit: RotationFit, tolerance_deg: float) -> tuple[str, ...]:
     """What else than the transform could look like this rotation."""
     notes = []
     if modality == "event":
@@ -201,6 +210,14 @@ def _notes(modality: Modality, looks: Sequence[Look], fit: RotationFit, toleranc
             "stamps can look like a rotation"
         )
     return tuple(notes)
+
+
+def _plane_note(modality: Modality, looks: Sequence[Look], config: FusionConfig, tolerance_deg: float) -> tuple[str, ...]:
+    distances = [distance_m(look.points) for look in looks if look.placed > _MOSTLY and look.points.kind.size]
+    if modality != "event" or not distances:
+        return ()
+    note = plane_note(looks[0].reference_from_sensor, config.event.plane_m, distances, tolerance_deg)
+    return (note,) if note else ()
 
 
 def common_cause(pairs: Sequence[Pair]) -> tuple[str, ...]:
