@@ -151,6 +151,65 @@ def test_colour_lands_where_geometry_says() -> None:
             assert (v + 0.5) / geometry.scale_y + geometry.top - 0.5 == pytest.approx(size[1] // 2 + 7, abs=0.05)
 
 
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+@pytest.mark.parametrize("size", [(1280, 720), (641, 479), (333, 517), (1242, 375), (97, 131)])
+def test_points_of_light_keep_their_places(size: tuple[int, int], resize: str) -> None:
+    """Any sizes, odd ones too: what a resize makes of one pixel lies around where the geometry has its centre."""
+    geometry = grid_geometry(GridConfig(width=320, height=240, resize=resize), *size)
+    rng = np.random.default_rng(0)
+    off = []
+    for _ in range(40):
+        u = int(rng.integers(geometry.left + 3, geometry.left + geometry.crop_width - 3))
+        v = int(rng.integers(geometry.top + 3, geometry.top + geometry.crop_height - 3))
+        pixels = np.zeros((size[1], size[0], 3), np.uint8)
+        pixels[v, u] = 255
+        light = align_color(ImageSample(0, "camera", pixels), geometry).channels[0]
+        (rows, columns), share = np.nonzero(light), light[light > 0] / light.sum()
+        expected_u = (u - geometry.left + 0.5) * geometry.scale_x - 0.5
+        expected_v = (v - geometry.top + 0.5) * geometry.scale_y - 0.5
+        off.append((columns @ share - expected_u, rows @ share - expected_v))
+    assert np.abs(off).max() <= 0.5 + 1e-4  # light falls into whole grid pixels
+    assert np.abs(np.mean(off, axis=0)).max() < 0.15
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 400), st.integers(1, 400), st.integers(32, 300), st.integers(32, 300), st.sampled_from(["crop", "stretch"])
+)
+def test_a_ramp_stays_the_ramp_that_the_geometry_says(width: int, height: int, columns: int, rows: int, resize: str) -> None:
+    """Red rises with u and green with v, so each grid pixel's colour says from where in the image it came."""
+    geometry = grid_geometry(GridConfig(width=columns, height=rows, resize=resize), width, height)
+    steps = 250 / max(width - 1, 1), 250 / max(height - 1, 1)
+    u, v = np.meshgrid(np.arange(width), np.arange(height))
+    pixels = np.rint(np.stack([u * steps[0], v * steps[1], np.full(u.shape, 255)], axis=2)).astype(np.uint8)
+    grid = align_color(ImageSample(0, "camera", pixels), geometry)
+    np.testing.assert_allclose(grid.channels[2], 1.0, atol=1e-6)
+    assert grid.channels.max() <= 1.0
+    # Beyond the first and last pixel's centres there is nothing to go on to; an area average of whole pixels is off by an
+    # eighth of their step at most.
+    first, last = (
+        (geometry.left, geometry.top),
+        (geometry.left + geometry.crop_width - 1, geometry.top + geometry.crop_height - 1),
+    )
+    places = (np.arange(columns) + 0.5) / geometry.scale_x, (np.arange(rows)[:, None] + 0.5) / geometry.scale_y
+    for axis in range(2):
+        at = np.clip(places[axis] + first[axis] - 0.5, first[axis], last[axis])
+        expected = np.broadcast_to(at * steps[axis], grid.valid.shape)
+        np.testing.assert_allclose(grid.channels[axis] * 255, expected, atol=0.51 + steps[axis] / 8)
+
+
+def test_resizing_is_opencv_s_to_its_rounding() -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (375, 1242, 3), dtype=np.uint8)
+    for grid, interpolation in (
+        (GridConfig(width=256, height=96), cv2.INTER_AREA),
+        (GridConfig(width=1400, height=423), cv2.INTER_LINEAR),
+    ):
+        geometry = grid_geometry(dataclasses.replace(grid, resize="stretch"), 1242, 375)
+        ours = align_color(ImageSample(0, "camera", pixels), geometry).channels.transpose(1, 2, 0) * 255
+        theirs = cv2.resize(pixels, (grid.width, grid.height), interpolation=interpolation)
+        assert np.abs(ours - theirs).max() <= 1.0
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Depth
 
