@@ -346,46 +346,6 @@ def ray_table(camera: CameraModel) -> F32:
     return rays
 
 
-@njit(f"int64({_POINTS}, {_POINTS}, float32[:,::1])", cache=True)
-def _unproject(rays: F32, depth: F32, points: F32) -> int:
-    count = 0
-    for row in range(depth.shape[0]):
-        for column in range(depth.shape[1]):
-            z = depth[row, column]
-            i = row * depth.shape[1] + column
-            if z > 0.0 and z < np.inf and rays[0, i] == rays[0, i]:
-                points[0, count] = rays[0, i] * z
-                points[1, count] = rays[1, i] * z
-                points[2, count] = z
-                count += 1
-    return count
-
-
-def unproject_depth(camera: CameraModel, depth_m: F32) -> F32:
-    """Points of a depth image in the camera's optical frame, row by row.
-
-    Args:
-        camera: the depth camera; its size must be the image's.
-        depth_m: (H, W) float32, metres along z.
-
-    Returns:
-        (3, N) float32 metres, one point for every pixel with a finite positive depth.
-
-    Raises:
-        CalibrationError: the image has another size than the camera.
-    """
-    if depth_m.shape != (camera.height, camera.width):
-        msg = (
-            f"expected a depth image of the camera's {camera.width} x {camera.height}, got {depth_m.shape[1]} x "
-            f"{depth_m.shape[0]}"
-        )
-        raise CalibrationError(msg)
-    rays = ray_table(camera).reshape(3, -1)
-    points = np.empty(rays.shape, np.float32)
-    count = _unproject(rays, np.ascontiguousarray(depth_m, dtype=np.float32), points)
-    return np.ascontiguousarray(points[:, :count])
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # Points
 
