@@ -274,10 +274,10 @@ def covered_ns(sample: EventSample) -> tuple[int, int]:
 
     A stamp may lie after the last event, by what the driver took to send; it does not mean that all events up to it have come.
     """
+    start_ns, end_ns = min(sample.stamp_ns, sample.end_ns), sample.end_ns
     if not sample.time_ns.size:
-        return sample.stamp_ns, max(sample.end_ns, sample.stamp_ns)
-    first_ns, last_ns = int(sample.time_ns.min()), int(sample.time_ns.max())
-    return min(sample.stamp_ns, first_ns), max(sample.end_ns, last_ns) if sample.end_ns > sample.stamp_ns else last_ns
+        return start_ns, end_ns
+    return min(start_ns, int(sample.time_ns.min())), max(end_ns, int(sample.time_ns.max()))
 
 
 _EventArrays = tuple[U16, U16, U8, I64]

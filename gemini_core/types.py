@@ -145,7 +145,7 @@ class EventSample:
 
     ``x`` (N,) and ``y`` (N,) uint16 pixels of a ``width`` x ``height`` sensor (0 x 0 where the message does not tell: the
     CameraInfo does), ``polarity`` (N,) uint8 (1 brighter, 0 darker), ``time_ns`` (N,) int64 on the ROS clock. N may be 0: the
-    packet still tells that time has passed, up to ``end_ns``.
+    packet still tells that time has passed, up to ``end_ns``: but for what a sensor steps back, no event up to it is to come.
     """
 
     stamp_ns: int

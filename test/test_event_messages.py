@@ -19,6 +19,7 @@ from gemini_core.decode.message import RAW_TYPES, RawMessage
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.errors import ConfigError, DecodeError
 from gemini_core.render import event_image
+from gemini_core.synchronize import Synchronizer
 
 STAMP = 1_700_000_000_123_456_789
 WIDTH, HEIGHT = 346, 260
@@ -264,6 +265,16 @@ def test_grey_images_are_lighter_or_darker_than_their_background(background):
 
 def test_an_empty_image_is_a_message_without_events():
     assert not np.any(drawn(np.zeros((6, 8, 3)), "rgb8"))
+
+
+def test_an_image_settles_the_window_that_ends_at_its_stamp():
+    config = from_flat({"modalities": ["rgb", "event"], "topics.event.type": "sensor_msgs/Image", "event.window_ms": 5.0})
+    synchronizer, intake = Synchronizer(config), Intake(config)
+    pixels = np.zeros((6, 8, 3), np.uint8)
+    assert synchronizer.push(intake.accept("rgb.image", messages.image(pixels, "rgb8", STAMP, "camera"))) == []
+    pixels[2, 3, 0] = 255
+    (frame,) = synchronizer.push(intake.accept("event.packets", messages.image(pixels, "rgb8", STAMP, "event")))
+    assert (frame.event.x.tolist(), frame.event.y.tolist(), frame.event.polarity.tolist()) == ([3], [2], [0])
 
 
 def test_the_intake_takes_the_configured_kind_and_no_other(store):

@@ -177,7 +177,7 @@ def test_a_packet_stamped_after_its_first_events_still_gives_them() -> None:
 
 def test_a_stamp_after_all_events_of_a_packet_does_not_settle() -> None:
     synchronizer = Synchronizer(config("event"))
-    assert push_all(synchronizer, [rgb(100), packet([98, 99], end_ms=100.1, stamp_ms=100.1)]) == []
+    assert push_all(synchronizer, [rgb(100), packet([98, 99], stamp_ms=100.1)]) == []
     (frame,) = synchronizer.push(packet([99.5, 101], stamp_ms=100.2))
     assert frame.event is not None
     assert (frame.event.time_ns / MS).tolist() == [98, 99, 99.5]

@@ -56,7 +56,7 @@ class EventDecoder:
     def decode(self, message: Any, topic: str) -> EventSample:  # noqa: ANN401 - a message of any client library, or RawMessage
         """Read the next message; one without events still tells how far time has come.
 
-        ``end_ns`` is the last time known in the message, at least its stamp.
+        ``end_ns`` is the last time known in the message, which may lie before a late stamp; without events at least its stamp.
 
         Raises:
             DecodeError: a message of another kind, or what the reader of this kind says; the message is then a lost one.
@@ -67,10 +67,10 @@ class EventDecoder:
         self._count("dropped.unsynchronized", events.unknown)
         if not reading.on_ros_clock:
             events = self._on_ros_clock(events, stamp)
-        end = stamp if events.last_ns is None else max(stamp, events.last_ns)
+        end = _end_ns(events, stamp)
         if end - stamp > self._longest_packet_ns:
             events = self._without_leap(events, stamp)
-            end = max(stamp, int(events.time_ns.max())) if events.time_ns.size else stamp
+            end = _end_ns(events, stamp)
         self._count("events", events.time_ns.size)
         return EventSample(
             stamp_ns=stamp,
@@ -114,8 +114,17 @@ class EventDecoder:
         self._clock.forget()
         self._count("time_jumps", 1)
         self._count("dropped.time_jump", int(kept.size - kept.sum()))
-        return SensorEvents(events.x[kept], events.y[kept], events.polarity[kept], events.time_ns[kept], None)
+        time_ns = events.time_ns[kept]
+        last_ns = int(time_ns.max()) if time_ns.size else None
+        return SensorEvents(events.x[kept], events.y[kept], events.polarity[kept], time_ns, last_ns)
 
     def _count(self, what: str, number: int) -> None:
         if number:
             self._counts[what] += number
+
+
+def _end_ns(events: SensorEvents, stamp_ns: int) -> int:
+    """Up to when time has passed; the stamp of a packet with events says when it was sent, not that all up to it is there."""
+    if events.last_ns is None:
+        return stamp_ns
+    return events.last_ns if events.time_ns.size else max(stamp_ns, events.last_ns)
