@@ -30,7 +30,7 @@ _SAMPLE = 8  # every eighth row and column is enough to find gravity and the gro
 _SEARCHES_DEG = (45.0,) * 5 + (15.0,) * 5  # how far from it floors and walls may be for gravity to follow them (CVPR 2013)
 _FEWEST_NORMALS = 20
 
-_STEPS = (-3, -1, 1, 3)  # pixels to the neighbours, both ways, that a plane is fitted to
+_STEPS = (-3, 0, 3)  # pixels to the neighbours, both ways, that a plane is fitted to
 _SAME_SURFACE = np.float32(0.1)  # of the inverse depth, more than which a neighbour lies on another surface
 
 
