@@ -1,0 +1,24 @@
+"""The page benchmarks/results/sensors.md: several commands each keep one section of it up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parent / "results" / "sensors.md"
+_TITLE = "# Sensors: what decoding and projecting cost, and what damaged messages do\n"
+
+
+def replace_section(title: str, text: str, page: Path = PAGE) -> None:
+    """Put ``text`` under the heading ``title``, in place of what stood there; a new heading goes to the end."""
+    content = page.read_text(encoding="utf-8") if page.exists() else _TITLE
+    head, *sections = content.split("\n## ")
+    named = {section.partition("\n")[0]: section.partition("\n")[2].strip() for section in sections}
+    named[title] = text.strip()
+    write_whole(page, "\n".join([head.strip(), *(f"\n## {name}\n\n{body}" for name, body in named.items())]) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is never seen half written."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
