@@ -214,7 +214,7 @@ class WindowTrack(Track[EventSample]):
         if not packets:
             return None
         sample, stamp_ns = packets[-1].sample, image.stamp_ns
-        size = sample.width, sample.height
+        size = (sample.width, sample.height) if sample.width else None  # clouds of events do not tell it
         return Placement("event", sample.frame_id, stamp_ns, stamp_ns, size, image.frame_id, stamp_ns)
 
     def take(self, stamp_ns: int) -> tuple[EventWindow | None, ModalityStatus]:
