@@ -292,9 +292,8 @@ def _simulate(options: argparse.Namespace) -> int:
     with _progress("simulating", "frames") as progress:
         rig = default_rig(options.scale or 1.0, clip.world)
         record(options.out, clip, options.storage, progress, rig=rig, overwrite=options.overwrite)
-    print(
-        f"wrote {options.out}: {seconds:g} s of {clip.world} {clip.seed} ({clip.split}), {clip.condition}, failure {clip.failure}"
-    )
+    what = f"{clip.world} {clip.seed} of {clip.split}, {clip.condition}"
+    print(f"wrote {options.out}: {seconds:g} s of {what}{'' if clip.failure == 'none' else ', ' + clip.failure}")
     return EXIT_DONE
 
 

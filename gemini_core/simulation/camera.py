@@ -5,7 +5,6 @@ dark and noisy. Electrons are counted (shot noise), read (read noise), multiplie
 Failures change the exposure, or shake the camera while the shutter is open.
 """
 
-# ruff: noqa: PLR0917 - compiled functions take arrays one by one
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from gemini_core.simulation.clip import Failure
 from gemini_core.simulation.compiling import compiled
 from gemini_core.types import F32, F64, U8
 
-LEVEL = 0.20
-"""Where auto exposure puts the picture's geometric mean, as a share of full well."""
+LEVEL, WINDOWS = 0.17, 40.0
+"""Where auto exposure puts the picture's geometric mean, as a share of full well; how many times brighter than the mean are
+windows, which it lets blow out."""
 FULL_WELL, READ_NOISE = 9000.0, 3.0
 SHORTEST_S = 0.15e-3
 """Exposure that a radiance of 1 needs to fill the well."""
@@ -42,7 +42,7 @@ def meter(color: F32, failure: Failure) -> Exposure:
     # The geometric mean, so that a window or a lamp does not decide alone, but with a limit to what is blown out.
     mean = float(np.exp(np.log(np.maximum(sample, 1e-9)).mean()))
     bright = float(np.percentile(sample, 90))
-    wanted = min(LEVEL / mean, 1.6 / max(bright, 1e-9)) if bright < 40 * mean else LEVEL / mean  # noqa: PLR2004 - windows of a room
+    wanted = min(LEVEL / mean, 1.6 / max(bright, 1e-9)) if bright < WINDOWS * mean else LEVEL / mean
     wanted *= {"over_exposure": OVER, "under_exposure": UNDER}.get(failure, 1.0)
     time_s = min(wanted * SHORTEST_S, LONGEST_S)
     gain = min(max(wanted * SHORTEST_S / time_s, 1.0), MOST_GAIN * (2.0 if failure == "over_exposure" else 1.0))
@@ -150,8 +150,8 @@ def add_streaks(radiance: F32, rng: np.random.Generator, amount: float, bright: 
         x, y = drops[n, 0] * width, drops[n, 1] * height
         end = (int(x + slant[n] * length[n]), int(y + length[n]))
         cv2.line(layer, (int(x), int(y)), end, float(min(0.05 + 0.02 * near[n], 0.4)), 1 if near[n] < 6 else 2)  # noqa: PLR2004
-    layer = cv2.GaussianBlur(layer, (0, 0), 0.6)
-    weight = layer if radiance.ndim == 2 else layer[..., None]  # noqa: PLR2004 - grey or colour
+    soft: F32 = cv2.GaussianBlur(layer, (0, 0), 0.6).astype(np.float32, copy=False)
+    weight = soft if radiance.ndim == 2 else soft[..., None]  # noqa: PLR2004 - grey or colour
     radiance += weight * (np.float32(1.25 * bright) - radiance)
 
 

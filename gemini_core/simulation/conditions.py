@@ -67,11 +67,12 @@ _HAZE_PER_M = 3.0 / 4000.0
 
 _STREET: dict[Condition, Surroundings] = {
     "day": Surroundings(
-        (1.50, 1.38, 1.17), (0.30, 0.35, 0.43), (0.20, 0.42, 0.78), (0.78, 0.85, 0.95), 1.0, _HAZE_PER_M, (0.74, 0.82, 0.92), 1.0
+        (1.50, 1.38, 1.17), (0.30, 0.35, 0.43), (0.20, 0.42, 0.78), (0.78, 0.85, 0.95), 1.0, _HAZE_PER_M,
+        (0.74, 0.82, 0.92), 1.0,
     ),
     "dusk": Surroundings(
-        _BLACK, (7.0e-4, 7.5e-4, 1.1e-3), (2.5e-4, 4.5e-4, 1.1e-3), (2.6e-3, 1.5e-3, 1.1e-3), 0.5, _HAZE_PER_M,
-        (1.6e-3, 1.1e-3, 1.0e-3), 0.02, headlights=True, lit=1.0, street_lamps=True,
+        _BLACK, (1.1e-4, 1.2e-4, 1.8e-4), (5.0e-5, 8.0e-5, 1.9e-4), (4.6e-4, 2.7e-4, 2.0e-4), 0.5, _HAZE_PER_M,
+        (2.8e-4, 2.0e-4, 1.8e-4), 0.02, headlights=True, lit=1.0, street_lamps=True,
     ),
     "night": Surroundings(
         _BLACK, (1.2e-6, 1.5e-6, 2.2e-6), (1.5e-6, 2.0e-6, 3.5e-6), (1.0e-5, 7.5e-6, 6.0e-6), 0.5, _HAZE_PER_M,
@@ -92,15 +93,15 @@ _ROOM: dict[Condition, Surroundings] = {
         lit=1.0, ceiling_lamps=1.0,
     ),
     "dusk": Surroundings(
-        _BLACK, (9.0e-5, 9.0e-5, 1.1e-4), (2.5e-4, 4.5e-4, 1.1e-3), (2.6e-3, 1.5e-3, 1.1e-3), 0.5, 0.0, _BLACK, 0.0,
+        _BLACK, (9.0e-5, 9.0e-5, 1.1e-4), (5.0e-5, 8.0e-5, 1.9e-4), (4.6e-4, 2.7e-4, 2.0e-4), 0.5, 0.0, _BLACK, 0.0,
         lit=0.05, ceiling_lamps=0.012,
     ),
     "night": Surroundings(
         _BLACK, (4.0e-6, 4.4e-6, 5.4e-6), (1.5e-6, 2.0e-6, 3.5e-6), (3.0e-5, 2.2e-5, 1.5e-5), 0.3, 0.0, _BLACK, 0.0,
     ),
     "fog": Surroundings(
-        _BLACK, (3.5e-3, 3.5e-3, 3.4e-3), (0.20, 0.42, 0.78), (0.78, 0.85, 0.95), 1.0, 3.0 / 9.0, (5.5e-3, 5.4e-3, 5.2e-3), 0.02,
-        backscatter=0.35, lit=1.0, ceiling_lamps=0.8,
+        _BLACK, (3.5e-3, 3.5e-3, 3.4e-3), (0.20, 0.42, 0.78), (0.78, 0.85, 0.95), 1.0, 3.0 / 9.0,
+        (5.5e-3, 5.4e-3, 5.2e-3), 0.02, backscatter=0.35, lit=1.0, ceiling_lamps=0.8,
     ),
 }  # fmt: skip
 

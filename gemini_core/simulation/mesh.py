@@ -42,6 +42,7 @@ class MeshBuilder:
     """Collects parts into one mesh."""
 
     corners: list[F64] = field(default_factory=list)
+    middle: list[F64] = field(default_factory=list)
     swing: list[F64] = field(default_factory=list)
     texture: list[F64] = field(default_factory=list)
     closed: list[Bool] = field(default_factory=list)
@@ -65,18 +66,13 @@ class MeshBuilder:
         ``swing`` (V,) and ``texture`` (V, 2) as in Mesh; without texture the two coordinates across the normal serve.
         """
         vertices, triangles = part
-        corners = vertices[triangles]  # (T, 3, 3)
-        normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        if body:
-            inwards = np.einsum("tx,tx->t", normal, corners.mean(axis=1) - vertices.mean(axis=0)) < 0
-            triangles = np.where(inwards[:, None], triangles[:, [0, 2, 1]], triangles)
-            corners = vertices[triangles]
-        coordinates = _across(corners, normal) if texture is None else texture[triangles]
-        self.corners.append(corners)
-        self.texture.append(coordinates)
-        self.swing.append(np.zeros(triangles.shape) if swing is None else swing[triangles])
-        self.closed.append(np.full(len(triangles), body))
-        self.surface_of.append(np.full(len(triangles), surface, np.int32))
+        count = len(triangles)
+        self.corners.append(vertices[triangles])
+        self.middle.append(np.broadcast_to(vertices.mean(axis=0), (count, 3)))
+        self.texture.append(np.full((count, 3, 2), np.nan) if texture is None else texture[triangles])
+        self.swing.append(np.zeros((count, 3)) if swing is None else swing[triangles])
+        self.closed.append(np.full(count, body))
+        self.surface_of.append(np.full(count, surface, np.int32))
 
     def add_mesh(self, mesh: Mesh, world_from_mesh: F64, actor: int = -1) -> None:
         """Add a whole mesh at a pose (4, 4), its surfaces marked as those of ``actor``."""
@@ -85,6 +81,7 @@ class MeshBuilder:
         rows[:, shading.ACTOR] = actor
         self.surfaces.extend(rows)
         self.corners.append(mesh.corners @ world_from_mesh[:3, :3].T + world_from_mesh[:3, 3])
+        self.middle.append(np.full((len(mesh.corners), 3), np.nan))  # turned already
         self.texture.append(mesh.texture.astype(np.float64))
         self.swing.append(mesh.swing.astype(np.float64))
         self.closed.append(mesh.closed)
@@ -92,14 +89,30 @@ class MeshBuilder:
 
     def build(self) -> Mesh:
         """The mesh of everything added."""
+        corners, texture, swing = (np.concatenate(parts) for parts in (self.corners, self.texture, self.swing))
+        closed, middle = np.concatenate(self.closed), np.concatenate(self.middle)
+        normal = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        with np.errstate(invalid="ignore"):
+            inwards = closed & (((corners.mean(axis=1) - middle) * normal).sum(axis=1) < 0)
+        order = np.where(inwards[:, None], [0, 2, 1], [0, 1, 2])[..., None]  # (T, 3, 1)
+        corners, texture = np.take_along_axis(corners, order, 1), np.take_along_axis(texture, order, 1)
+        bare = np.isnan(texture[:, 0, 0])
+        texture[bare] = _across(corners[bare], normal[bare])
         return Mesh(
-            np.concatenate(self.corners).astype(np.float32),
-            np.concatenate(self.swing).astype(np.float32),
-            np.concatenate(self.texture).astype(np.float32),
-            np.concatenate(self.closed),
+            corners.astype(np.float32),
+            np.take_along_axis(swing, order[..., 0], 1).astype(np.float32),
+            texture.astype(np.float32),
+            closed,
             np.concatenate(self.surface_of),
             np.stack(self.surfaces).astype(np.float32),
         )
+
+
+def cross(a: F64, b: F64) -> F64:
+    """Cross products (N, 3), much faster than numpy's."""
+    (ax, ay, az), (bx, by, bz) = a.T, b.T
+    product: F64 = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=1)
+    return product
 
 
 def _across(corners: F64, normal: F64) -> F64:
@@ -115,7 +128,7 @@ def triangle_table(mesh: Mesh) -> F32:
     table = np.zeros((len(mesh.corners), shading.TRIANGLE_COLUMNS))
     corner = mesh.corners[:, 0].astype(np.float64)
     edges = mesh.corners[:, 1:].astype(np.float64) - corner[:, None]  # (T, 2, 3)
-    normal = np.cross(edges[:, 0], edges[:, 1])
+    normal = cross(edges[:, 0], edges[:, 1])
     table[:, 0:3], table[:, 3:6], table[:, 6:9] = corner, edges[:, 0], edges[:, 1]
     table[:, 9:12] = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
     table[:, 12] = mesh.closed
@@ -170,17 +183,24 @@ def quad(a: Sequence[float], b: Sequence[float], c: Sequence[float], d: Sequence
 def cylinder(start: Sequence[float], end: Sequence[float], radii: tuple[float, float], sides: int) -> Part:
     """A closed cone frustum from ``start`` to ``end``, with the radii there."""
     a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
-    axis = (b - a) / np.linalg.norm(b - a)
-    across = np.cross(axis, [0.0, 0.0, 1.0] if abs(axis[2]) < 0.9 else [1.0, 0.0, 0.0])  # noqa: PLR2004 - any vector not along the axis
-    across /= np.linalg.norm(across)
+    x, y, z = ((b - a) / math.dist(a, b)).tolist()
+    across = (y, -x, 0.0) if abs(z) < 0.9 else (0.0, z, -y)  # noqa: PLR2004 - the axis and one that it does not run along
+    length = math.hypot(*across)
+    u, v, w = (value / length for value in across)
+    axes = np.array([(u, v, w), (y * w - z * v, z * u - x * w, x * v - y * u)])
     angle = np.arange(sides) * (2 * np.pi / sides)
-    ring = np.cos(angle)[:, None] * across + np.sin(angle)[:, None] * np.cross(axis, across)  # (sides, 3)
+    ring = np.stack([np.cos(angle), np.sin(angle)], 1) @ axes  # (sides, 3)
     vertices = np.concatenate([a + radii[0] * ring, b + radii[1] * ring, [a], [b]])
+    return vertices, _cylinder_faces(sides)
+
+
+@functools.cache
+def _cylinder_faces(sides: int) -> I32:
     i = np.arange(sides, dtype=np.int32)
     j = (i + 1) % sides
     parts = [(i, j, j + sides), (i, j + sides, i + sides), (j, i, np.full_like(i, 2 * sides))]
     parts.append((i + sides, j + sides, np.full_like(i, 2 * sides + 1)))
-    return vertices, np.concatenate([np.stack(part, 1) for part in parts]).astype(np.int32)
+    return np.concatenate([np.stack(part, 1) for part in parts]).astype(np.int32)
 
 
 @functools.cache

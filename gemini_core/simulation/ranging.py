@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from gemini_core.simulation.classes import GROUND, LANE_MARKING, ROAD, SIDEWALK
 from gemini_core.simulation.clip import Failure
 from gemini_core.simulation.conditions import Surroundings
 from gemini_core.simulation.mesh import I32
@@ -22,6 +23,7 @@ from gemini_core.simulation.scene import poses
 from gemini_core.simulation.stage import Hits, Stage
 from gemini_core.types import F32, F64, U8, U16
 
+_GROUNDS = (ROAD, LANE_MARKING, SIDEWALK, GROUND)
 DEPTH_MAX_M = 20.0
 DEPTH_MIN_M = 0.25
 STEREO_ERROR = 0.0009
@@ -101,9 +103,8 @@ def _droplets_in_depth(
     """Some pixels match the light that droplets throw back, in patches, where nothing near outshines it."""
     shape = valid.shape
     coarse = (max(shape[0] // 4, 1), max(shape[1] // 4, 1))
-    chance = cv2.resize(rng.random(coarse, dtype=np.float32), shape[::-1], interpolation=cv2.INTER_NEAREST)
     range_m = np.float32(0.6) + cv2.resize(rng.exponential(1.2, coarse).astype(np.float32), shape[::-1])
-    false = (chance < 0.35 * air.backscatter) & (range_m < true_m) & ~valid
+    false = (_patchy(shape, rng) < 0.35 * air.backscatter) & (range_m < true_m) & ~valid
     return valid | false, np.where(false, range_m, measured)
 
 
@@ -111,13 +112,15 @@ def _droplets_in_depth(
 # LiDAR
 
 
-def sweep(stage: Stage, mount: LidarMount, start_s: float, turn_s: float, failure: Failure, rng: np.random.Generator) -> Sweep:
+def sweep(
+    stage: Stage, mount: LidarMount, start_s: float, turn_s: float, *, failure: Failure, rng: np.random.Generator
+) -> Sweep:
     """Measure one turn from the moving robot: each firing has its own time and pose.
 
     Every thing that moves stands still in the turn, where it is when the beam passes its middle.
     """
     beams, share = len(mount.elevations_rad), np.arange(mount.columns) / mount.columns
-    world_from_lidar = poses(stage.scene.ego, start_s + share * turn_s) @ mount.base_from_lidar  # (columns, 4, 4)
+    world_from_lidar = _poses_between(stage, start_s, turn_s, mount.columns) @ mount.base_from_lidar  # (columns, 4, 4)
     if failure == "lidar_jitter":
         world_from_lidar = world_from_lidar @ _jitter(mount.columns, rng)
     stage.set_time(_passing_times(stage, mount, start_s, turn_s), stage.scene.ego(start_s))
@@ -144,13 +147,24 @@ def sweep(stage: Stage, mount: LidarMount, start_s: float, turn_s: float, failur
     return Sweep(points, label[kept], actor[kept])
 
 
+def _poses_between(stage: Stage, start_s: float, turn_s: float, columns: int) -> F64:
+    """World-from-base (columns, 4, 4) in a turn: matrices between 33 known ones, which are some 3 ms apart."""
+    known = poses(stage.scene.ego, start_s + np.linspace(0.0, turn_s, 33)).reshape(33, 16)
+    at = np.arange(columns) * (32 / columns)
+    index = at.astype(int)
+    share = (at - index)[:, None]
+    between: F64 = ((1 - share) * known[index] + share * known[index + 1]).reshape(columns, 4, 4)
+    return between
+
+
 def _returns(hits: Hits, mount: LidarMount, air: Surroundings, rng: np.random.Generator) -> tuple[F32, F32, U8, I32]:
     """Range (N,), 0 where nothing comes back, intensity, class and actor."""
     count = len(hits.distance_m)
     there = np.isfinite(hits.distance_m)
     true_m = np.where(there, hits.distance_m, mount.max_range_m).astype(np.float32)
     strength = hits.reflectance * (1.0 - 0.9 * hits.gloss) * (0.3 + 0.7 * hits.cosine)
-    strength *= there
+    # Water mirrors the light away and lets it in: little of it comes back from wet ground.
+    strength *= there * (1.0 - 0.75 * air.wet * np.isin(hits.label, _GROUNDS))
     clear = np.exp(-2.0 * air.fog_per_m * true_m).astype(np.float32)
     power = strength * clear * (mount.max_range_m / np.maximum(true_m, 0.3)) ** 2
     threshold = 0.08 * rng.standard_exponential(count, dtype=np.float32)

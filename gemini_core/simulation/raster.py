@@ -6,7 +6,7 @@ one interval, and triangles that reach behind the camera need no care (Olano and
 Homogeneous Coordinates, 1997).
 """
 
-# ruff: noqa: PLR0917 - compiled functions take arrays one by one
+# ruff: noqa: C901, PLR0912, PLR0915, PLR0917 - one compiled loop: calls in it that take arrays cost more than their work
 from __future__ import annotations
 
 import math

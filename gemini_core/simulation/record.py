@@ -192,7 +192,7 @@ class Simulation:
         view = self._look(rig.rgb, stamp_ns)
         picture = self._expose(view, index, stamp_ns)
         turn_s, rng = rig.timing.frame_ns * 1e-9, self.clip.sensor_rng(_LIDAR, index)
-        sweep = ranging.sweep(self.stage, rig.lidar, _seconds(sweep_start_ns), turn_s, self.clip.failure, rng)
+        sweep = ranging.sweep(self.stage, rig.lidar, _seconds(sweep_start_ns), turn_s, failure=self.clip.failure, rng=rng)
         boxes, visibility = self._boxes(view, sweep, stamp_ns)
         return SimulatedFrame(
             index=index,

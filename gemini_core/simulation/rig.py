@@ -110,14 +110,16 @@ def default_rig(scale: float = 1.0, world: World = "street") -> Rig:
     beams = 64 if scale > 0.7 else 32 if scale > 0.35 else 16  # noqa: PLR2004 - as many as the image has rows for
     low, high = (-24.0, 14.0) if world == "street" else (-32.0, 26.0)
 
-    def camera(name: str, size: tuple[int, int], focal: float, y: float, z: float, yaw: float, pitch: float) -> CameraMount:
-        mount = _mount(0.9 + ahead, y, z + up, math.radians(yaw), math.radians(pitch))
+    def camera(
+        name: str, size: tuple[int, int], focal: float, place: tuple[float, float], turn_deg: tuple[float, float]
+    ) -> CameraMount:
+        mount = _mount(0.9 + ahead, place[0], place[1] + up, math.radians(turn_deg[0]), math.radians(turn_deg[1]))
         return _camera(name, size, focal, scale, mount)
 
     return Rig(
-        rgb=camera("rgb_optical", (640, 480), 381.4, 0.0, 1.62, 0.0, 2.0),
-        depth=camera("depth_optical", (480, 360), 300.0, -0.06, 1.61, -2.0, 3.0),
-        event=camera("event_optical", (640, 480), 400.0, 0.05, 1.63, 1.0, 2.0),
+        rgb=camera("rgb_optical", (640, 480), 381.4, (0.0, 1.62), (0.0, 2.0)),
+        depth=camera("depth_optical", (480, 360), 300.0, (-0.06, 1.61), (-2.0, 3.0)),
+        event=camera("event_optical", (640, 480), 400.0, (0.05, 1.63), (1.0, 2.0)),
         lidar=LidarMount(
             "lidar",
             _mount(0.5 + ahead, 0.0, 1.95 + up),

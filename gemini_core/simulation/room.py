@@ -171,8 +171,8 @@ class _Room:
             piece(x0, x1, 0, sill)
             piece(x0, x1, head, top)
             middle = (x0 + x1) / 2
-            for a, b, c, d in ((x0, x0 + 0.06, sill, head), (x1 - 0.06, x1, sill, head), (middle - 0.04, middle + 0.04, sill, head),
-                               (x0, x1, head - 0.06, head), (x0, x1, sill, sill + 0.06)):  # fmt: skip
+            bars = [(left, left + 0.06, sill, head) for left in (x0, middle - 0.03, x1 - 0.06)]
+            for a, b, c, d in (*bars, (x0, x1, head - 0.06, head), (x0, x1, sill, sill + 0.06)):
                 builder.add(place(box(a, b, -0.05, 0.03, c, d), at), frame)
             builder.add(place(box(x0 - 0.06, x1 + 0.06, 0, 0.2, sill - 0.04, sill), at), frame)
             edge = x1

@@ -83,8 +83,6 @@ def poses(way: Way, times_s: F64) -> F64:
 def tilted(pose: F64, roll: float, pitch: float) -> F64:
     """The pose (4, 4), rolled and pitched (positive: nose down) about its own axes, radians."""
     cr, sr, cp, sp = math.cos(roll), math.sin(roll), math.cos(pitch), math.sin(pitch)
-    turned = pose.copy()
-    turned[:3, :3] = (
-        pose[:3, :3] @ np.array([[cp, 0, sp], [0, 1.0, 0], [-sp, 0, cp]]) @ np.array([[1.0, 0, 0], [0, cr, -sr], [0, sr, cr]])
-    )
+    turned: F64 = pose.copy()
+    turned[:3, :3] = pose[:3, :3] @ np.array([(cp, sp * sr, sp * cr), (0.0, cr, -sr), (-sp, cp * sr, cp * cr)])
     return turned

@@ -1,4 +1,5 @@
-# ruff: noqa: PLR0917 - compiled functions take arrays and coordinates one by one, since records of them are slow
+# ruff: noqa: C901, PLR0915, PLR0917 - compiled functions take arrays and coordinates one by one, since records of them are
+# slow, and few calls, since those are
 """What a ray sees: colour, class and reflectance of a surface, and the light on it, compiled with numba.
 
 Textures are functions of a surface's texture coordinates (metres), so they cost nothing to store and stay where they are
@@ -25,6 +26,7 @@ from gemini_core.types import F32, F64, U8
 
 I32: TypeAlias = npt.NDArray[np.int32]
 Vector: TypeAlias = tuple[float, float, float]
+Intrinsics: TypeAlias = tuple[float, float, float, float]
 Parameters: TypeAlias = tuple[float, float, float, float, float, float]
 
 # Columns of the table of surfaces. DETAIL is the class of what a material draws on itself (lane markings); GLOW the
@@ -32,7 +34,8 @@ Parameters: TypeAlias = tuple[float, float, float, float, float, float]
 MATERIAL, CLASS, DETAIL, ACTOR, RED, GREEN, BLUE, GLOW, INFRARED, FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH = range(15)
 SURFACE_COLUMNS = 15
 
-# Columns of the table of triangles: corner 0-2, edges 3-8, normal 9-11, closed 12, texture u = 13-15 · p + 16, v = 17-19 · p + 20.
+# Columns of the table of triangles: corner 0-2, edges 3-8, normal 9-11, closed 12, texture u = 13-15 · p + 16, v = 17-19 · p
+# + 20.
 TRIANGLE_COLUMNS = 21
 
 # Materials, with their parameters.
@@ -275,7 +278,7 @@ def _facade(
     r = r * wall + white * frame + glass * pane * (1.5 if door else 0.9)
     g = g * wall + white * frame + glass * pane
     b = b * wall + white * 0.97 * frame + glass * pane * (0.7 if door else 1.2)
-    lit = pane if _hash(int(column), level, salt + 9) < (0.6 if on_ground else 0.25) and not door else 0.0  # noqa: PLR2004
+    lit = pane if _hash(int(column), level, salt + 9) < (0.6 if on_ground else 0.25) and not door else 0.0
     return r, g, b, 0.0 if door else pane, 0.0, lit
 
 
@@ -287,7 +290,7 @@ def _furnishing(
     wide, gloss, tone = 0.5 * (footprint + stretch), 0.0, 1.0
     if material == BOARDS:
         board = math.floor(u / q[0])
-        tone += q[1] * (_hash(int(board), int(math.floor(v / 1.3 + 0.37 * board)), int(q[2])) - 0.5) * _fade(wide, q[0])
+        tone += q[1] * (_hash(int(board), math.floor(v / 1.3 + 0.37 * board), int(q[2])) - 0.5) * _fade(wide, q[0])
         tone += 0.25 * q[1] * _noise(u * 40.0, v * 2.5) * _fade(footprint, 0.03)
         tone -= 0.4 * q[1] * _joints(u / q[0], 0.5, wide / q[0], 0.02) * _fade(wide, q[0])
         gloss = 0.05
@@ -308,12 +311,12 @@ def _furnishing(
     elif material == BOOKS:
         shelf = math.floor(v / q[0])
         w = v / q[0] - shelf
-        spine = math.floor(u / 0.045 + 0.7 * _hash(int(math.floor(u / 0.3)), int(shelf), 1))
+        spine = math.floor(u / 0.045 + 0.7 * _hash(math.floor(u / 0.3), int(shelf), 1))
         size = 0.55 + 0.35 * _hash(int(spine), int(shelf), int(q[1]))
         fine = _fade(footprint, 0.08)
         if w < 0.07:  # noqa: PLR2004 - the board
             return r, g, b, 0.0, 0.0, 0.0
-        if w > size or _hash(int(math.floor(u / 0.3)), int(shelf), int(q[1]) + 1) < 0.18:  # noqa: PLR2004 - empty places
+        if w > size or _hash(math.floor(u / 0.3), int(shelf), int(q[1]) + 1) < 0.18:  # noqa: PLR2004 - empty places
             return 0.25 * r, 0.25 * g, 0.25 * b, 0.0, 0.0, 0.0
         r = 0.16 + fine * 0.45 * (_hash(int(spine), int(shelf), int(q[1]) + 2) - 0.3)
         g = 0.13 + fine * 0.35 * (_hash(int(spine), int(shelf), int(q[1]) + 3) - 0.3)
@@ -351,11 +354,11 @@ def _surface(
 ) -> tuple[float, float, float, float, float, float]:  # fmt: skip
     """Colour, gloss, detail and glow at texture coordinates (u, v); ``nz`` is the height of the normal."""
     gloss, tone = 0.0, 1.0
-    if ASPHALT <= material <= GRASS:
+    if material in {ASPHALT, PAVING, GRASS}:
         return _ground(material, r, g, b, u, v, footprint, stretch, along, wet)
     if material == FACADE:
         return _facade(r, g, b, u, v, q, footprint)
-    if BOARDS <= material and material != BRICKS:
+    if material >= BOARDS and material != BRICKS:
         return _furnishing(material, r, g, b, u, v, q, footprint, stretch)
     if material == GRAIN:
         tone += q[0] * _noise(u * q[1], v * q[1]) * _fade(footprint, 0.7 / q[1])
@@ -379,204 +382,254 @@ def _surface(
 
 
 @compiled
-def _sky(light: F64, dx: float, dy: float, dz: float) -> Vector:
-    """The sky in a direction of unit length: a gradient with clouds."""
+def _sky(sky: tuple[float, float, float, float, float, float, float], dx: float, dy: float, dz: float) -> Vector:
+    """The sky (zenith, horizon, clouds) in a direction of unit length: a gradient with clouds."""
     up = max(dz, 0.0)
     t = 1.0 - math.exp(-3.2 * up)
-    z, h = ZENITH, HORIZON
-    r, g, b = light[h] + (light[z] - light[h]) * t, light[h + 1] + (light[z + 1] - light[h + 1]) * t, 0.0
-    b = light[h + 2] + (light[z + 2] - light[h + 2]) * t
-    if light[CLOUDS] > 0.0 and up > 0.0:
+    r, g, b = sky[3] + (sky[0] - sky[3]) * t, sky[4] + (sky[1] - sky[4]) * t, sky[5] + (sky[2] - sky[5]) * t
+    if sky[6] > 0.0 and up > 0.0:
         s = 1.0 / (up + 0.12)
-        n = _noise(dx * s * 2.0, dy * s * 2.0) + 0.4 * _noise(dx * s * 7.0, dy * s * 7.0)
-        cloud = light[CLOUDS] * min(max((n - 0.1) * 0.8, 0.0), 0.9) * min(up * 6.0, 1.0)
-        white = 1.15 * max(light[h], light[h + 1], light[h + 2])
+        n = _noise(dx * s * 2.0, dy * s * 2.0) + 0.4 * _smooth_noise(dx * s * 7.0, dy * s * 7.0)
+        cloud = sky[6] * min(max((n - 0.1) * 0.8, 0.0), 0.9) * min(up * 6.0, 1.0)
+        white = 1.15 * max(sky[3], sky[4], sky[5])
         r, g, b = r + (white - r) * cloud, g + (white - g) * cloud, b + (white - b) * cloud
     return r, g, b
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Light
+# Light, on N points at a time: a call per point that takes arrays would cost more than its work
 
 
 @compiled
-def _sun_share(world: World, px: float, py: float, pz: float) -> float:
-    """Share of the sun that what stands still lets through, from the four nearest places of the sun's depth map."""
-    c = world.shadow_camera
-    qx, qy, qz = px - c[9], py - c[10], pz - c[11]
-    z = c[6] * qx + c[7] * qy + c[8] * qz
-    u = (c[0] * qx + c[1] * qy + c[2] * qz) / z * c[12] + c[13]
-    v = (c[3] * qx + c[4] * qy + c[5] * qz) / z * c[12] + c[14]
-    if not (0.0 <= u < world.shadow.shape[1] - 1 and 0.0 <= v < world.shadow.shape[0] - 1):
-        return 1.0
-    i, j = int(v), int(u)
-    a, b = v - i, u - j
-    z -= c[15]
-    low = (world.shadow[i, j] > z) * (1.0 - b) + (world.shadow[i, j + 1] > z) * b
-    high = (world.shadow[i + 1, j] > z) * (1.0 - b) + (world.shadow[i + 1, j + 1] > z) * b
-    return low * (1.0 - a) + high * a
+def _sample(found: I32, inverse: F32, world_from_camera: F64, intrinsics: Intrinsics, triangles: F32) -> tuple[I32, F64]:
+    """Which of N light samples each pixel (H, W) takes (-1: sky), and their points and normals (N, 6).
+
+    Pixels of two by two that show one triangle share one.
+    """
+    fx, fy, cx, cy = intrinsics
+    R = world_from_camera
+    height, width = found.shape
+    sample_of = np.full((height, width), -1, np.int32)
+    samples = np.empty((height * width, 6))
+    count = 0
+    for top in range(0, height, 2):
+        for left in range(0, width, 2):
+            last = -1
+            for i in range(top, min(top + 2, height)):
+                for j in range(left, min(left + 2, width)):
+                    k = found[i, j]
+                    if k < 0:
+                        continue
+                    if k != last:
+                        t = 1.0 / float(inverse[i, j])
+                        x, y = t * (j - cx) / fx, t * (i - cy) / fy
+                        for axis in range(3):
+                            samples[count, axis] = R[axis, 0] * x + R[axis, 1] * y + R[axis, 2] * t + R[axis, 3]
+                        seen = 0.0
+                        for axis in range(3):
+                            seen += triangles[k, 9 + axis] * (samples[count, axis] - R[axis, 3])
+                        side = -1.0 if seen > 0 else 1.0
+                        for axis in range(3):
+                            samples[count, 3 + axis] = side * triangles[k, 9 + axis]
+                        count, last = count + 1, k
+                    sample_of[i, j] = count - 1
+    return sample_of, samples[:count]
 
 
 @compiled
-def _open_share(world: World, px: float, py: float, pz: float) -> float:
-    """Open share of the sky close to the ground."""
-    u = (px - world.open_origin[0]) / world.open_origin[2]
-    v = (py - world.open_origin[1]) / world.open_origin[2]
-    if not (0.0 <= u < world.open.shape[0] - 1 and 0.0 <= v < world.open.shape[1] - 1) or pz > 0.9:  # noqa: PLR2004 - metres
-        return 1.0
-    i, j = int(u), int(v)
-    a, b = u - i, v - j
-    low = world.open[i, j] * (1.0 - b) + world.open[i, j + 1] * b
-    high = world.open[i + 1, j] * (1.0 - b) + world.open[i + 1, j + 1] * b
-    return 1.0 - (1.0 - (low * (1.0 - a) + high * a)) * (1.0 - pz / 0.9)
+def _sunlight(samples: F64, sun: F64, shadow: F32, camera: F64) -> F64:
+    """Share of the sun's light (N,) that falls on each sample, through what stands still.
 
-
-@compiled
-def _movers_share(world: World, px: float, py: float) -> tuple[float, float]:
-    """Shares of sun and sky that what moves lets through to the ground, each thing taken as its box."""
-    sun, sky = 1.0, 1.0
-    sx, sy, sz = world.light[SUN_DIRECTION], world.light[SUN_DIRECTION + 1], max(world.light[SUN_DIRECTION + 2], 0.1)
-    for m in range(world.movers.shape[0]):
-        x, y = px - world.movers[m, 0], py - world.movers[m, 1]
-        if x * x + y * y > 64.0:  # noqa: PLR2004 - square of more than a truck's shadow, metres
+    Softened between the four nearest places of the sun's depth map.
+    """
+    share = np.empty(len(samples))
+    for n in range(len(samples)):
+        share[n] = max(samples[n, 3] * sun[0] + samples[n, 4] * sun[1] + samples[n, 5] * sun[2], 0.0)
+        if share[n] == 0.0:
             continue
-        c, s = world.movers[m, 2], world.movers[m, 3]
-        x, y = c * x + s * y, c * y - s * x
-        half_x, half_y, height = world.movers[m, 4], world.movers[m, 5], world.movers[m, 6]
-        out_x, out_y = max(abs(x) - half_x, 0.0), max(abs(y) - half_y, 0.0)
-        sky *= 1.0 - 0.6 * _fade(out_x * out_x + out_y * out_y, 0.15)
-        # Does the ray to the sun pass through the box, from its ground to its height?
-        lx, ly = (c * sx + s * sy) / sz, (c * sy - s * sx) / sz
-        ax, bx = (-half_x - x) / lx, (half_x - x) / lx
-        ay, by = (-half_y - y) / ly, (half_y - y) / ly
-        enter = max(min(ax, bx), min(ay, by), 0.15)
-        if enter < min(max(ax, bx), max(ay, by), height):
-            sun = 0.0
-    return sun, sky
+        x, y, z = samples[n, 0] - camera[9], samples[n, 1] - camera[10], samples[n, 2] - camera[11]
+        depth = camera[6] * x + camera[7] * y + camera[8] * z
+        u = (camera[0] * x + camera[1] * y + camera[2] * z) / depth * camera[12] + camera[13]
+        v = (camera[3] * x + camera[4] * y + camera[5] * z) / depth * camera[12] + camera[14]
+        if not (0.0 <= u < shadow.shape[1] - 1 and 0.0 <= v < shadow.shape[0] - 1):
+            continue
+        i, j = int(v), int(u)
+        a, b = v - i, u - j
+        depth -= camera[15]
+        low = (shadow[i, j] > depth) * (1.0 - b) + (shadow[i, j + 1] > depth) * b
+        high = (shadow[i + 1, j] > depth) * (1.0 - b) + (shadow[i + 1, j + 1] > depth) * b
+        share[n] *= low * (1.0 - a) + high * a
+    return share
 
 
 @compiled
-def _light_on(world: World, px: float, py: float, pz: float, nx: float, ny: float, nz: float, grounded: bool) -> Vector:
-    """Light (r, g, b) that a white surface at a point with a normal reflects."""
+def _openness(samples: F64, from_above: float, open_share: F32, origin: Vector) -> F64:
+    """Share of the ambient light (N,) that reaches each sample: less on faces that look down, less close to the ground."""
+    share = np.empty(len(samples))
+    for n in range(len(samples)):
+        share[n] = 1.0 - 0.5 * from_above * (1.0 - samples[n, 5])
+        u, v = (samples[n, 0] - origin[0]) / origin[2], (samples[n, 1] - origin[1]) / origin[2]
+        height = samples[n, 2]
+        if height > 0.9 or not (0.0 <= u < open_share.shape[0] - 1 and 0.0 <= v < open_share.shape[1] - 1):  # noqa: PLR2004
+            continue
+        i, j = int(u), int(v)
+        a, b = u - i, v - j
+        low = open_share[i, j] * (1.0 - b) + open_share[i, j + 1] * b
+        high = open_share[i + 1, j] * (1.0 - b) + open_share[i + 1, j + 1] * b
+        share[n] *= 1.0 - (1.0 - (low * (1.0 - a) + high * a)) * (1.0 - height / 0.9)
+    return share
+
+
+@compiled
+def _shade_by_movers(samples: F64, sun: F64, movers: F64, sunlight: F64, ambient: F64) -> None:
+    """Darken the ground (``sunlight`` and ``ambient`` (N,)) where what moves stands in the light, taken as its box."""
+    for n in range(len(samples)):
+        if samples[n, 2] > 0.3 or samples[n, 5] < 0.7:  # noqa: PLR2004 - not the ground
+            continue
+        for m in range(len(movers)):
+            x, y = samples[n, 0] - movers[m, 0], samples[n, 1] - movers[m, 1]
+            if x * x + y * y > 64.0:  # noqa: PLR2004 - square of more than a truck's shadow, metres
+                continue
+            c, s = movers[m, 2], movers[m, 3]
+            x, y = c * x + s * y, c * y - s * x
+            half_x, half_y, height = movers[m, 4], movers[m, 5], movers[m, 6]
+            out_x, out_y = max(abs(x) - half_x, 0.0), max(abs(y) - half_y, 0.0)
+            ambient[n] *= 1.0 - 0.6 * _fade(out_x * out_x + out_y * out_y, 0.15)
+            # Does the ray to the sun pass through the box, from its ground to its height?
+            lx, ly = (c * sun[0] + s * sun[1]) / sun[2], (c * sun[1] - s * sun[0]) / sun[2]
+            ax, bx = (-half_x - x) / lx, (half_x - x) / lx
+            ay, by = (-half_y - y) / ly, (half_y - y) / ly
+            if max(min(ax, bx), min(ay, by), 0.15) < min(max(ax, bx), max(ay, by), height):
+                sunlight[n] = 0.0
+
+
+@compiled
+def _sum_of_light(samples: F64, light: F64, sunlight: F64, ambient: F64, lamps: F64) -> F64:
+    """Light (N, 3) that a white surface reflects at each sample: of the sun, the sky or room, and the lamps (L, 10)."""
+    total = np.empty((len(samples), 3))
+    for n in range(len(samples)):
+        r = sunlight[n] * light[SUN_COLOR] + ambient[n] * light[AMBIENT]
+        g = sunlight[n] * light[SUN_COLOR + 1] + ambient[n] * light[AMBIENT + 1]
+        b = sunlight[n] * light[SUN_COLOR + 2] + ambient[n] * light[AMBIENT + 2]
+        for m in range(len(lamps)):
+            x, y, z = lamps[m, 0] - samples[n, 0], lamps[m, 1] - samples[n, 1], lamps[m, 2] - samples[n, 2]
+            cosine = samples[n, 3] * x + samples[n, 4] * y + samples[n, 5] * z
+            if cosine <= 0.0:
+                continue
+            square = x * x + y * y + z * z
+            far = math.sqrt(square)
+            share = cosine / far / (square + 0.2)
+            if lamps[m, 9] > -1.0:
+                beam = -(lamps[m, 6] * x + lamps[m, 7] * y + lamps[m, 8] * z) / far
+                edge = min(max((beam - lamps[m, 9]) / (1.0 - lamps[m, 9]), 0.0), 1.0)
+                share *= edge * edge
+            r, g, b = r + share * lamps[m, 3], g + share * lamps[m, 4], b + share * lamps[m, 5]
+        total[n, 0], total[n, 1], total[n, 2] = r, g, b
+    return total
+
+
+def _light_on(world: World, samples: F64) -> F64:
+    """Light (N, 3) that a white surface at points with normals (N, 6) reflects."""
     light = world.light
-    sun = nx * light[SUN_DIRECTION] + ny * light[SUN_DIRECTION + 1] + nz * light[SUN_DIRECTION + 2]
-    sun = max(sun, 0.0)
-    if light[SUN_COLOR] <= 0.0:
-        sun = 0.0
-    if sun > 0.0:
-        sun *= _sun_share(world, px, py, pz)
-    sky = (1.0 - 0.5 * light[FROM_ABOVE] * (1.0 - nz)) * _open_share(world, px, py, pz)
-    if grounded:
-        shade, near = _movers_share(world, px, py)
-        sun, sky = sun * shade, sky * near
-    r = sun * light[SUN_COLOR] + sky * light[AMBIENT]
-    g = sun * light[SUN_COLOR + 1] + sky * light[AMBIENT + 1]
-    b = sun * light[SUN_COLOR + 2] + sky * light[AMBIENT + 2]
-    for n in range(world.lamps.shape[0]):
-        x, y, z = world.lamps[n, 0] - px, world.lamps[n, 1] - py, world.lamps[n, 2] - pz
-        square = x * x + y * y + z * z
-        cosine = nx * x + ny * y + nz * z
-        if cosine <= 0.0:
-            continue
-        far = math.sqrt(square)
-        share = cosine / far / (square + 0.2)
-        if world.lamps[n, 9] > -1.0:
-            beam = -(world.lamps[n, 6] * x + world.lamps[n, 7] * y + world.lamps[n, 8] * z) / far
-            edge = min(max((beam - world.lamps[n, 9]) / (1.0 - world.lamps[n, 9]), 0.0), 1.0)
-            share *= edge * edge
-        r, g, b = r + share * world.lamps[n, 3], g + share * world.lamps[n, 4], b + share * world.lamps[n, 5]
-    return r, g, b
+    sun = light[SUN_DIRECTION : SUN_DIRECTION + 3]
+    sunny = light[SUN_COLOR] > 0
+    sunlight = _sunlight(samples, sun, world.shadow, world.shadow_camera) if sunny else np.zeros(len(samples))
+    ambient = _openness(samples, light[FROM_ABOVE], world.open, world.open_origin)
+    _shade_by_movers(samples, sun, world.movers, sunlight, ambient)
+    return _sum_of_light(samples, light, sunlight, ambient, world.lamps)
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Pictures
 
 
-@compiled
-def shade(
-    world: World, world_from_camera: F64, intrinsics: tuple[float, float, float, float], found: I32, inverse: F32
-) -> tuple[F32, U8, I32]:
+def shade(world: World, world_from_camera: F64, intrinsics: Intrinsics, found: I32, inverse: F32) -> tuple[F32, U8, I32]:
     """Radiance (H, W, 3) float32, class (H, W) uint8 and actor (H, W) int32 (-1: none) of what a camera shows.
 
-    ``found`` and ``inverse`` are raster.rasterize's. Of the sky the class is 255. Light and fog are computed once for
-    those of two by two pixels that show one triangle.
+    ``found`` and ``inverse`` are raster.rasterize's. Of the sky the class is 255.
     """
+    sample_of, samples = _sample(found, inverse, world_from_camera, intrinsics, world.triangles)
+    return _shade(
+        world.triangles, world.surface_of, world.surfaces, world.light, world_from_camera, intrinsics, found, inverse,
+        sample_of, samples, _light_on(world, samples),
+    )  # fmt: skip
+
+
+@compiled
+def _shade(
+    triangles: F32, surface_of: I32, surfaces: F32, light: F64, world_from_camera: F64, intrinsics: Intrinsics,
+    found: I32, inverse: F32, sample_of: I32, samples: F64, incoming: F64,
+) -> tuple[F32, U8, I32]:  # fmt: skip
     fx, fy, cx, cy = intrinsics
-    light, triangles, surfaces, R = world.light, world.triangles, world.surfaces, world_from_camera
+    R = world_from_camera
     height, width = found.shape
     color = np.empty((height, width, 3), np.float32)
     label = np.full((height, width), 255, np.uint8)
     actor = np.full((height, width), -1, np.int32)
-    wet, fog = light[WET], light[FOG_PER_M]
+    wet, fog, sunny, indoors = light[WET], light[FOG_PER_M], light[SUN_COLOR] > 0, light[INDOORS] > 0
     ar, ag, ab = light[AIRLIGHT], light[AIRLIGHT + 1], light[AIRLIGHT + 2]
-    for block in range(((height + 1) // 2) * ((width + 1) // 2)):
-        top, left = 2 * (block // ((width + 1) // 2)), 2 * (block % ((width + 1) // 2))
-        last = -1
-        er, eg, eb, clear, nx, ny, nz, facing = 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0
-        for i in range(top, min(top + 2, height)):
-            for j in range(left, min(left + 2, width)):
-                x, y = (j - cx) / fx, (i - cy) / fy
-                length = math.sqrt(x * x + y * y + 1.0)
-                dx, dy, dz = R[0, 0] * x + R[0, 1] * y + R[0, 2], R[1, 0] * x + R[1, 1] * y + R[1, 2], 0.0
-                dz = R[2, 0] * x + R[2, 1] * y + R[2, 2]
-                k = found[i, j]
-                if k < 0:
-                    r, g, b = _sky(light, dx / length, dy / length, dz / length)
-                    color[i, j, 0], color[i, j, 1], color[i, j, 2] = r, g, b
-                    continue
-                t = 1.0 / float(inverse[i, j])
-                px, py, pz = R[0, 3] + t * dx, R[1, 3] + t * dy, R[2, 3] + t * dz
-                far = t * length
-                dx, dy, dz = dx / length, dy / length, dz / length
-                n = world.surface_of[k]
-                material = int(surfaces[n, MATERIAL])
-                if k != last:
-                    nx, ny, nz = float(triangles[k, 9]), float(triangles[k, 10]), float(triangles[k, 11])
-                    if nx * dx + ny * dy + nz * dz > 0:
-                        nx, ny, nz = -nx, -ny, -nz
-                    er, eg, eb = _light_on(world, px, py, pz, nx, ny, nz, pz < 0.3 and surfaces[n, ACTOR] < 0)  # noqa: PLR2004
-                    clear = math.exp(-fog * far)
-                    last = k
-                facing = nx * dx + ny * dy + nz * dz
-                u = triangles[k, 13] * px + triangles[k, 14] * py + triangles[k, 15] * pz + triangles[k, 16]
-                v = triangles[k, 17] * px + triangles[k, 18] * py + triangles[k, 19] * pz + triangles[k, 20]
-                along = abs(triangles[k, 13] * dx + triangles[k, 14] * dy) / math.sqrt(dx * dx + dy * dy + 1e-12)
-                footprint = far / fx
-                q = (
-                    float(surfaces[n, FIRST]), float(surfaces[n, SECOND]), float(surfaces[n, THIRD]),
-                    float(surfaces[n, FOURTH]), float(surfaces[n, FIFTH]), float(surfaces[n, SIXTH]),
-                )  # fmt: skip
-                r, g, b, gloss, detail, lit = _surface(
-                    material, float(surfaces[n, RED]), float(surfaces[n, GREEN]), float(surfaces[n, BLUE]),
-                    u, v, nz, q, footprint, footprint / max(-facing, 0.03), min(along, 1.0), wet,
-                )  # fmt: skip
-                glow = lit * surfaces[n, GLOW] * light[GLOW_LEVEL]
-                r, g, b = r * er, g * eg, b * eb
-                if glow > 0.0:
-                    r, g, b = (
-                        r + glow * max(surfaces[n, RED], 0.3),
-                        g + glow * max(surfaces[n, GREEN], 0.26),
-                        b + glow * 0.7 * max(surfaces[n, BLUE], 0.28),
-                    )
-                if gloss > 0.0:
-                    mx, my, mz = dx - 2.0 * facing * nx, dy - 2.0 * facing * ny, dz - 2.0 * facing * nz
-                    grazing = (1.0 + facing) * (1.0 + facing)
-                    fresnel = gloss * (0.10 + 0.90 * grazing * grazing)
-                    if light[INDOORS] > 0:
-                        mr, mg, mb, seen = er, eg, eb, 0.4
-                    else:
-                        mr, mg, mb = _sky(light, mx, my, mz)
-                        seen = min(1.0, 0.3 + 1.6 * max(mz, 0.0)) if mz > 0.02 else 0.15  # what stands around hides the low sky  # noqa: PLR2004
-                    r, g, b = r + fresnel * (mr * seen - r), g + fresnel * (mg * seen - g), b + fresnel * (mb * seen - b)
-                    glint = mx * light[SUN_DIRECTION] + my * light[SUN_DIRECTION + 1] + mz * light[SUN_DIRECTION + 2]
-                    if glint > 0.97 and light[SUN_COLOR] > 0 and er > light[AMBIENT]:  # noqa: PLR2004 - within 14 degrees of the mirrored sun
-                        spot = gloss * light[SUN_COLOR] * (glint - 0.97) / 0.03
-                        r, g, b = r + spot, g + spot, b + spot
-                color[i, j, 0] = r * clear + ar * (1.0 - clear)
-                color[i, j, 1] = g * clear + ag * (1.0 - clear)
-                color[i, j, 2] = b * clear + ab * (1.0 - clear)
-                label[i, j] = int(surfaces[n, DETAIL]) if detail > 0 else int(surfaces[n, CLASS])
-                actor[i, j] = int(surfaces[n, ACTOR])
+    sx, sy, sz = light[SUN_DIRECTION], light[SUN_DIRECTION + 1], light[SUN_DIRECTION + 2]
+    sky = (
+        light[ZENITH], light[ZENITH + 1], light[ZENITH + 2], light[HORIZON], light[HORIZON + 1], light[HORIZON + 2],
+        light[CLOUDS],
+    )  # fmt: skip
+    for i in range(height):
+        for j in range(width):
+            x, y = (j - cx) / fx, (i - cy) / fy
+            length = math.sqrt(x * x + y * y + 1.0)
+            dx, dy = R[0, 0] * x + R[0, 1] * y + R[0, 2], R[1, 0] * x + R[1, 1] * y + R[1, 2]
+            dz = R[2, 0] * x + R[2, 1] * y + R[2, 2]
+            k, s = found[i, j], sample_of[i, j]
+            if k < 0:
+                r, g, b = _sky(sky, dx / length, dy / length, dz / length)
+                color[i, j, 0], color[i, j, 1], color[i, j, 2] = r, g, b
+                continue
+            t = 1.0 / float(inverse[i, j])
+            px, py, pz = R[0, 3] + t * dx, R[1, 3] + t * dy, R[2, 3] + t * dz
+            far = t * length
+            dx, dy, dz = dx / length, dy / length, dz / length
+            nx, ny, nz = samples[s, 3], samples[s, 4], samples[s, 5]
+            er, eg, eb = incoming[s, 0], incoming[s, 1], incoming[s, 2]
+            facing = nx * dx + ny * dy + nz * dz
+            n = surface_of[k]
+            u = triangles[k, 13] * px + triangles[k, 14] * py + triangles[k, 15] * pz + triangles[k, 16]
+            v = triangles[k, 17] * px + triangles[k, 18] * py + triangles[k, 19] * pz + triangles[k, 20]
+            along = abs(triangles[k, 13] * dx + triangles[k, 14] * dy) / math.sqrt(dx * dx + dy * dy + 1e-12)
+            footprint = far / fx
+            q = (
+                float(surfaces[n, FIRST]), float(surfaces[n, SECOND]), float(surfaces[n, THIRD]),
+                float(surfaces[n, FOURTH]), float(surfaces[n, FIFTH]), float(surfaces[n, SIXTH]),
+            )  # fmt: skip
+            r, g, b, gloss, detail, lit = _surface(
+                int(surfaces[n, MATERIAL]), float(surfaces[n, RED]), float(surfaces[n, GREEN]), float(surfaces[n, BLUE]),
+                u, v, nz, q, footprint, footprint / max(-facing, 0.03), min(along, 1.0), wet,
+            )  # fmt: skip
+            r, g, b = r * er, g * eg, b * eb
+            glow = lit * surfaces[n, GLOW] * light[GLOW_LEVEL]
+            if glow > 0.0:
+                r, g = r + glow * max(surfaces[n, RED], 0.3), g + glow * max(surfaces[n, GREEN], 0.26)
+                b += 0.7 * glow * max(surfaces[n, BLUE], 0.28)
+            if gloss > 0.0:
+                mx, my, mz = dx - 2.0 * facing * nx, dy - 2.0 * facing * ny, dz - 2.0 * facing * nz
+                grazing = (1.0 + facing) * (1.0 + facing)
+                fresnel = gloss * (0.10 + 0.90 * grazing * grazing)
+                if indoors:
+                    mr, mg, mb = 0.4 * er, 0.4 * eg, 0.4 * eb
+                else:
+                    mr, mg, mb = _sky(sky, mx, my, mz)
+                    seen = min(1.0, 0.3 + 1.6 * mz) if mz > 0.02 else 0.15  # noqa: PLR2004 - what stands around hides the low sky
+                    mr, mg, mb = mr * seen, mg * seen, mb * seen
+                r, g, b = r + fresnel * (mr - r), g + fresnel * (mg - g), b + fresnel * (mb - b)
+                glint = mx * sx + my * sy + mz * sz
+                if sunny and glint > 0.97 and er > 2.0 * light[AMBIENT]:  # noqa: PLR2004 - within 14 degrees of the mirrored sun
+                    spot = gloss * light[SUN_COLOR] * (glint - 0.97) / 0.03
+                    r, g, b = r + spot, g + spot, b + spot
+            if fog > 0.0:
+                clear = math.exp(-fog * far)
+                r, g, b = ar + (r - ar) * clear, ag + (g - ag) * clear, ab + (b - ab) * clear
+            color[i, j, 0], color[i, j, 1], color[i, j, 2] = r, g, b
+            label[i, j] = int(surfaces[n, DETAIL]) if detail > 0 else int(surfaces[n, CLASS])
+            actor[i, j] = int(surfaces[n, ACTOR])
     return color, label, actor
 
 

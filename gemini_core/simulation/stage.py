@@ -27,8 +27,8 @@ SHADOW_STEP_M, OPEN_STEP_M = 0.14, 0.2
 _SUN_AWAY_M = 20_000.0
 """Of the cameras that look down for shadows: so far away that their rays are nearly parallel."""
 _LAMPS = 10
-HEADLIGHTS = ((1.9, 0.0, 0.65), (0.13, 0.125, 0.11), 0.42)
-"""Of the robot in a street: place in base_link, radiance at 1 m, half angle."""
+HEADLIGHTS = ((1.9, 0.6, 0.65), (0.075, 0.072, 0.064), 0.6)
+"""Of the robot in a street: place of the left one in base_link, radiance at 1 m, half angle."""
 _MOVER_NEAR_M, _SHADOW_NEAR_M = 150.0, 60.0
 
 
@@ -36,8 +36,8 @@ _MOVER_NEAR_M, _SHADOW_NEAR_M = 150.0, 60.0
 class View:
     """What a camera sees before its sensor.
 
-    Radiance ``color`` (H, W, 3), ``label`` (H, W) classes, ``actor`` (H, W) numbers or -1, ``depth_m`` (H, W) along z, +inf for
-    the sky.
+    Radiance ``color`` (H, W, 3), ``label`` (H, W) classes, ``actor`` (H, W) numbers or -1, ``depth_m`` (H, W) along z, +inf
+    for the sky.
     """
 
     color: F32
@@ -48,7 +48,7 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hits:
-    """What N infrared rays meet: ``distance_m`` (inf: nothing), ``reflectance``, ``gloss``, ``cosine``, ``label``, ``actor``."""
+    """What N infrared rays meet: ``distance_m`` (inf: nothing), and what shading.reflectances says of it."""
 
     distance_m: F32
     reflectance: F32
@@ -127,7 +127,7 @@ class Stage:
             ahead = lamps[:, :2] - viewer[:2, 3] - 12.0 * viewer[:2, 0]
             lamps = lamps[np.argsort(np.hypot(ahead[:, 0], ahead[:, 1]), kind="stable")[:_LAMPS]]
         if self.air.headlights and not self.scene.indoors:
-            lamps = np.concatenate([lamps, _headlights(viewer)[None]])
+            lamps = np.concatenate([lamps, _headlights(viewer)])
         self.world = self.world._replace(movers=np.array(boxes, np.float64).reshape(-1, 7), lamps=np.ascontiguousarray(lamps))
 
     def view(self, mount: CameraMount, base: F64) -> View:
@@ -271,11 +271,15 @@ def _lit_lamps(scene: Scene, air: Surroundings) -> F64:
 
 
 def _headlights(base: F64) -> F64:
-    """The robot's own headlights as one lamp (10,)."""
-    place, color, half_angle = HEADLIGHTS
-    at = base @ np.array([*place, 1.0])
-    forward = base[:3, :3] @ np.array([np.cos(0.03), 0.0, -np.sin(0.03)])
-    return np.array([*at[:3], *color, *forward, np.cos(half_angle)])
+    """The robot's own headlights as lamps (2, 10): each looks a little outwards and down."""
+    (x, y, z), color, half_angle = HEADLIGHTS
+    lamps = np.empty((2, 10))
+    for n, side in enumerate((-1, 1)):
+        lamps[n, :3] = (base @ np.array([x, side * y, z, 1.0]))[:3]
+        lamps[n, 3:6] = color
+        lamps[n, 6:9] = base[:3, :3] @ np.array([0.994, side * 0.10, -0.03])
+        lamps[n, 9] = np.cos(half_angle)
+    return lamps
 
 
 def _looking(direction: F64) -> F64:

@@ -43,10 +43,11 @@ from gemini_core.types import F64
 
 LANE_CENTER_M = 1.75
 CURB_M = 0.12
-SIDEWALK_OUTER_M = 9.6
+VERGE_OUTER_M, SIDEWALK_OUTER_M = 7.4, 9.6
 BLOCK_M = 24.0
 BLOCKS_TO_CROSSING = round(CROSSING_EVERY_M / BLOCK_M)
 BEHIND_M, AHEAD_M = 48.0, 192.0
+_STEP_M = 0.1  # between the known points of the road's middle
 ONCOMING_MPS, ONCOMING_CYCLIST_MPS = -9.0, -4.5
 STREET_LAMP = (7.5e-3, 6.2e-3, 4.0e-3)  # some 15 lux below a lamp 7 m up
 
@@ -71,29 +72,34 @@ class Road:
             (float(rng.uniform(0.15, 0.42)), 2 * math.pi / wave, float(rng.uniform(0, 2 * math.pi))),
             (0.08, 2 * math.pi / 70.0, float(rng.uniform(0, 2 * math.pi))),
         )
-        self._step = 0.1
         self._first = -BEHIND_M - 32.0
-        s = np.arange(self._first, length_m + AHEAD_M + 32.0, self._step)
-        middle = self.heading(s + self._step / 2)
+        s = np.arange(self._first, length_m + AHEAD_M + 32.0, _STEP_M)
+        middle = self.heading(s + _STEP_M / 2)
         self._s = s
-        self._x = np.concatenate([[0.0], np.cumsum(np.cos(middle[:-1]) * self._step)])
-        self._y = np.concatenate([[0.0], np.cumsum(np.sin(middle[:-1]) * self._step)])
-        origin = round(-self._first / self._step)
+        self._x = np.concatenate([[0.0], np.cumsum(np.cos(middle[:-1]) * _STEP_M)])
+        self._y = np.concatenate([[0.0], np.cumsum(np.sin(middle[:-1]) * _STEP_M)])
+        origin = round(-self._first / _STEP_M)
         self._x, self._y = self._x - self._x[origin], self._y - self._y[origin]
 
-    def heading(self, s: F64 | float) -> F64:
-        """Direction of the road at ``s`` (same shape), radians from the x axis."""
-        return sum((a * np.sin(k * np.asarray(s) + p) for a, k, p in self._waves), np.zeros(np.shape(s)))
+    def heading(self, s: F64) -> F64:
+        """Direction of the road at ``s`` (N,), radians from the x axis."""
+        heading: F64 = np.sum([a * np.sin(k * s + p) for a, k, p in self._waves], axis=0)
+        return heading
 
-    def points(self, s: F64 | float, d: F64 | float) -> tuple[F64, F64]:
-        """World x and y of (s, d)."""
+    def points(self, s: F64, d: float) -> tuple[F64, F64]:
+        """World x and y (N,) at ``s`` (N,), ``d`` left of the road's middle."""
         heading = self.heading(s)
         return np.interp(s, self._s, self._x) - d * np.sin(heading), np.interp(s, self._s, self._y) + d * np.cos(heading)
 
     def pose(self, s: float, d: float, z: float = 0.0, turn: float = 0.0) -> F64:
         """World-from-body (4, 4) of a body at (s, d), turned by ``turn`` against the road."""
-        x, y = self.points(s, d)
-        return pose(float(x), float(y), z, float(self.heading(s)) + turn)
+        heading = sum(a * math.sin(k * s + p) for a, k, p in self._waves)
+        place = min(max((s - self._first) / _STEP_M, 0.0), len(self._x) - 1.001)
+        index = int(place)
+        share = place - index
+        x = self._x[index] + share * (self._x[index + 1] - self._x[index])
+        y = self._y[index] + share * (self._y[index + 1] - self._y[index])
+        return pose(x - d * math.sin(heading), y + d * math.cos(heading), z, heading + turn)
 
     def way(self, s0: float, d: float, speed_mps: float, z: float = 0.0) -> Way:
         """The way of what keeps to ``d`` at a constant speed (negative: against the road)."""
@@ -109,11 +115,11 @@ def build_street(clip: Clip) -> Scene:
     road = Road(rng, length)
     builder = MeshBuilder()
     first, last = math.floor(-BEHIND_M / BLOCK_M), math.ceil((length + AHEAD_M) / BLOCK_M)
-    _add_ground(builder, road, first * BLOCK_M, last * BLOCK_M)
+    _add_ground(builder, road, first * BLOCK_M, last * BLOCK_M, verge=bool(rng.random() < 0.5))  # noqa: PLR2004 - half of them
     actors: list[Actor] = []
     lamps: list[Lamp] = []
     for block in range(first, last):
-        _Block(builder, road, clip.scene_rng(1, block - first), block, actors, lamps).build()
+        _Block(builder, road, clip.scene_rng(1, block - first), number=block, actors=actors, lamps=lamps).build()
     for s, turn in (
         (last * BLOCK_M, 0.0),
         (first * BLOCK_M, math.pi),
@@ -149,7 +155,8 @@ def _drive(road: Road, rng: np.random.Generator, speed_mps: float) -> Way:
     return way
 
 
-def _add_ground(builder: MeshBuilder, road: Road, start: float, end: float) -> None:
+def _add_ground(builder: MeshBuilder, road: Road, start: float, end: float, *, verge: bool) -> None:
+    """Road, kerbs, sidewalks and meadows; ``verge``: grass between kerb and sidewalk."""
     s = np.arange(start - 24.0, end + 24.1, 3.0)
 
     def strip(d0: float, z0: float, d1: float, z1: float, surface: int) -> None:
@@ -166,7 +173,11 @@ def _add_ground(builder: MeshBuilder, road: Road, start: float, end: float) -> N
     for side in (-1, 1):
         strip(side * ROAD_HALF_M, 0, side * ROAD_HALF_M, CURB_M, curb)
         strip(side * ROAD_HALF_M, CURB_M, side * (ROAD_HALF_M + 0.16), CURB_M, curb)
-        strip(side * (ROAD_HALF_M + 0.16), CURB_M, side * SIDEWALK_OUTER_M, CURB_M, paving)
+        inner = ROAD_HALF_M + 0.16
+        if verge:
+            strip(side * inner, CURB_M, side * VERGE_OUTER_M, CURB_M, grass)
+            inner = VERGE_OUTER_M
+        strip(side * inner, CURB_M, side * SIDEWALK_OUTER_M, CURB_M, paving)
         strip(side * SIDEWALK_OUTER_M, CURB_M, side * 40.0, CURB_M, grass)
     x, y = road.points(s, 0.0)
     low, high = (float(x.min()) - 300, float(y.min()) - 300), (float(x.max()) + 300, float(y.max()) + 300)
@@ -178,7 +189,14 @@ class _Block:
     """24 metres of both sides of the street."""
 
     def __init__(
-        self, builder: MeshBuilder, road: Road, rng: np.random.Generator, number: int, actors: list[Actor], lamps: list[Lamp]
+        self,
+        builder: MeshBuilder,
+        road: Road,
+        rng: np.random.Generator,
+        *,
+        number: int,
+        actors: list[Actor],
+        lamps: list[Lamp],
     ) -> None:
         self._builder, self._road, self._rng = builder, road, rng
         self._s = number * BLOCK_M
@@ -220,8 +238,8 @@ class _Block:
         inwards = -side * math.pi / 2
         at = s + (11.0 if side > 0 else 23.0)
         things.add_lamp(builder, road.pose(at, side * 6.1, CURB_M, inwards))
-        x, y = road.points(at, side * (6.1 - things.LAMP_ARM_M))
-        self._lamps.append(Lamp((float(x), float(y), CURB_M + things.LAMP_HEIGHT_M), STREET_LAMP, half_angle_rad=1.35))
+        x, y, z = road.pose(at, side * (6.1 - things.LAMP_ARM_M), CURB_M + things.LAMP_HEIGHT_M)[:3, 3].tolist()
+        self._lamps.append(Lamp((x, y, z), STREET_LAMP, half_angle_rad=1.35))
         signs = ([s + 1.0 - side * 2.4] if self._crossing else []) + [s + 9.0, s + 20.0]
         for at in signs:
             if rng.random() < 0.55:  # noqa: PLR2004 - share of places with a sign
@@ -243,23 +261,23 @@ class _Block:
                 continue
             lateral, along = side * (4.68 + rng.normal(0, 0.06)), at + rng.uniform(-0.3, 0.3)
             if kind < 0.07:  # noqa: PLR2004 - trucks are long: the next bay stays empty
-                self._stand(TRUCK, things.truck(rng), along + 2.0, side * 4.5, turn)
+                self._stand(TRUCK, things.truck(rng), self._road.pose(along + 2.0, side * 4.5, 0.0, turn))
                 taken = True
             elif kind < 0.14:  # noqa: PLR2004 - two motorcycles in a bay
                 for shift in (-1.0, 1.0):
-                    self._stand(
-                        TWO_WHEELER, things.two_wheeler(rng, ridden=False, motor=True), along + shift, lateral, turn + 0.9
-                    )
+                    motorcycle = things.two_wheeler(rng, ridden=False, motor=True)
+                    self._stand(TWO_WHEELER, motorcycle, self._road.pose(along + shift, lateral, 0.0, turn + 0.9))
             else:
-                self._stand(CAR, things.car(rng), along, lateral, turn + rng.normal(0, 0.02))
+                self._stand(CAR, things.car(rng), self._road.pose(along, lateral, 0.0, turn + float(rng.normal(0, 0.02))))
         if rng.random() < 0.5:  # noqa: PLR2004 - bicycles leaning at the kerb
             for k in range(int(rng.integers(1, 4))):
                 wheels = things.two_wheeler(rng, ridden=False, motor=False)
-                self._stand(TWO_WHEELER, wheels, s + 12.8 + 0.7 * k, side * 6.9, math.pi / 2 + rng.normal(0, 0.15), CURB_M)
+                place = self._road.pose(s + 12.8 + 0.7 * k, side * 6.9, CURB_M, math.pi / 2 + float(rng.normal(0, 0.15)))
+                self._stand(TWO_WHEELER, wheels, place)
 
     def _people(self, side: int) -> None:
         rng = self._rng
-        for _ in range(int(rng.integers(0, 4))):
+        for _ in range(int(rng.integers(0, 5))):
             mesh, size = things.pedestrian(rng)
             s = self._s + float(rng.uniform(0, BLOCK_M))
             if rng.random() < 0.75:  # noqa: PLR2004 - the others stand
@@ -268,10 +286,10 @@ class _Block:
                 way = self._road.way(s, side * float(rng.uniform(7.9, 9.2)), speed, CURB_M)
                 self._actors.append(Actor(len(self._actors), PEDESTRIAN, mesh, size, way, moves=True, walk_mps=abs(speed)))
             else:
-                self._stand(PEDESTRIAN, (mesh, size), s, side * rng.uniform(6.2, 6.5), rng.uniform(-math.pi, math.pi), CURB_M)
+                lateral, turn = side * float(rng.uniform(6.2, 6.5)), float(rng.uniform(-math.pi, math.pi))
+                self._stand(PEDESTRIAN, (mesh, size), self._road.pose(s, lateral, CURB_M, turn))
 
-    def _stand(self, label: int, thing: things.Thing, s: float, d: float, turn: float, z: float = 0.0) -> None:
-        at = self._road.pose(s, d, z, turn)
+    def _stand(self, label: int, thing: things.Thing, at: F64) -> None:
         self._actors.append(Actor(len(self._actors), label, *thing, _still(at), moves=False))
 
 
@@ -289,17 +307,17 @@ def _vehicle(rng: np.random.Generator) -> tuple[int, things.Thing]:
     return CAR, things.car(rng)
 
 
-def _driving(actors: list[Actor], road: Road, thing: tuple[int, things.Thing], s: float, d: float, speed: float) -> None:
+def _driving(actors: list[Actor], thing: tuple[int, things.Thing], way: Way) -> None:
     label, (mesh, size) = thing
-    actors.append(Actor(len(actors), label, mesh, size, road.way(s, d, speed), moves=True))
+    actors.append(Actor(len(actors), label, mesh, size, way, moves=True))
 
 
 def _add_same_way(rng: np.random.Generator, road: Road, actors: list[Actor], _length_m: float, ego_mps: float) -> None:
     """A vehicle ahead that keeps its distance, and cyclists at the right edge."""
-    _driving(actors, road, _vehicle(rng), float(rng.uniform(18, 30)), -LANE_CENTER_M, ego_mps)
+    _driving(actors, _vehicle(rng), road.way(float(rng.uniform(18, 30)), -LANE_CENTER_M, ego_mps))
     for start in (float(rng.uniform(10, 20)), float(rng.uniform(30, 60))):
         cyclist = things.two_wheeler(rng, ridden=True, motor=False)
-        _driving(actors, road, (TWO_WHEELER, cyclist), start, -3.15, float(rng.uniform(3.5, 5.0)))
+        _driving(actors, (TWO_WHEELER, cyclist), road.way(start, -3.15, float(rng.uniform(3.5, 5.0))))
 
 
 def _oncoming(rng: np.random.Generator, end_m: float, gap_m: float) -> Iterator[float]:
@@ -312,13 +330,13 @@ def _oncoming(rng: np.random.Generator, end_m: float, gap_m: float) -> Iterator[
 
 def _add_oncoming_vehicles(rng: np.random.Generator, road: Road, actors: list[Actor], length_m: float, ego_mps: float) -> None:
     for s in _oncoming(rng, _met_until(length_m, ego_mps, ONCOMING_MPS), 26.0):
-        _driving(actors, road, _vehicle(rng), s, LANE_CENTER_M + float(rng.normal(0, 0.08)), ONCOMING_MPS)
+        _driving(actors, _vehicle(rng), road.way(s, LANE_CENTER_M + float(rng.normal(0, 0.08)), ONCOMING_MPS))
 
 
 def _add_oncoming_cyclists(rng: np.random.Generator, road: Road, actors: list[Actor], length_m: float, ego_mps: float) -> None:
     for s in _oncoming(rng, _met_until(length_m, ego_mps, ONCOMING_CYCLIST_MPS), 45.0):
         cyclist = things.two_wheeler(rng, ridden=True, motor=False)
-        _driving(actors, road, (TWO_WHEELER, cyclist), s, 3.2, ONCOMING_CYCLIST_MPS)
+        _driving(actors, (TWO_WHEELER, cyclist), road.way(s, 3.2, ONCOMING_CYCLIST_MPS))
 
 
 def _met_until(length_m: float, ego_mps: float, oncoming_mps: float) -> float:

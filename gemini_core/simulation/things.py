@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,7 +68,7 @@ def _wheels(builder: MeshBuilder, label: int, places: Sequence[float], side: flo
             builder.add(cylinder((x, y * side, radius), (x, y * (side + 0.02), radius), hub, 8), metal)
 
 
-def _lights(builder: MeshBuilder, label: int, half: float, side: float, low: float, high: float) -> None:
+def _lights(builder: MeshBuilder, label: int, half: float, side: float, *, low: float, high: float) -> None:
     """Head and tail lights and plates at x = ± ``half``."""
     lamp = builder.surface(PLAIN, label, (0.85, 0.87, 0.9), glow=HEADLIGHT_GLOW, infrared=RETROREFLECTOR)
     tail = builder.surface(PLAIN, label, (0.55, 0.02, 0.02), glow=TAIL_GLOW, infrared=RETROREFLECTOR)
@@ -115,7 +116,7 @@ def car(rng: np.random.Generator) -> Thing:
         lower, upper = (-0.25, y * (side - 0.03), belt), (-0.35, y * (side - 0.2), height)
         builder.add(cylinder(lower, upper, (0.05, 0.04), 5), paint)
     _wheels(builder, CAR, (-half + 0.85, half - 0.85), side, 0.32)
-    _lights(builder, CAR, half, side, belt - 0.36, belt - 0.14)
+    _lights(builder, CAR, half, side, low=belt - 0.36, high=belt - 0.14)
     return builder.build(), (length, width, height)
 
 
@@ -145,32 +146,29 @@ def truck(rng: np.random.Generator) -> Thing:
         builder.add(box(half - 1.4, half - 0.6, -side - 0.01, side + 0.01, 1.5, 2.2), glass)
         wheels = (-half + 1.2, half - 1.1)
     _wheels(builder, TRUCK, wheels, side, 0.48)
-    _lights(builder, TRUCK, half, side, 0.75, 1.1)
+    _lights(builder, TRUCK, half, side, low=0.75, high=1.1)
     return builder.build(), (length, width + 0.05, height)
 
 
-def _limbs(
-    builder: MeshBuilder, scale: float, side: float, joints: Sequence[Sequence[float]], radii: Sequence[float], surface: int
+def _limb(
+    builder: MeshBuilder, surface: int, scale: float, side: float, limb: Sequence[tuple[float, float, float, float]]
 ) -> None:
-    """A limb through joints; ``side`` is the share of the stride that it follows, from its first joint down."""
-    top = joints[0][2]
-    for k in range(len(joints) - 1):
-        vertices, triangles = cylinder(joints[k], joints[k + 1], (radii[k], radii[k + 1]), 7)
+    """A limb through joints (x, y, z, radius); ``side`` is the share of the stride that it follows below the first."""
+    top = limb[0][2]
+    for start, end in itertools.pairwise(limb):
+        vertices, triangles = cylinder(start[:3], end[:3], (start[3], end[3]), 7)
         builder.add((vertices * scale, triangles), surface, swing=side * 0.38 * (top - vertices[:, 2]) * scale)
 
 
-def _torso_and_head(builder: MeshBuilder, scale: float, coat: int, rng: np.random.Generator, label: int, lean: float) -> None:
-    skin = builder.surface(PLAIN, label, _choose(rng, _SKINS))
-    hair = builder.surface(PLAIN, label, (0.06, 0.04, 0.03))
-    for lower, upper, radii in (
-        ((0, 0, 0.82), (0.5 * lean, 0, 1.18), (0.19, 0.18)),
-        ((0.5 * lean, 0, 1.18), (lean, 0, 1.46), (0.18, 0.13)),
-    ):
-        vertices, triangles = cylinder(lower, upper, radii, 10)
+def _torso_and_head(builder: MeshBuilder, coat: int, scale: float, rng: np.random.Generator) -> None:
+    skin = builder.surface(PLAIN, PEDESTRIAN, _choose(rng, _SKINS))
+    hair = builder.surface(PLAIN, PEDESTRIAN, (0.06, 0.04, 0.03))
+    for low, high, radii in ((0.82, 1.18, (0.19, 0.18)), (1.18, 1.46, (0.18, 0.13))):
+        vertices, triangles = cylinder((0, 0, low), (0, 0, high), radii, 10)
         builder.add((vertices * [0.8 * scale, 1.15 * scale, scale], triangles), coat)
     ball, faces = sphere(1)
-    builder.add((scale * (ball * [0.10, 0.085, 0.12] + [lean + 0.01, 0, 1.62]), faces), skin)
-    builder.add((scale * (ball * [0.105, 0.092, 0.10] + [lean - 0.015, 0, 1.66]), faces), hair)
+    builder.add((scale * (ball * [0.10, 0.085, 0.12] + [0.01, 0, 1.62]), faces), skin)
+    builder.add((scale * (ball * [0.105, 0.092, 0.10] + [-0.015, 0, 1.66]), faces), hair)
 
 
 def pedestrian(rng: np.random.Generator) -> Thing:
@@ -180,11 +178,11 @@ def pedestrian(rng: np.random.Generator) -> Thing:
     coat = builder.surface(GRAIN, PEDESTRIAN, _choose(rng, _CLOTHES), first=0.12, second=8.0, infrared=0.15)
     trousers = builder.surface(GRAIN, PEDESTRIAN, _choose(rng, _CLOTHES), first=0.12, second=8.0, infrared=0.1)
     for side in (-1.0, 1.0):
-        legs = ((0, side * 0.10, 0.90), (0.02, side * 0.095, 0.46), (0, side * 0.09, 0.02))
-        _limbs(builder, scale, side, legs, (0.10, 0.075, 0.055), trousers)
-        arms = ((0, side * 0.24, 1.42), (0.0, side * 0.27, 1.10), (0.06, side * 0.27, 0.82))
-        _limbs(builder, scale, -side, arms, (0.06, 0.05, 0.045), coat)
-    _torso_and_head(builder, scale, coat, rng, PEDESTRIAN, 0.0)
+        leg = ((0.0, side * 0.10, 0.90, 0.10), (0.02, side * 0.095, 0.46, 0.075), (0.0, side * 0.09, 0.02, 0.055))
+        _limb(builder, trousers, scale, side, leg)
+        arm = ((0.0, side * 0.24, 1.42, 0.06), (0.0, side * 0.27, 1.10, 0.05), (0.06, side * 0.27, 0.82, 0.045))
+        _limb(builder, coat, scale, -side, arm)
+    _torso_and_head(builder, coat, scale, rng)
     return builder.build(), (0.68 * scale, 0.66 * scale, 1.77 * scale)
 
 
@@ -196,7 +194,7 @@ def two_wheeler(rng: np.random.Generator, *, ridden: bool, motor: bool) -> Thing
     steel = builder.surface(PLAIN, TWO_WHEELER, (0.4, 0.4, 0.42))
     radius, base, thick = (0.31, 0.68, 0.07) if motor else (0.34, 0.54, 0.025)
     for x in (-base, base):
-        _wheel(builder, x, radius, thick, rubber, steel)
+        _wheel(builder, x, radius, thick, (rubber, steel))
     if motor:
         builder.add(box(-0.45, 0.35, -0.16, 0.16, 0.32, 0.68), steel)
         builder.add(box(-0.75, -0.05, -0.15, 0.15, 0.68, 0.82), rubber)
@@ -218,9 +216,9 @@ def two_wheeler(rng: np.random.Generator, *, ridden: bool, motor: bool) -> Thing
     return builder.build(), (length, 0.66, 1.82 if ridden else 1.1)
 
 
-def _wheel(builder: MeshBuilder, x: float, radius: float, thick: float, rubber: int, steel: int) -> None:
+def _wheel(builder: MeshBuilder, x: float, radius: float, thick: float, surfaces: tuple[int, int]) -> None:
     """A tyre as a ring of boxes, so that one sees through it, and its spokes."""
-    sides = 12
+    sides, (rubber, steel) = 10, surfaces
     angle = np.arange(sides) * (2 * np.pi / sides)
     rim = np.stack([x + radius * np.cos(angle), np.zeros(sides), radius + radius * np.sin(angle)], 1)
     for k in range(sides):
@@ -231,7 +229,7 @@ def _wheel(builder: MeshBuilder, x: float, radius: float, thick: float, rubber: 
             rubber,
         )
     for k in range(3):
-        builder.add(cylinder(rim[2 * k], rim[2 * k + 6], (0.012, 0.012), 3), steel)
+        builder.add(cylinder(rim[k], rim[k + 5], (0.012, 0.012), 3), steel)
 
 
 def _rider(builder: MeshBuilder, rng: np.random.Generator, *, helmet: bool) -> None:
@@ -266,7 +264,7 @@ def add_tree(builder: MeshBuilder, rng: np.random.Generator, at: F64, scale: flo
         waves = np.sin(ball @ rng.normal(0, 2.6, (3, 5)) + rng.uniform(0, 6.3, 5)).sum(axis=1)
         bumps = 1 + (0.07 * waves + 0.035 * rng.standard_normal(len(ball)))[:, None]
         spread = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.8), 0]) * scale
-        center = spread + [0, 0, trunk + radius * rng.uniform(0.5, 1.2)]
+        center = spread + np.array([0, 0, trunk + radius * rng.uniform(0.5, 1.2)])
         crown = place((ball * bumps * radius * [1, 1, rng.uniform(0.9, 1.2)] + center, faces), at)
         builder.add(crown, leaves)
 
