@@ -29,7 +29,7 @@ FRAMES, TOLERANCE_DEG = 12, 0.5
 BLUR_DEG = 0.35
 """How far from an image edge its closeness has fallen to 0.6: wide enough for a coarse grid, narrow enough for its peak."""
 
-_MOST_POINTS = 2500  # of a frame and sensor
+_MOST_POINTS = 1500  # of a frame and sensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from gemini_core.evaluate.alignment import Checked
 from gemini_core.evaluate.alignment_edges import UPRIGHT
 from gemini_core.evaluate.alignment_search import seen_from
-from gemini_core.evaluate.alignment_verdict import AlignmentReport, AxisFit, Look, Pair
+from gemini_core.evaluate.alignment_verdict import AXES, AlignmentReport, AxisFit, Look, Pair
 from gemini_core.evaluate.report import write_png, write_whole
 from gemini_core.evaluate.text import table
 from gemini_core.types import F64, U8
@@ -77,10 +78,9 @@ def write_report(checked: Checked, folder: str | Path) -> list[Path]:
 def overlay(pair: Pair, look: Look) -> U8:
     """Draw a sensor's outlines over the dimmed image (h, w, 3); where it is off, once more as they would be if corrected."""
     panels = [_panel(look, np.zeros(3), f"{pair.name}, as calibrated")]
-    if pair.verdict == "off":
-        rotation = np.array([axis.best_deg for axis in pair.axes])
-        turned = ", ".join(f"{axis.axis} {axis.best_deg:+.2f}" for axis in pair.axes)
-        panels.append(_panel(look, rotation, f"{pair.name}, turned: {turned} degrees"))
+    if pair.verdict == "off" and pair.rotation_deg is not None:
+        turned = ", ".join(f"{name} {value:+.2f}" for name, value in zip(AXES, pair.rotation_deg, strict=True))
+        panels.append(_panel(look, np.array(pair.rotation_deg), f"{pair.name}, turned: {turned} degrees"))
     height, width = panels[0].shape[:2]
     return np.vstack(panels) if width > _WIDE_SHAPE * height else np.hstack(panels)
 
@@ -88,7 +88,9 @@ def overlay(pair: Pair, look: Look) -> U8:
 def _panel(look: Look, rotation_deg: F64, caption: str) -> U8:
     dimmed = (look.image.grey * np.float32(_DIMMED)).astype(np.uint8)
     panel = np.repeat(dimmed[..., None], 3, axis=2)
-    pixels, visible = seen_from(look.image, look.points, rotation_deg)
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_rotvec(rotation_deg, degrees=True).as_matrix()
+    pixels, visible = seen_from(look.image, look.points, turn)
     column, row = np.floor(pixels[:, visible] + 0.5).astype(np.int64)
     height, width = dimmed.shape
     for down, right in ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)):  # a small cross

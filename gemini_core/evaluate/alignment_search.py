@@ -24,7 +24,8 @@ from gemini_core.types import F32, F64, Bool
 _Index: TypeAlias = npt.NDArray[np.int64]
 
 SPAN_DEG = 2.0
-_COARSE_DEG, _FINE_DEG, _FINEST_DEG = 0.5, 0.25, 0.125
+_COARSE_DEG = np.array([0.5, 0.5, 1.0])  # turns about the line of sight move less of the image
+_AROUND_DEG, _FINE_DEG, _FINEST_DEG = 0.5, 0.25, 0.125
 _TILE_ROWS, _TILE_COLUMNS = 4, 6
 _TILES = _TILE_ROWS * _TILE_COLUMNS
 _TIMES = 2  # halves of the recording
@@ -86,11 +87,11 @@ def search(observations: Sequence[Observation], seed: int = 0) -> RotationFit | 
         return None
     number = counts[parts].astype(np.float64)
     none = np.zeros(3)
-    tried = [_grid(none, SPAN_DEG, _COARSE_DEG), _grid(none, _COARSE_DEG, _FINE_DEG)]
+    tried = [_grid(none, SPAN_DEG, _COARSE_DEG), _grid(none, _AROUND_DEG, _FINE_DEG)]
     sums = [_scores(placed, rotations, parts) for rotations in tried]
     background = float(np.median(sums[0].sum(axis=1)) / number.sum())
     best = tried[0][int(sums[0].sum(axis=1).argmax())]
-    for half_deg, step_deg in ((_COARSE_DEG, _FINE_DEG), (_FINE_DEG, _FINEST_DEG)):
+    for half_deg, step_deg in ((_AROUND_DEG, _FINE_DEG), (_FINE_DEG, _FINEST_DEG)):
         rotations = _grid(best, half_deg, step_deg)
         tried.append(rotations)
         sums.append(_scores(placed, rotations, parts))
@@ -117,16 +118,8 @@ def search(observations: Sequence[Observation], seed: int = 0) -> RotationFit | 
     )
 
 
-def rotation_matrix(rotation_deg: F64) -> F64:
-    """(3, 3) of a rotation vector in degrees."""
-    matrix: F64 = Rotation.from_rotvec(rotation_deg, degrees=True).as_matrix()
-    return matrix
-
-
-def seen_from(image: ImageEdges, points: EdgePoints, rotation_deg: F64) -> tuple[F32, Bool]:
-    """Where the reference camera sees edge points of a sensor turned about its own place: pixels (2, N), visible (N,)."""
-    turn = np.eye(4)
-    turn[:3, :3] = rotation_matrix(rotation_deg)
+def seen_from(image: ImageEdges, points: EdgePoints, turn: F64) -> tuple[F32, Bool]:
+    """Where the camera sees the edge points of a sensor turned (4, 4) about its own place: pixels (2, N), visible (N,)."""
     pixels, _, visible = project_points(image.camera, transform_points(turn, points.arm) + points.place)
     return pixels, visible
 
@@ -142,7 +135,7 @@ class _Placed:
 
     def __init__(self, observation: Observation) -> None:
         self._image, points = observation.image, observation.points
-        pixels, visible = seen_from(self._image, points, np.zeros(3))
+        pixels, visible = seen_from(self._image, points, np.eye(4))
         kept = np.flatnonzero(visible)
         self._points = EdgePoints(
             np.ascontiguousarray(points.arm[:, kept]), np.ascontiguousarray(points.place[:, kept]), points.kind[kept]
@@ -153,22 +146,24 @@ class _Placed:
         self._part: _Index = observation.half * _TILES + row * _TILE_COLUMNS + column
         self.counts: _Index = np.bincount(self._part, minlength=_TIMES * _TILES)
 
-    def sums(self, rotation_deg: F64) -> F64:
-        """Closeness by part; a point that leaves the image has that of chance."""
-        pixels, visible = seen_from(self._image, self._points, rotation_deg)
+    def sums(self, turn: F64) -> F64:
+        """Closeness by part when turned (4, 4); a point that leaves the image has that of chance."""
+        pixels, visible = seen_from(self._image, self._points, turn)
         column, row = np.floor(np.where(visible, pixels, 0.0) + 0.5).astype(np.int64)
         closeness = np.where(visible, self._image.closeness[self._points.kind, row, column], 0.0)
         return np.bincount(self._part, closeness, minlength=_TIMES * _TILES).astype(np.float64, copy=False)
 
 
-def _grid(center: F64, half_deg: float, step_deg: float) -> F64:
-    """Rotation vectors (N, 3) around one, none beyond the span."""
-    steps = np.arange(-round(half_deg / step_deg), round(half_deg / step_deg) + 1) * step_deg
-    rotations: F64 = center + np.array(list(itertools.product(steps, repeat=3)))
+def _grid(center: F64, half_deg: float, step_deg: float | F64) -> F64:
+    """Rotation vectors (N, 3) around one, none beyond the span; ``step_deg`` may be one for each axis."""
+    axes = [np.arange(-round(half_deg / step), round(half_deg / step) + 1) * step for step in np.broadcast_to(step_deg, 3)]
+    rotations: F64 = center + np.array(list(itertools.product(*axes)))
     within: F64 = rotations[np.abs(rotations).max(axis=1) <= SPAN_DEG]
     return within
 
 
 def _scores(placed: Sequence[_Placed], rotations: F64, parts: _Index) -> F64:
     """Sums of closeness, (rotations, parts)."""
-    return np.stack([np.sum([each.sums(rotation) for each in placed], axis=0)[parts] for rotation in rotations])
+    turns = np.tile(np.eye(4), (len(rotations), 1, 1))
+    turns[:, :3, :3] = Rotation.from_rotvec(rotations, degrees=True).as_matrix()
+    return np.stack([np.sum([each.sums(turn) for each in placed], axis=0)[parts] for turn in turns])

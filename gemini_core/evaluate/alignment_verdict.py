@@ -23,7 +23,7 @@ AXES = ("pitch", "yaw", "roll")
 _FEWEST_POINTS, _FEWEST_PARTS = 150, 8
 _LEAST_SCORE, _LEAST_CLEARNESS = 0.04, 3.0
 _LEAST_GAIN_SHARE, _LEAST_SIGNIFICANCE = 0.12, 2.0
-_SAME_ROTATION_DEG = 0.4
+_SAME_ROTATION_DEG = 0.5
 _MOSTLY = 0.5
 
 
@@ -47,8 +47,9 @@ class Pair:
     """What was found of one sensor beside the reference camera; ``coverage`` is its share of the aligned grid's pixels.
 
     ``score`` is the mean closeness of ``points`` edge points to edges of the image, 0 for chance; ``best_score`` the same had
-    the sensor been turned by ``axes``, and ``sensor_rotation_deg`` that rotation vector in the sensor's own frame. ``frames``
-    are those with this sensor. ``message`` is for people.
+    the sensor been turned by ``axes``. ``rotation_deg`` is that rotation vector without the axes that cannot be told, and
+    ``sensor_rotation_deg`` the same in the sensor's own frame. ``frames`` are those with this sensor; ``message`` and ``notes``
+    are for people.
     """
 
     modality: Modality
@@ -62,6 +63,7 @@ class Pair:
     score: float | None = None
     best_score: float | None = None
     axes: tuple[AxisFit, ...] = ()
+    rotation_deg: tuple[float, float, float] | None = None
     sensor_rotation_deg: tuple[float, float, float] | None = None
     correction: Correction | None = None
     notes: tuple[str, ...] = ()
@@ -133,7 +135,8 @@ def judge(modality: Modality, looks: Sequence[Look], config: FusionConfig, toler
     better = fit.gain_share >= _LEAST_GAIN_SHARE and fit.significance >= _LEAST_SIGNIFICANCE
     axes = _axes(fit, tolerances, clear=clear, better=better)
     verdict, message = _verdict(fit, axes, len(looks), clear=clear)
-    turn = in_sensor_frame(fit.best_deg, first.reference_from_sensor)
+    told = np.array([axis.best_deg if axis.verdict != "cannot tell" else 0.0 for axis in axes])
+    own = in_sensor_frame(told, first.reference_from_sensor)
     off = verdict == "off"
     return Pair(
         modality,
@@ -145,8 +148,9 @@ def judge(modality: Modality, looks: Sequence[Look], config: FusionConfig, toler
         score=fit.score,
         best_score=fit.best_score,
         axes=axes,
-        sensor_rotation_deg=(float(turn[0]), float(turn[1]), float(turn[2])),
-        correction=correct(mounts, first.sensor_frame, first.frame.frame_id, turn) if off else None,
+        rotation_deg=(float(told[0]), float(told[1]), float(told[2])),
+        sensor_rotation_deg=(float(own[0]), float(own[1]), float(own[2])),
+        correction=correct(mounts, first.sensor_frame, first.frame.frame_id, own) if off else None,
         notes=(
             *_plane_note(modality, looks, config, tolerance_deg),
             *(_doubts(modality, looks, fit, tolerance_deg) if off else ()),
@@ -223,11 +227,12 @@ def _plane_note(modality: Modality, looks: Sequence[Look], config: FusionConfig,
 def common_cause(pairs: Sequence[Pair]) -> tuple[str, ...]:
     """Name the reference camera where all sensors that are off are so by the same rotation."""
     off = [pair for pair in pairs if pair.verdict == "off"]
-    rotations = np.array([[axis.best_deg for axis in pair.axes] for pair in off])
-    if len(off) < 2 or len(off) < sum(bool(pair.axes) for pair in pairs):  # noqa: PLR2004 - one has nothing in common
+    if len(off) < 2 or any(pair.verdict == "fits" for pair in pairs):  # noqa: PLR2004 - one has nothing in common
         return ()
-    if np.linalg.norm(rotations - rotations.mean(axis=0), axis=1).max() > _SAME_ROTATION_DEG:
-        return ()
+    for axes in zip(*(pair.axes for pair in off), strict=True):
+        told = [axis.best_deg for axis in axes if axis.verdict != "cannot tell"]
+        if told and max(told) - min(told) > _SAME_ROTATION_DEG:
+            return ()
     names = " and ".join(pair.name for pair in off)
     camera = off[0].reference_frame
     return (
