@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 
 from gemini_core.config import FusionConfig
 from gemini_core.stream_time import StreamTime
-from gemini_core.tracks import AnyTrack, NearestTrack, WindowTrack, covered_ns
+from gemini_core.tracks import AnyTrack, NearestTrack, WindowTrack
 from gemini_core.types import (
     CloudSample,
     Count,
     DepthSample,
-    EventSample,
     ImageSample,
     Modality,
     ModalityStatus,
@@ -34,9 +33,6 @@ from gemini_core.types import (
 
 Ready = Callable[[Placement], bool]
 """Whether what is known is enough to bring this data to the reference camera; a frame waits for it."""
-
-_LONGEST_PACKET_NS = 10_000_000_000
-"""Event times farther from the packet's stamp are another clock's; they would settle windows that still lack events."""
 
 
 def always_ready(_data: Placement) -> bool:
@@ -149,7 +145,7 @@ class Synchronizer:
         wrong_from_ns = self._time.takes_back(modality, sample.stamp_ns)
         if wrong_from_ns is not None:
             self._take_back(modality, wrong_from_ns)
-        reason = self._refusal(modality, sample)
+        reason = self._refusal(modality, sample.stamp_ns)
         if reason:
             self._tally[f"{modality}.dropped.{reason}"] += 1
             return False
@@ -168,17 +164,13 @@ class Synchronizer:
             self._tally[f"{modality}.dropped.too_many"] += self._tracks[modality].crowd_out()
         return True
 
-    def _refusal(self, modality: Modality, sample: SensorSample) -> str:
+    def _refusal(self, modality: Modality, stamp_ns: int) -> str:
         """Why a sample has to be dropped, "" where it can be used."""
         if modality not in self._modalities:
             return "not_configured"
         newest_ns = self._time.newest(modality)
-        if newest_ns is not None and sample.stamp_ns <= newest_ns:
-            return "duplicate" if sample.stamp_ns == newest_ns else "out_of_order"
-        if isinstance(sample, EventSample):
-            start_ns, end_ns = covered_ns(sample)
-            if max(end_ns - sample.stamp_ns, sample.stamp_ns - start_ns) > _LONGEST_PACKET_NS:
-                return "times_far_from_stamp"
+        if newest_ns is not None and stamp_ns <= newest_ns:
+            return "duplicate" if stamp_ns == newest_ns else "out_of_order"
         return ""
 
     def _begin_or_go_on(self, modality: Modality, stamp_ns: int) -> None:
@@ -241,15 +233,15 @@ class Synchronizer:
         """
         newest_image_ns = self._time.newest("rgb")
         for modality, track in self._tracks.items():
-            newest_ns = self._time.newest(modality)
-            if newest_ns is None:
+            if (newest_ns := self._time.newest(modality)) is None:
                 continue
             floor_ns = newest_ns - self._max_wait_ns
             if self._pending:
                 floor_ns = self._pending[0].image.stamp_ns
             elif newest_image_ns is not None:
                 floor_ns = max(newest_image_ns, floor_ns)
-            self._tally[f"{modality}.dropped.unused"] += track.forget(floor_ns)
+            if unused := track.forget(floor_ns):
+                self._tally[f"{modality}.dropped.unused"] += unused
 
 
 def _modality(sample: SensorSample) -> Modality:

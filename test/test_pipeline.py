@@ -66,6 +66,10 @@ def fixed(child: str) -> TransformSample:
     return TransformSample(0, True, (StampedTransform(0, "camera", child, transform_matrix((0.0, 0.0, 0.0), turn)),))
 
 
+def odometry(stamp_ms: int) -> TransformSample:
+    return TransformSample(stamp_ms * MS, False, (StampedTransform(stamp_ms * MS, "odom", "camera", np.eye(4)),))
+
+
 RIG: list[Sample] = [info("rgb"), info("depth"), info("event"), fixed("depth"), fixed("event"), fixed("lidar")]
 ALL = ("depth", "event", "lidar")
 
@@ -164,6 +168,21 @@ def test_a_clock_that_jumps_back_loses_no_frame_and_keeps_what_is_fixed() -> Non
     assert [perception.index for perception in perceptions] == [0, 1, 2, 3, 4]
     assert reasons(perceptions[-1]) == {"rgb": "", "depth": "", "event": "", "lidar": ""}
     assert pipeline.resets >= 1
+
+
+def test_what_was_done_about_motion_is_counted_and_a_rig_without_odometry_waits_at_the_start_only() -> None:
+    pipeline = Pipeline(config("depth"))
+    closed = {}
+    for stamp_ms in range(0, 1000, 100):
+        for sample in [*RIG, depth(stamp_ms - 10), rgb(stamp_ms), depth(stamp_ms + 20)]:
+            closed.update({frame.stamp_ns // MS: stamp_ms for frame in pipeline.advance(sample)})
+    # the frame at 300 does not wait itself, but closes after the one before it
+    assert closed == {0: 200, 100: 300, 200: 400, 300: 400, **{stamp_ms: stamp_ms for stamp_ms in range(400, 1000, 100)}}
+    assert numbers(pipeline)["depth.motion.no_odometry"] == 10
+    push_all(pipeline, [odometry(stamp_ms) for stamp_ms in (2000, 2100)])
+    (perception,) = push_all(pipeline, [depth(2190), rgb(2200), depth(2220), odometry(2230)])
+    assert [entry.motion for entry in perception.status] == ["", "compensated"]
+    assert numbers(pipeline)["depth.motion.compensated"] == 1
 
 
 def test_the_two_halves_do_what_push_does() -> None:

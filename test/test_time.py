@@ -209,7 +209,7 @@ class Watcher:
         self.check_accounts()
 
     def refused(self) -> int:
-        ends = ("duplicate", "out_of_order", "not_configured", "times_far_from_stamp")
+        ends = ("duplicate", "out_of_order", "not_configured")
         return sum(count.number for count in self.pipeline.counts() if count.what.split(".")[-1] in ends)
 
     def take_up(self, sample: SensorSample, accepted: bool) -> None:
