@@ -14,6 +14,7 @@ from gemini_core.bag.rig import RigEntry, match_rig, require_reference
 from gemini_core.bag.writer import BagWriter, Storage
 from gemini_core.config import FusionConfig
 from gemini_core.decode.intake import Intake
+from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.errors import BagError
 from gemini_core.evaluate.report import Distribution, Missing
 from gemini_core.pipeline import Pipeline, PredictorLike
@@ -145,6 +146,10 @@ class Replay:
     def last_refusals(self) -> tuple[str, ...]:
         """One sentence per kind of message that could not be used."""
         return tuple(refusal.message for refusal in self._intake.last_refusals())
+
+    def clock(self) -> ClockState | None:
+        """How the event sensor's own clock went against its stamps, None where it has none."""
+        return next((state for role, state in self._intake.clocks() if role == "event.packets"), None)
 
     def _messages(self) -> Iterator[BagMessage]:
         """Give the messages of the rig's topics up to the end or the damage, which is kept for later."""
