@@ -155,7 +155,7 @@ def _add_check_alignment(commands: argparse._SubParsersAction[argparse.ArgumentP
     check.add_argument("--out", type=Path, metavar="FOLDER", help="write pictures, alignment.json and alignment.txt there")
     check.add_argument("--frames", type=_count, default=12, help="frames to look at, spread over the bag (default 12)")
     check.add_argument(
-        "--tolerance", type=_positive, default=0.5, metavar="DEGREES", help="rotations are a warning from here (default 0.5)"
+        "--tolerance", type=_tolerance, default=0.5, metavar="DEGREES", help="rotations are a warning from here (default 0.5)"
     )
     check.add_argument("--json", action="store_true", help="write JSON instead of text")
     _add_config_options(check)
@@ -226,6 +226,14 @@ def _clips(text: str) -> tuple[int, int, int]:
         msg = f"expected three numbers, for train, val and test, got {text}"
         raise argparse.ArgumentTypeError(msg)
     return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not 0.2 <= value <= 1.0:  # noqa: PLR2004 - finer than the search, or half of its span
+        msg = f"expected 0.2 to 1 degrees, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def _count(text: str) -> int:
