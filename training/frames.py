@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import glob
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gemini_core.bag.messages import Message
+from gemini_core.bag.labels import LABELS_SUFFIX, BagLabels, LabelTopics
 from gemini_core.bag.reader import STORAGE_SUFFIXES, BagReader
 from gemini_core.config import FusionConfig
 from gemini_core.errors import BagError, ConfigError, DataError
 from gemini_core.project.projector import Projector
 from gemini_core.replay import Replay
-from gemini_core.types import U8, UNLABELLED, AlignedGrids, GridGeometry
-
-LABELS_SUFFIX = "-labels"
-"""A bag beside a bag: labels of ``drive`` may stand in ``drive-labels``."""
-
-_NAMES_OF_NOTHING = ("unlabelled", "unlabeled", "ignore", "void", "background")
-
-
-@dataclass(frozen=True, slots=True)
-class LabelTopics:
-    """Where labels are: images of class values, and the topic that names the values ("": they are indices of classes)."""
-
-    images: str
-    names: str
+from gemini_core.types import U8, AlignedGrids, GridGeometry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +62,7 @@ def labelled_frames(path: Path, config: FusionConfig, topics: LabelTopics) -> It
         BagError: the bag cannot be read, is damaged, or has no labels that belong to its frames.
         DataError: a label has another size than its image, or values that are no class.
     """
-    labels = _Labels(path, config.model.classes, topics)
+    labels = BagLabels(path, config.model.classes, topics)
     projector = Projector(config)
     used = 0
     with BagReader(path) as bag:
@@ -117,86 +101,3 @@ def label_on_grid(label: U8, geometry: GridGeometry, where: str) -> U8:
 def _centres(count: int, source: int) -> npt.NDArray[np.int64]:
     """For ``count`` pixels that cover ``source`` pixels: the source pixel in which the centre of each lies."""
     return (2 * np.arange(count, dtype=np.int64) + 1) * source // (2 * count)
-
-
-class _Labels:
-    """All labels of a bag, by stamp; kept as PNG, since a bag may hold thousands."""
-
-    def __init__(self, path: Path, classes: tuple[str, ...], topics: LabelTopics) -> None:
-        beside = (
-            path.with_name(path.stem + LABELS_SUFFIX)
-            if path.suffix in STORAGE_SUFFIXES
-            else path.with_name(path.name + LABELS_SUFFIX)
-        )
-        self._path = beside if beside.exists() else path
-        self._topics = topics
-        self._classes = classes
-        self._images: dict[int, bytes] = {}
-        with BagReader(self._path) as bag:
-            names = {topic.name for topic in bag.topics()}
-            missing = [name for name in (topics.images, topics.names) if name and name not in names]
-            if missing:
-                images = [topic.name for topic in bag.topics() if topic.type == "sensor_msgs/msg/Image"]
-                msg = (
-                    f"{self._path}: expected labels on topic {missing[0]!r}, got no such topic; images: "
-                    f"{', '.join(sorted(images)) or 'none'}"
-                )
-                raise BagError(msg)
-            values = self._values(bag)
-            for stored in bag.messages((topics.images,)):
-                stamp = stored.message.header.stamp
-                image = self._read(stored.message, values)
-                self._images[stamp.sec * 1_000_000_000 + stamp.nanosec] = cv2.imencode(".png", image)[1].tobytes()
-
-    def at(self, stamp_ns: int) -> U8 | None:
-        """The label (H, W) of the image with this stamp, None where there is none."""
-        encoded = self._images.get(stamp_ns)
-        if encoded is None:
-            return None
-        return np.asarray(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
-
-    def _values(self, bag: BagReader) -> npt.NDArray[np.int16]:
-        """The class of every value that a label may have; -1 for values that are no class."""
-        values = np.full(1 << 16, -1, np.int16)
-        if not self._topics.names:
-            values[: len(self._classes)] = np.arange(len(self._classes))
-            values[UNLABELLED] = UNLABELLED
-            return values
-        values[UNLABELLED] = UNLABELLED
-        stored = next(bag.messages((self._topics.names,)), None)
-        entries: list[Any] = [] if stored is None else list(stored.message.class_map)
-        unknown = [entry.class_name for entry in entries if entry.class_name not in (*self._classes, *_NAMES_OF_NOTHING)]
-        if not entries or unknown:
-            got = f"{', '.join(unknown)} besides" if unknown else "none"
-            msg = (
-                f"{self._path}: expected the names on {self._topics.names} among the classes {', '.join(self._classes)} "
-                f"(model.classes), got {got}"
-            )
-            raise DataError(msg)
-        for entry in entries:
-            known = entry.class_name in self._classes
-            values[entry.class_id] = self._classes.index(entry.class_name) if known else UNLABELLED
-        return values
-
-    def _read(self, message: Message, values: npt.NDArray[np.int16]) -> U8:
-        stamp = f"{message.header.stamp.sec}.{message.header.stamp.nanosec:09d}"
-        widths = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
-        where = f"{self._path}: label at {stamp} s"
-        if message.encoding not in widths:
-            msg = f"{where}: expected encoding {', '.join(widths)}, got {message.encoding!r}"
-            raise DataError(msg)
-        dtype = np.dtype((">" if message.is_bigendian else "<") + widths[message.encoding])
-        if message.step < message.width * dtype.itemsize or len(message.data) < message.step * message.height:
-            msg = f"{where}: expected {message.height} rows of {message.width} values, got {len(message.data)} bytes"
-            raise DataError(msg)
-        rows = np.frombuffer(message.data, np.uint8)[: message.step * message.height].reshape(message.height, message.step)
-        raw = np.ascontiguousarray(rows[:, : message.width * dtype.itemsize]).view(dtype)
-        image = values[raw]
-        if (image < 0).any():
-            wrong = Counter(raw[image < 0].tolist()).most_common(1)[0]
-            msg = (
-                f"{where}: expected values of {len(self._classes)} classes or {UNLABELLED}, got {wrong[0]} at {wrong[1]} pixels"
-            )
-            raise DataError(msg)
-        label: U8 = image.astype(np.uint8)
-        return label
