@@ -1,11 +1,11 @@
 # make demo    set up what is missing, then run the main job on a live ROS 2 graph; the result is out/demo/index.html
 # make test    set up what is missing, then check and test everything
-# make setup lint benchmark benchmark-model clean    the parts
+# make setup lint benchmark benchmark-model benchmark-sensors clean    the parts
 PYTHON ?= python3
 VENV := .venv/bin
 TIMED := sh tools/timed.sh
 
-.PHONY: demo test setup lint benchmark benchmark-model clean
+.PHONY: demo test setup lint benchmark benchmark-model benchmark-sensors clean
 
 demo: setup
 	@$(TIMED) demo $(VENV)/python -m gemini_ros.tools.demo --out out/demo
@@ -26,6 +26,9 @@ benchmark: setup
 benchmark-model: setup
 	@$(TIMED) "benchmark packages" sh benchmarks/model/environment.sh
 	@$(TIMED) benchmark-model out/benchmark-venv/bin/python -m benchmarks.model
+
+benchmark-sensors: setup
+	@$(TIMED) benchmark-sensors $(VENV)/python -m benchmarks.sensors
 
 setup:
 	@PYTHON="$(PYTHON)" sh tools/setup.sh

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import struct
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,18 +144,17 @@ def rvl_encoded(values: np.ndarray) -> bytes:
             if not value:
                 return
 
-    flat, at, previous = values.reshape(-1).tolist(), 0, 0
-    while at < len(flat):
-        zeros = next((i for i, value in enumerate(flat[at:]) if value), len(flat) - at)
-        number(zeros)
-        at += zeros
-        others = next((i for i, value in enumerate(flat[at:]) if not value), len(flat) - at)
-        number(others)
-        for value in flat[at : at + others]:
+    previous, zero_next = 0, True
+    for is_zero, run in itertools.groupby(values.reshape(-1).tolist(), lambda value: value == 0):
+        if is_zero != zero_next:
+            number(0)  # a run of no zeros, before the first pixel
+        pixels = list(run)
+        number(len(pixels))
+        for value in pixels if not is_zero else ():
             difference = value - previous
             number(2 * difference if difference >= 0 else -2 * difference - 1)
             previous = value
-        at += others
+        zero_next = not is_zero
     nibbles += [0] * (-len(nibbles) % 8)
     words = np.array(nibbles, np.uint32).reshape(-1, 8) << np.arange(28, -1, -4, dtype=np.uint32)
     return words.sum(axis=1, dtype=np.uint32).astype("<u4").tobytes()

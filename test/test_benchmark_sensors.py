@@ -1,0 +1,36 @@
+"""What the benchmark of the sensors measures against computes the same, and its whole frame is whole."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.sensors import figures, frame
+from benchmarks.sensors.timing import in_turns, ratio
+
+
+def test_plain_decoders_agree_on_random_streams():
+    assert figures.equal_on_random_streams(5, words=1500) > 5000
+
+
+def test_every_figure_compares_its_results_and_can_be_timed():
+    names = []
+    for figure in figures.all_figures(None):  # each compares when it is made
+        assert next(iter(figure.contenders)) == "ours"
+        assert len(figure.contenders) > 1
+        names.append(figure.name)
+    for word in ("EVT3", "voxel grid", "points", "depth registration", "bgr8", "yuyv", "bayer", "jpeg", "png", "rvl"):
+        assert any(word in name for name in names)
+
+
+def test_a_frame_has_every_sensor_with_its_motion_and_every_stage():
+    stages = frame.stage_times((64, 48), 1)  # asserts that the frame is whole
+    parts = [stage for stage in stages if stage != "whole"]
+    names = {"colour", "depth", "events", "LiDAR"}
+    assert {stage.removeprefix("decode ") for stage in parts if stage.startswith("decode")} == names | {"CameraInfo and TF"}
+    assert {stage.removeprefix("project ") for stage in parts if stage.startswith("project")} == names
+    assert stages["whole"].sum() == np.sum([stages[stage] for stage in parts])
+
+
+def test_ratios_are_of_the_same_round():
+    seconds = in_turns({"one": lambda: sum(range(20_000)), "ten": lambda: sum(range(200_000))}, 3)
+    assert 3 < ratio(seconds["ten"], seconds["one"]) < 30
