@@ -6,7 +6,7 @@ What is folded, exactly (rounding aside):
   the share of "the other": y0 = P (I + W_o W_v) x0 + P W_o (a * W_v (d - e_v)) + constant.
 - The first layer of the relation discriminator, W1 = [A B]. Its two products A x0 + B x1 and A x1 + B x0 are the sum and the
   difference of (A + B)/2 (x0 + x1) and (B - A)/2 d: half the work.
-- Scales, signs and noise become part of weights and biases.
+- Scales, signs and noise become part of weights and biases; so does the scale of MiT's self-attention.
 - The head: each stage's projection, join and BatchNorm are one 1x1 convolution at that stage's own size.
 """
 
@@ -21,6 +21,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
 from gemini_core.model.fusion import GeminiFusion, TwoKeyAttention, finite, wide
+from gemini_core.model.mit import ReducedAttention
 from gemini_core.model.segmentation import MlpHead, Segmenter, StageMapping, upsample
 
 
@@ -38,6 +39,7 @@ class FoldedSegmenter(nn.Module):
         self.config = segmenter.config
         self.backbone = copy.deepcopy(segmenter.backbone)
         _replace_fusions(self.backbone)
+        _scale_queries(self.backbone)
         self.head = FoldedHead(segmenter.head, segmenter.stream_weights)
 
     def forward(self, images: Tensor, present: tuple[int, ...] | None = None, valid: Tensor | None = None) -> Tensor:
@@ -66,6 +68,15 @@ def _replace_fusions(backbone: nn.Module) -> None:
         module.fusion = FoldedFusion(fusion, projection if isinstance(projection, nn.Linear) else None)
         if isinstance(projection, nn.Linear):
             module.output = nn.Identity()
+
+
+def _scale_queries(backbone: nn.Module) -> None:
+    """Make the scale of attention scores part of the queries' weights: there are hundreds of times more scores than queries."""
+    for module in backbone.modules():
+        if isinstance(module, ReducedAttention):
+            module.query.weight.mul_(module.scale)
+            module.query.bias.mul_(module.scale)
+            module.scale = 1.0
 
 
 class FoldedFusion(nn.Module):

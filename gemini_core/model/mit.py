@@ -101,6 +101,7 @@ class ReducedAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = (width // heads) ** -0.5  # of the scores
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.reduction = nn.Conv2d(width, width, sr_ratio, sr_ratio) if sr_ratio > 1 else None
@@ -117,7 +118,8 @@ class ReducedAttention(nn.Module):
             source = self.reduction_norm(reduced, tuple(range(layout.streams)))
         query = self.query(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (S*B, heads, N, d)
         key, value = self.key_value(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (S*B, heads, K, d)
-        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(batch, count, width)
+        attended = F.scaled_dot_product_attention(query, key, value, scale=self.scale)  # (S*B, heads, N, d)
+        attended = attended.transpose(1, 2).reshape(batch, count, width)
         if self.fusion is not None:
             streams = attended.view(layout.streams, -1, count, width)
             attended = self.fusion(streams, layout.valid).view(batch, count, width)

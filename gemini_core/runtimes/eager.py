@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import torch
 from torch import Tensor
 
+from gemini_core.errors import ConfigError
 from gemini_core.model.folding import fold
 from gemini_core.model.segmentation import Segmenter
 
@@ -15,6 +19,13 @@ class TorchRuntime:
     """A folded segmenter in torch. The caller holds the number of threads."""
 
     def __init__(self, segmenter: Segmenter, device: torch.device, precision: str, *, compiled: bool = False) -> None:
+        """Fold the segmenter.
+
+        Raises:
+            ConfigError: it is to be compiled, for which there is no compiler.
+        """
+        if compiled:
+            _require_compiler()
         self.device = device
         self._precision = precision
         self._compiled = compiled
@@ -31,3 +42,11 @@ class TorchRuntime:
     def describe(self) -> str:
         """Say in a few words what runs where."""
         return f"{self._precision} in torch{', compiled,' if self._compiled else ''} on {self.device}"
+
+
+def _require_compiler() -> None:
+    """Look for what torch.compile calls at the first frame, where its absence would be found too late."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        msg = f"model.runtime: expected a C++ compiler for torch_compile (g++, or the one that CXX names), got no {compiler!r}"
+        raise ConfigError(msg)
