@@ -52,7 +52,7 @@ setup(
         *shared("interfaces"),
     ],
     install_requires=requirements("runtime.in"),
-    extras_require={name: requirements(f"{name}.in") for name in ("openvino", "onnx", "quantization", "development")},
+    extras_require={name: requirements(f"{name}.in") for name in ("openvino", "onnx", "quantization", "training", "development")},
     zip_safe=False,
     entry_points={
         "console_scripts": [

@@ -17,12 +17,13 @@ import tempfile
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements"
-SOURCES = ("runtime.in", "openvino.in", "onnx.in", "development.in", "ros.in")
-TORCH = "torch==2.13.0"
+SOURCES = ("runtime.in", "openvino.in", "onnx.in", "training.in", "development.in", "ros.in")
+TORCH = ("torch==2.13.0", "torchmetrics==1.9.0")  # the second asks for the first
 TORCH_NEEDS = (
     "filelock",
     "fsspec>=0.8.5",
     "jinja2",
+    "lightning-utilities>=0.8",
     "networkx>=2.5.1",
     "setuptools>=77.0.3",
     "sympy>=1.13.3",
@@ -35,7 +36,7 @@ HEADER = """\
 
 
 def requirements() -> list[str]:
-    """Every line of the .in files but torch's, and what torch needs instead."""
+    """Every line of the .in files but those of TORCH, and what these need instead."""
     lines = [line.strip() for source in SOURCES for line in (REQUIREMENTS / source).read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if line and not line.startswith(("#", "torch"))] + list(TORCH_NEEDS)
 
@@ -58,7 +59,7 @@ def resolve(python: str, folder: Path) -> dict[str, str]:
 
 def merge(resolved: dict[str, dict[str, str]]) -> list[str]:
     """One line for each name and version; a marker says which Pythons, unless all."""
-    lines = [TORCH]
+    lines = [*TORCH]
     for name in {name for versions in resolved.values() for name in versions}:
         by_version: dict[str, list[str]] = {}
         for python, versions in resolved.items():
