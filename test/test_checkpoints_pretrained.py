@@ -335,6 +335,21 @@ def test_files_with_anything_but_tensors_are_refused_by_name(tmp_path, thing, na
         importing.load_pretrained(tmp_path / "plain.pth", networks.tiny(1).config)
 
 
+@pytest.mark.parametrize("load", [importing.load_official, importing.load_pretrained])
+def test_keys_that_are_no_names_are_refused(load):
+    with pytest.raises(WeightsError, match=r"expected names of tensors as keys, got 2 \(3, b'x'\) of another kind"):
+        load({"a": torch.zeros(1), 3: torch.zeros(1), b"x": torch.zeros(1)}, networks.tiny(2).config)
+
+
+@pytest.mark.parametrize("twin", ["stages.0.blocks.0.mlp.fc1.bias", "block1.0.mlp.fc1.bias", "block1.0.attn.kv.bias"])
+def test_two_names_of_one_tensor_are_refused(twin):
+    source = one_modality(TINY)
+    state = transformers_state(source, "segformer.")
+    state[twin] = torch.zeros(16)
+    with pytest.raises(WeightsError, match=r"expected each weight once, got two for block1\.0\.\S+"):
+        importing.load_pretrained(state, source.config)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # gemini-fusion import-weights
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gemini_core.model.folding import FoldedFusion, fold
-from gemini_core.model.fusion import GeminiFusion
+from gemini_core.model.fusion import GeminiFusion, finite
 from gemini_core.model.mit import MiTConfig
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 from gemini_core.model.swin import SwinConfig
@@ -108,6 +108,29 @@ def test_double_precision_folds_to_rounding():
     with torch.no_grad():
         torch.testing.assert_close(FoldedFusion(fusion, projection)(streams), projection(fusion(streams)), rtol=0, atol=1e-13)
         torch.testing.assert_close(FoldedFusion(fusion, None)(streams), fusion(streams), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_large_activations_stay_finite_in_half_precision(dtype, mixed):
+    torch.manual_seed(0)
+    fusion = GeminiFusion(32, 8)
+    for linear in (module for module in fusion.modules() if isinstance(module, nn.Linear)):
+        nn.init.normal_(linear.weight, std=32**-0.5)
+    streams = torch.randn(2, 1, 40, 32) * 2000.0
+    folded = FoldedFusion(fusion, None)
+    with torch.no_grad():
+        exact = fusion(streams)
+        with torch.autocast("cpu", dtype, enabled=mixed):
+            half = (folded if mixed else folded.to(dtype))(streams if mixed else streams.to(dtype)).float()
+        assert (half - exact).abs().mean() < 0.05 * exact.std()
+        # Sums and differences of the streams, and the products of both, overflow in fp16.
+        streams[:, :, ::3] = (torch.randn(2, 1, 14, 32) * 40000.0).clamp(-6e4, 6e4)
+        own, other = streams.to(dtype)
+        with torch.autocast("cpu", dtype, enabled=mixed):
+            relation = folded.discriminate(finite(own + other), finite(other - own))
+        assert relation.isfinite().all()
+        torch.testing.assert_close(relation.float().sum(-1), torch.ones(2, 1, 40), rtol=0, atol=0.02)
 
 
 def flops(network, inputs):

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,15 @@ class CheckpointInfo:
     """What a weights file says beside the weights.
 
     ``class_names[i]`` names mask value i; ``normalization`` has one entry per modality; ``trained`` is False for weights that
-    never saw data; ``description`` says for people where they come from.
+    never saw data; ``description`` says for people where they come from. ``encodings`` are the options of the node's
+    configuration that say what the numbers at the input mean, by dotted key; empty where that is not known.
     """
 
     class_names: tuple[str, ...]
     normalization: tuple[Normalization, ...]
     trained: bool
     description: str = ""
+    encodings: Mapping[str, Any] = field(default_factory=dict)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -84,10 +86,13 @@ def save(
     trained: bool,
     normalization: tuple[Normalization, ...] | None = None,
     description: str = "",
+    encodings: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> None:
     """Write a segmenter to ``path``, whole or not at all.
 
-    ``normalization`` is by default what ``default_normalization`` says.
+    ``normalization`` is by default what ``default_normalization`` says; ``encodings`` are ``FusionConfig.encodings``. With
+    ``half`` the numbers are kept as fp16, in half the space; they are read back as fp32.
 
     Raises:
         WeightsError: class names or normalization do not fit the segmenter's configuration, or the file cannot be written.
@@ -96,9 +101,11 @@ def save(
     config = segmenter.config
     if normalization is None:
         normalization = default_normalization(config.modalities)
-    info = CheckpointInfo(tuple(class_names), normalization, trained, description)
+    info = CheckpointInfo(tuple(class_names), normalization, trained, description, dict(encodings or {}))
     _check_info(info, config, str(path))
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
+    if half:
+        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(describe(config, info))})

@@ -102,16 +102,21 @@ class FoldedFusion(nn.Module):
             alone: Tensor = cast("FoldedDirection", self.directions[0]).own_to_output(streams)
             return alone
         own, other = streams
-        difference = other - own  # (B, N, C)
-        common, differing = self.sum_to_hidden(own + other), self.difference_to_hidden(difference)
-        hidden = F.gelu(finite(torch.stack((common + differing, common - differing))))
-        relation = wide(finite(self.hidden_to_relation(hidden))).softmax(dim=-1).to(own.dtype)  # (2, B, N, C)
+        difference = finite(other - own)  # (B, N, C)
+        relation = self.discriminate(finite(own + other), difference)  # (2, B, N, C)
         return torch.stack(
             [
                 direction(streams[index], difference, relation[index], None if valid is None else valid[1 - index])
                 for index, direction in enumerate(self.directions)
             ]
         )
+
+    def discriminate(self, total: Tensor, difference: Tensor) -> Tensor:
+        """Tell from sum and difference (B, N, C) how the streams' channels relate: (2, B, N, C), sums of 1 over C."""
+        common, differing = finite(self.sum_to_hidden(total)), finite(self.difference_to_hidden(difference))
+        hidden = F.gelu(finite(torch.stack((common + differing, common - differing))))
+        logits = finite(self.hidden_to_relation(hidden))
+        return wide(logits).softmax(dim=-1).to(total.dtype)
 
 
 class FoldedDirection(nn.Module):

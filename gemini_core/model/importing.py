@@ -213,7 +213,7 @@ def _without_recording(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights if recording else tensors
 
 
-def _unwrap(content: Mapping[str, Any], where: str, beside: tuple[str, ...] = ()) -> _Opened:
+def _unwrap(content: Mapping[Any, Any], where: str, beside: tuple[str, ...] = ()) -> _Opened:
     for wrapper in _WRAPPERS:
         if isinstance(content.get(wrapper), Mapping):
             others = tuple(str(name) for name in content if name != wrapper)
@@ -221,6 +221,10 @@ def _unwrap(content: Mapping[str, Any], where: str, beside: tuple[str, ...] = ()
     other = [f"{name}: {type(value).__name__}" for name, value in content.items() if not isinstance(value, Tensor)]
     if other:
         msg = f"{where}: expected nothing but tensors in the state dict, got {some(sorted(other))} of another kind"
+        raise WeightsError(msg)
+    nameless = [repr(name) for name in content if not isinstance(name, str)]
+    if nameless:
+        msg = f"{where}: expected names of tensors as keys, got {some(nameless)} of another kind"
         raise WeightsError(msg)
     if not content:
         msg = f"{where}: expected a state dict of tensors, got an empty one"
@@ -506,15 +510,24 @@ _HUGGING_FACE = re.compile(r"(segformer\.)?(encoder\.patch_embeddings\.0|stages\
 
 def _from_hugging_face(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Give tensors SegFormer's own names; key and value become one. Names that are not known stay, and are reported later."""
-    renamed = {_own_name(name): tensor for name, tensor in tensors.items()}
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        _add(renamed, _own_name(name), tensor, where)
     for name in [name for name in renamed if ".attn.k." in name]:
         key, value = renamed.pop(name), renamed.pop(name.replace(".attn.k.", ".attn.v."), None)
         if value is None or value.shape != key.shape:
             got = "none" if value is None else "another shape"
             msg = f"{where}: expected a value beside the key {name} of SegFormer, got {got}"
             raise WeightsError(msg)
-        renamed[name.replace(".attn.k.", ".attn.kv.")] = torch.cat((key, value))
+        _add(renamed, name.replace(".attn.k.", ".attn.kv."), torch.cat((key, value)), where)
     return renamed
+
+
+def _add(tensors: dict[str, Tensor], name: str, tensor: Tensor, where: str) -> None:
+    if name in tensors:
+        msg = f"{where}: expected each weight once, got two for {name} of SegFormer"
+        raise WeightsError(msg)
+    tensors[name] = tensor
 
 
 def _own_name(name: str) -> str:
