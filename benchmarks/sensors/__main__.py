@@ -105,8 +105,8 @@ _METHOD = """`make benchmark-sensors`, {where}.
 
 CPU time (process_time) of one thread, {rounds} rounds with ours and the plain ways in turns; ratios are medians over rounds.
 The results of both are compared before they are timed. EVT3 was also held against the decoder in plain Python on 50 random
-streams of all codes, vectors and roll-overs: {compared:,} events, equal. "Python" ways do a part of the work and are scaled
-up."""
+streams of all codes, vectors and roll-overs: {compared:,} events, equal. The real recording has few events a word, most being
+times and rows. "Python" ways do a part of the work and are scaled up."""
 
 _FRAME = """From messages to the network's input at 1280x720: a bgr8 image, a 16UC1 depth image, 120,000 points with times,
 100,000 events in 50 packets of EVT3, odometry; every lens with plumb_bob, every point moved by its own time
