@@ -127,12 +127,19 @@ def test_frame_without_its_own_graph_goes_to_the_one_that_uses_most_of_it():
 
 
 def test_torch_compile_gives_the_same_mask(weights, monkeypatch):
-    # Everything but the C++ compiler, which would take minutes.
+    # Everything but the C++ compiler, which would take minutes and need not be there.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    monkeypatch.setenv("CXX", sys.executable)
     expected = Predictor(config_of(weights)).predict(grids_of()).mask
     predictor = Predictor(config_of(weights, **{"model.runtime": "torch_compile"}))
     assert np.array_equal(predictor.predict(grids_of()).mask, expected)
     assert "compiled" in predictor.describe()
+
+
+def test_torch_compile_without_a_compiler_is_refused_at_the_start(weights, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    with pytest.raises(ConfigError, match=r"expected a C\+\+ compiler for torch_compile .*, got no '/nowhere/g\+\+'"):
+        Predictor(config_of(weights, **{"model.runtime": "torch_compile"}))
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +190,15 @@ def test_low_precision_decides_nearly_the_same(tmp_path, precision):
         return
     expected = Predictor(config_of(weights, modalities=["rgb"])).predict(grids_of()).mask
     assert np.mean(Predictor(config).predict(grids_of()).mask == expected) > 0.85
+    if precision == "int8":
+        assert_one_scale_per_activation(out / done.graphs[0].file)
+
+
+def assert_one_scale_per_activation(graph):
+    operations = importlib.import_module("openvino").Core().read_model(graph).get_ops()
+    scales = [operation.input(1).get_shape() for operation in operations if operation.get_type_name() == "FakeQuantize"]
+    assert scales
+    assert {int(np.prod(shape)) for shape in scales} == {1}  # others run by themselves, outside of the products
 
 
 def test_difference_is_relative_to_the_spread():

@@ -108,10 +108,10 @@ def explain(folder: Path, images: F32, reference_s: np.ndarray, int8_s: np.ndarr
         share, computed = low_ms[kind] / total, in_int8.get(kind, 0.0) / max(low_ms[kind], 1e-9)
         rows.append(f"| {kind} | {exact_ms.get(kind, 0.0):.0f} | {low_ms[kind]:.0f} | {share:.0%} | {computed:.0%} |")
     rows.append(f"| all | {total_exact:.0f} | {total:.0f} | 100% | {sum(in_int8.values()) / total:.0%} |")
-    return "\n".join([*rows, "", _what_follows(exact_ms, low_ms, float(np.median(reference_s / int8_s)))])
+    return "\n".join([*rows, "", what_follows(exact_ms, low_ms, float(np.median(reference_s / int8_s)))])
 
 
-def _what_follows(exact_ms: Mapping[str, float], low_ms: Mapping[str, float], reached: float) -> str:
+def what_follows(exact_ms: Mapping[str, float], low_ms: Mapping[str, float], reached: float) -> str:
     """Do the arithmetic: what int8 could gain; ``reached`` says how many times faster than the reference it is."""
     total, products = sum(low_ms.values()), low_ms[_PRODUCTS]
     gain = exact_ms[_PRODUCTS] / products
