@@ -49,6 +49,13 @@ EVENT_TYPES = (
 )
 """Message types that carry events."""
 
+ENCODING_KEYS = {
+    "depth": ("encoding", "min_m", "max_m"),
+    "lidar": ("encoding", "max_m", "min_height_m", "max_height_m", "max_intensity"),
+    "event": ("encoding", "voxel_limit"),
+}
+"""The options of each modality that say what the numbers at the network's input mean."""
+
 OptionValue = bool | int | float | str | tuple[str, ...]
 
 
@@ -462,6 +469,14 @@ class FusionConfig:
         if "event.packets" in types:
             types["event.packets"] = self.topics.event.type.replace("/", "/msg/")
         return types
+
+    def encodings(self) -> dict[str, OptionValue]:
+        """What the numbers at the network's input mean, by dotted key; weights are for one meaning."""
+        return {
+            f"{modality}.{name}": getattr(getattr(self, modality), name)
+            for modality in self.modalities
+            for name in ENCODING_KEYS.get(modality, ())
+        }
 
     def roles_by_absolute_topic(self, namespace: str = "/") -> dict[str, Role]:
         """The role of every topic, relative names resolved in ``namespace``; what a bag reader looks topics up in."""

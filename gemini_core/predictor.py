@@ -218,6 +218,11 @@ def _load(config: FusionConfig) -> tuple[Segmenter, CheckpointInfo]:
 def _check_weights(config: FusionConfig, segmenter: SegmenterConfig, info: CheckpointInfo) -> None:
     _check_same("modalities", config.modalities, segmenter.modalities, config.model.weights)
     _check_same("classes", config.model.classes, info.class_names, config.model.weights)
+    for key, value in config.encodings().items():
+        trained_with = info.encodings.get(key, value)
+        if trained_with != value:
+            msg = f"{key}: expected {trained_with}, with which {config.model.weights} was trained, got {value}"
+            raise WeightsError(msg)
 
 
 def _check_same(what: str, expected: tuple[str, ...], got: tuple[str, ...], path: str) -> None:

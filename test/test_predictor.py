@@ -26,8 +26,12 @@ GEOMETRY = GridGeometry(
 )
 
 
+CLASSES = [f"class {number}" for number in range(9)]
+
+
 def configured(modalities=("rgb", "depth"), **model):
-    return from_flat({"modalities": list(modalities), **{f"model.{key}": value for key, value in model.items()}})
+    options = {f"model.{key}": value for key, value in {"classes": CLASSES, **model}.items()}
+    return from_flat({"modalities": list(modalities), **options})
 
 
 def grids_of(modalities=MODALITIES, geometry=GEOMETRY, seed=0):
@@ -218,7 +222,7 @@ def test_weights_for_another_robot_are_refused(tmp_path):
     with pytest.raises(WeightsError, match="weights for modalities rgb, lidar, depth as configured, got rgb, lidar in"):
         Predictor(configured(("rgb", "lidar", "depth"), weights=str(path)))
     checkpoints.save(segmenter, path, (*classes[1:], classes[0]), trained=True)
-    with pytest.raises(WeightsError, match=r"weights for classes road, .* as configured, got lane_marking, .* in"):
+    with pytest.raises(WeightsError, match=r"weights for classes class 0, .* as configured, got class 1, .* in"):
         Predictor(configured(("rgb", "lidar"), weights=str(path)))
     with pytest.raises(WeightsError, match="expected a readable safetensors file"):
         Predictor(configured(weights=str(tmp_path / "none")))

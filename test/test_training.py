@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from gemini_core.bag import messages
+from gemini_core.bag.labels import LabelTopics
 from gemini_core.bag.writer import BagWriter
 from gemini_core.errors import BagError, ConfigError, DataError, WeightsError
 from gemini_core.model import checkpoints
@@ -24,7 +25,7 @@ from training import evaluate as evaluation
 from training.cache import ShardReader, cache_bag, open_cached, pack, unpack
 from training.checkpoint import load_state
 from training.config import RECIPES, load_training_config
-from training.frames import LabelTopics, find_bags, labelled_frames
+from training.frames import find_bags, labelled_frames
 from training.train import learning_rate, main, train
 
 SIZE = 64
@@ -348,3 +349,15 @@ def test_wrong_options_end_with_one_sentence(folder, tmp_path, capsys, override,
 def test_a_recipe_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="expected a YAML file or the name of a recipe, got 'nyu'"):
         load_training_config("nyu")
+
+
+def test_weights_refuse_another_meaning_of_their_inputs(folder, recipe, tmp_path):
+    from gemini_core.config import load_config
+    from gemini_core.predictor import Predictor
+
+    train(recipe(optimizer__steps=2, run__half=True))
+    weights = tmp_path / "run" / "last.safetensors"
+    assert next(iter(load_file(weights).values())).dtype == torch.float16
+    Predictor(load_config(folder / "fusion.yaml", {"model.weights": str(weights)}))
+    with pytest.raises(WeightsError, match=r"depth\.max_m: expected 20\.0, with which .* was trained, got 10\.0"):
+        Predictor(load_config(folder / "fusion.yaml", {"model.weights": str(weights), "depth.max_m": 10.0}))

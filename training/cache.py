@@ -28,11 +28,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gemini_core import __version__
+from gemini_core.bag.labels import LabelTopics
 from gemini_core.config import FusionConfig, to_flat
 from gemini_core.errors import DataError
 from gemini_core.simulation.clip import describe
 from gemini_core.types import F32, U8, UNLABELLED, AlignedGrids
-from training.frames import LabelledFrame, LabelTopics, labelled_frames
+from training.frames import LabelledFrame, labelled_frames
 
 FORMAT = 1
 SHARD_FRAMES = 32

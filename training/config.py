@@ -115,6 +115,7 @@ class RunConfig:
     seed: int = option(0, "seed of weights, order and augmentation", minimum=0, maximum=2**31 - 1)
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
     precision: str = option("fp32", "arithmetic of the forward pass", choices=("fp32", "bf16"))
+    half: bool = option(False, "keep the saved weights as fp16, in half the space")
     threads: int = option(0, "CPU threads; 0: torch decides. A resumed run needs the same number", minimum=0, maximum=256)
     validate_every: int = option(500, "updates between validations", minimum=1, maximum=100_000_000)
     checkpoint_every: int = option(100, "updates between checkpoints to resume from", minimum=1, maximum=100_000_000)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gemini_core.bag.labels import LabelTopics
 from gemini_core.config import load_config
 from gemini_core.errors import ConfigError, GeminiError, WeightsError
 from gemini_core.evaluate.report import write_png
@@ -33,7 +34,7 @@ from gemini_core.types import U8, UNLABELLED
 from training.cache import CachedBag, cache_bag
 from training.checkpoint import write_whole
 from training.data import Batch, FrameDataset, plain_loader
-from training.frames import LabelTopics, find_bags
+from training.frames import find_bags
 
 ALL = "all"
 _WRONG = (200, 30, 30)

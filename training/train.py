@@ -29,6 +29,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from gemini_core import __version__
+from gemini_core.bag.labels import LabelTopics
 from gemini_core.config import FusionConfig, load_config, to_flat
 from gemini_core.errors import ConfigError, GeminiError
 from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
@@ -39,7 +40,7 @@ from training.cache import CachedBag, cache_bag
 from training.checkpoint import TrainingState, load_state, save_state, write_whole
 from training.config import DataConfig, OptimizerConfig, TrainingConfig, load_training_config
 from training.data import Batch, FrameDataset, Order, plain_loader, training_loader
-from training.frames import LabelTopics, find_bags
+from training.frames import find_bags
 from training.losses import class_weights, segmentation_loss
 
 _NOT_PART_OF_A_RUN = ("run.out", "run.log_every", "run.checkpoint_every", "data.workers", "data.cache")
@@ -87,7 +88,8 @@ def train(config: TrainingConfig) -> float:
     torch.use_deterministic_algorithms(True, warn_only=True)
     settings, out = config.optimizer, Path(config.run.out)
     _make_folder(out)
-    classes, bags, val_bags = _frames(config, place)
+    fusion, bags, val_bags = _frames(config, place)
+    classes = fusion.model.classes
     normalization = default_normalization(config.model.modalities)
     dataset = FrameDataset(bags, config.model.modalities, normalization, config.augment)
     val_dataset = FrameDataset(val_bags, config.model.modalities, normalization)
@@ -160,11 +162,10 @@ def train(config: TrainingConfig) -> float:
                 log.write(step, {"mean_iou": scores.mean_iou, "pixel_accuracy": scores.pixel_accuracy})
                 if scores.mean_iou > best:
                     best = scores.mean_iou
-                    _save_weights(
-                        averaged, out / "best.safetensors", classes, config, f"step {step}, validation {100 * best:.1f} %"
-                    )
+                    said = f"step {step}, validation mean IoU {100 * best:.1f} %"
+                    _save_weights(averaged, out / "best.safetensors", fusion, config, said)
             if step % config.run.checkpoint_every == 0 or done:
-                _save_weights(averaged, out / "last.safetensors", classes, config, f"step {step}")
+                _save_weights(averaged, out / "last.safetensors", fusion, config, f"step {step}")
                 every = segmenter.state_dict(), averaged.state_dict(), optimizer.state_dict()
                 save_state(TrainingState(step, best, run, *every), out / "last.pt")
     return best
@@ -271,8 +272,8 @@ def to_flat_lists(config: TrainingConfig) -> dict[str, object]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in to_flat(config).items()}
 
 
-def _frames(config: TrainingConfig, place: Place) -> tuple[tuple[str, ...], tuple[CachedBag, ...], tuple[CachedBag, ...]]:
-    """The classes, and the frames to train on and to validate with; the main process makes what is not cached yet."""
+def _frames(config: TrainingConfig, place: Place) -> tuple[FusionConfig, tuple[CachedBag, ...], tuple[CachedBag, ...]]:
+    """The node's configuration, the frames to train on and those to validate with; the main process makes what is missing."""
     fusion = load_config(config.data.fusion)
     missing = [modality for modality in config.model.modalities if modality not in fusion.modalities]
     if missing:
@@ -285,7 +286,7 @@ def _frames(config: TrainingConfig, place: Place) -> tuple[tuple[str, ...], tupl
     val_bags = cached(config.data, fusion, config.data.val, "data.val") if config.data.val else ()
     if place.main and place.world > 1:
         dist.barrier()
-    return fusion.model.classes, bags, val_bags
+    return fusion, bags, val_bags
 
 
 def cached(data: DataConfig, fusion: FusionConfig, patterns: tuple[str, ...], key: str) -> tuple[CachedBag, ...]:
@@ -316,9 +317,13 @@ def _differ(begun: SegmenterConfig, wanted: SegmenterConfig) -> bool:
     return any(getattr(begun, name) != getattr(wanted, name) for name in names)
 
 
-def _save_weights(network: Segmenter, path: Path, classes: tuple[str, ...], config: TrainingConfig, what: str) -> None:
+def _save_weights(network: Segmenter, path: Path, fusion: FusionConfig, config: TrainingConfig, what: str) -> None:
     description = f"{what} of {config.optimizer.steps}, seed {config.run.seed}"
-    checkpoints.save(network, path, classes, trained=True, description=description)
+    modalities = network.config.modalities
+    encodings = {key: value for key, value in fusion.encodings().items() if key.startswith(modalities)}
+    checkpoints.save(
+        network, path, fusion.model.classes, trained=True, description=description, encodings=encodings, half=config.run.half
+    )
 
 
 def _write_text(path: Path, text: str) -> None:
