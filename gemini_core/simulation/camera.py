@@ -16,13 +16,13 @@ from gemini_core.simulation.clip import Failure
 from gemini_core.simulation.compiling import compiled
 from gemini_core.types import F32, F64, U8
 
-LEVEL, WINDOWS = 0.17, 40.0
-"""Where auto exposure puts the picture's geometric mean, as a share of full well; how many times brighter than the mean are
-windows, which it lets blow out."""
+LEVEL, WINDOWS = 0.115, 40.0
+"""Where auto exposure puts the mean of the picture's darker three quarters, as a share of full well; how many times brighter
+than that mean windows are, which it lets blow out."""
 FULL_WELL, READ_NOISE = 9000.0, 3.0
 SHORTEST_S = 0.15e-3
 """Exposure that a radiance of 1 needs to fill the well."""
-LONGEST_S, MOST_GAIN = 16e-3, 16.0
+LONGEST_S, MOST_GAIN = 16e-3, 12.0
 OVER, UNDER = 7.0, 1 / 14.0
 SHAKE_RAD_S, SHAKEN_S = 2.2, 14e-3
 _TAPS = 9
@@ -39,8 +39,9 @@ class Exposure:
 def meter(color: F32, failure: Failure) -> Exposure:
     """Choose the exposure for radiance (H, W, 3)."""
     sample = color[::4, ::4].reshape(-1, 3) @ np.array([0.2126, 0.7152, 0.0722], np.float32)
-    # The geometric mean, so that a window or a lamp does not decide alone, but with a limit to what is blown out.
-    mean = float(np.exp(np.log(np.maximum(sample, 1e-9)).mean()))
+    # The geometric mean of all but the brightest, so that windows and lamps do not decide; but little of a sky is blown out.
+    dark = np.sort(sample)[: sample.size * 3 // 4]
+    mean = float(np.exp(np.log(np.maximum(dark, 1e-9)).mean()))
     bright = float(np.percentile(sample, 90))
     wanted = min(LEVEL / mean, 1.6 / max(bright, 1e-9)) if bright < WINDOWS * mean else LEVEL / mean
     wanted *= {"over_exposure": OVER, "under_exposure": UNDER}.get(failure, 1.0)

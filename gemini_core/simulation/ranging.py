@@ -123,7 +123,7 @@ def sweep(
     world_from_lidar = _poses_between(stage, start_s, turn_s, mount.columns) @ mount.base_from_lidar  # (columns, 4, 4)
     if failure == "lidar_jitter":
         world_from_lidar = world_from_lidar @ _jitter(mount.columns, rng)
-    stage.set_time(_passing_times(stage, mount, start_s, turn_s), stage.scene.ego(start_s))
+    stage.set_time(_passing_times(stage, mount, start_s, turn_s), stage.scene.ego(start_s), around=True)
     azimuth = mount.cut_rad - 2 * np.pi * share
     elevation = mount.elevations_rad
     local = np.stack(
@@ -164,7 +164,7 @@ def _returns(hits: Hits, mount: LidarMount, air: Surroundings, rng: np.random.Ge
     true_m = np.where(there, hits.distance_m, mount.max_range_m).astype(np.float32)
     strength = hits.reflectance * (1.0 - 0.9 * hits.gloss) * (0.3 + 0.7 * hits.cosine)
     # Water mirrors the light away and lets it in: little of it comes back from wet ground.
-    strength *= there * (1.0 - 0.75 * air.wet * np.isin(hits.label, _GROUNDS))
+    strength *= there * (1.0 - 0.9 * air.wet * np.isin(hits.label, _GROUNDS))
     clear = np.exp(-2.0 * air.fog_per_m * true_m).astype(np.float32)
     power = strength * clear * (mount.max_range_m / np.maximum(true_m, 0.3)) ** 2
     threshold = 0.08 * rng.standard_exponential(count, dtype=np.float32)

@@ -23,7 +23,7 @@ PANEL_GLOW = 0.12
 EXIT_LAMP = (3e-5, 1.0e-4, 4e-5)
 RING_FROM_WALL_M = 1.55
 _SIDES = 4
-_OVERLAP_M = 0.15  # of walls and ceiling at the corners, so that no sun comes in there
+_THICK_M, _OVERLAP_M = 0.2, 0.25  # of walls and roof, which overlap at the corners, so that no sun comes in there
 _DOOR_HALF_M, _DOOR_M = 0.47, 2.08
 
 _WALLS: tuple[Color, ...] = ((0.72, 0.70, 0.64), (0.55, 0.60, 0.66), (0.66, 0.58, 0.45), (0.50, 0.58, 0.48), (0.75, 0.75, 0.74))
@@ -115,7 +115,8 @@ class _Room:
             builder.add(quad((-1.6, -1.1, 0.008), (1.6, -1.1, 0.008), (1.6, 1.1, 0.008), (-1.6, 1.1, 0.008)), rug, body=False)
         plaster = builder.surface(GRAIN, CEILING, (0.78, 0.78, 0.76), first=0.03, second=1.5)
         a, b = x + _OVERLAP_M, y + _OVERLAP_M
-        builder.add(quad((-a, -b, top), (a, -b, top), (a, b, top), (-a, b, top)), plaster, body=False)
+        for z in (top, top + _THICK_M):
+            builder.add(quad((-a, -b, z), (a, -b, z), (a, b, z), (-a, b, z)), plaster, body=False)
         panel = builder.surface(PLAIN, CEILING, (0.85, 0.85, 0.82), glow=PANEL_GLOW)
         for at_x in (-0.55 * x, 0.55 * x) if x < 4.8 else (-0.66 * x, 0.0, 0.66 * x):  # noqa: PLR2004 - longer rooms have more
             for at_y in (-0.45 * y, 0.45 * y):
@@ -161,8 +162,9 @@ class _Room:
 
         def piece(x0: float, x1: float, z0: float, z1: float) -> None:
             texture = np.array([(x0, z0), (x1, z0), (x1, z1), (x0, z1)])
-            face = quad((x0, 0, z0), (x1, 0, z0), (x1, 0, z1), (x0, 0, z1))
-            builder.add(place(face, at), surface, texture=texture, body=False)
+            for y in (0.0, -_THICK_M):
+                face = quad((x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1))
+                builder.add(place(face, at), surface, texture=texture, body=False)
 
         frame = builder.surface(PLAIN, WALL, (0.75, 0.75, 0.74))
         edge = -half - _OVERLAP_M
@@ -170,15 +172,24 @@ class _Room:
             piece(edge, x0, 0, top)
             piece(x0, x1, 0, sill)
             piece(x0, x1, head, top)
+            self._reveal(at, (x0, x1, sill, head), frame)
             middle = (x0 + x1) / 2
             bars = [(left, left + 0.06, sill, head) for left in (x0, middle - 0.03, x1 - 0.06)]
             for a, b, c, d in (*bars, (x0, x1, head - 0.06, head), (x0, x1, sill, sill + 0.06)):
-                builder.add(place(box(a, b, -0.05, 0.03, c, d), at), frame)
+                builder.add(place(box(a, b, -0.15, -0.07, c, d), at), frame)
             builder.add(place(box(x0 - 0.06, x1 + 0.06, 0, 0.2, sill - 0.04, sill), at), frame)
             edge = x1
         piece(edge, half + _OVERLAP_M, 0, top)
         skirting = builder.surface(PLAIN, WALL, (0.6, 0.6, 0.58))
         builder.add(place(box(-half, half, -0.01, 0.015, 0, 0.09), at), skirting)
+
+    def _reveal(self, at: F64, opening: tuple[float, float, float, float], surface: int) -> None:
+        """The inside of a hole (x0, x1, z0, z1) in a wall."""
+        x0, x1, z0, z1 = opening
+        corners = ((x0, z0), (x1, z0), (x1, z1), (x0, z1))
+        for (a, b), (c, d) in zip(corners, (*corners[1:], corners[0]), strict=True):
+            face = quad((a, 0, b), (c, 0, d), (c, -_THICK_M, d), (a, -_THICK_M, b))
+            self._builder.add(place(face, at), surface, body=False)
 
     def _door(self, at: F64, x: float) -> None:
         rng, builder = self._rng, self._builder

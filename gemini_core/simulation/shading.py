@@ -109,6 +109,18 @@ class World(NamedTuple):
 # Patterns
 
 
+_ROW = 65
+
+
+def _lattice() -> F32:
+    """Random numbers from -1.7 to 1.7 on a lattice of 64 by 64, which goes on with its beginning (65 * 65,)."""
+    values = np.random.default_rng(3).uniform(-1.7, 1.7, (64, 64)).astype(np.float32)
+    return np.pad(values, ((0, 1), (0, 1)), mode="wrap").reshape(-1)
+
+
+_LATTICE = _lattice()
+
+
 @compiled
 def _hash(i: int, j: int, salt: int) -> float:
     """A number in [0, 1) that looks random, for a cell."""
@@ -119,14 +131,18 @@ def _hash(i: int, j: int, salt: int) -> float:
 
 @compiled
 def _smooth_noise(u: float, v: float) -> float:
-    """Value noise on the unit lattice: mean 0, -1.7 to 1.7."""
+    """Value noise on the unit lattice: mean 0, -1.7 to 1.7; it repeats after 64."""
     i, j = math.floor(u), math.floor(v)
     a, b = u - i, v - j
     a, b = a * a * (3.0 - 2.0 * a), b * b * (3.0 - 2.0 * b)
-    k, n = int(i), int(j)
-    low = _hash(k, n, 0) * (1.0 - b) + _hash(k, n + 1, 0) * b
-    high = _hash(k + 1, n, 0) * (1.0 - b) + _hash(k + 1, n + 1, 0) * b
-    return (low * (1.0 - a) + high * a - 0.5) * 3.4
+    n = (int(i) & 63) * _ROW + (int(j) & 63)
+    low = _LATTICE[n] * (1.0 - b) + _LATTICE[n + 1] * b
+    high = _LATTICE[n + _ROW] * (1.0 - b) + _LATTICE[n + _ROW + 1] * b
+    value: float = low * (1.0 - a) + high * a
+    return value
+
+
+_SEEN = 0.04  # of a pattern's contrast; what is fainter is left out
 
 
 @compiled
@@ -193,7 +209,8 @@ def _ground(
 ) -> tuple[float, float, float, float, float, float]:
     """Asphalt with its markings, paving or grass; ``along`` is the share of the view's direction along u."""
     coarse = _noise(u * 0.35, v * 0.35)
-    fine = _noise(u * 9.0, v * 9.0) * _fade(0.5 * (footprint + stretch), 0.1)
+    fine = _fade(0.5 * (footprint + stretch), 0.1)
+    fine = fine * _noise(u * 9.0, v * 9.0) if fine > _SEEN else 0.0
     if material == GRASS:
         tone = 1.0 + 0.2 * coarse + 0.3 * fine
         return r * tone * (1.0 + 0.15 * coarse), g * tone, b * tone, 0.0, 0.0, 0.0
@@ -234,7 +251,9 @@ def _facade(
     """A wall with windows, doors and shops."""
     cell, floor, first_floor, top = q[0], q[1], q[2], q[3]
     style, salt = int(q[4]), int(q[5])
-    grain = 1.0 + 0.12 * _noise(u * 1.3 + salt, v * 1.3) + 0.08 * _noise(u * 6.0, v * 6.0) * _fade(footprint, 0.15)
+    grain, fine = 1.0 + 0.12 * _noise(u * 1.3 + salt, v * 1.3), _fade(footprint, 0.15)
+    if fine > _SEEN:
+        grain += 0.08 * fine * _smooth_noise(u * 6.0, v * 6.0)
     r, g, b = r * grain, g * grain, b * grain
     if style < 2 and v > 0.6:  # noqa: PLR2004 - two of four styles, above the plinth
         r, g, b = _bricks(r, g, b, u, v, salt, footprint)
@@ -354,15 +373,17 @@ def _surface(
 ) -> tuple[float, float, float, float, float, float]:  # fmt: skip
     """Colour, gloss, detail and glow at texture coordinates (u, v); ``nz`` is the height of the normal."""
     gloss, tone = 0.0, 1.0
-    if material in {ASPHALT, PAVING, GRASS}:
+    if material < ASPHALT:  # plain or with grain
+        if material == GRAIN:
+            tone = max(1.0 + q[0] * _noise(u * q[1], v * q[1]) * _fade(footprint, 0.7 / q[1]), 0.1)
+        return r * tone, g * tone, b * tone, 0.0, 0.0, 1.0
+    if material <= GRASS:
         return _ground(material, r, g, b, u, v, footprint, stretch, along, wet)
     if material == FACADE:
         return _facade(r, g, b, u, v, q, footprint)
     if material >= BOARDS and material != BRICKS:
         return _furnishing(material, r, g, b, u, v, q, footprint, stretch)
-    if material == GRAIN:
-        tone += q[0] * _noise(u * q[1], v * q[1]) * _fade(footprint, 0.7 / q[1])
-    elif material == LEAVES:
+    if material == LEAVES:
         tone += 0.5 * _noise(u * 7.0 + 0.4 * v, v * 7.0) * _fade(footprint, 0.12) + 0.3 * _noise(u * 1.9, v * 1.9)
     elif material == ROOFING:
         tone += 0.16 * _noise(u * 2.0, v * 2.0) + 0.12 * (_inside(_part(v * 3.0, 1.0), 0.0, 0.2, 0.1 + 3 * footprint))
@@ -402,7 +423,7 @@ def _sky(sky: tuple[float, float, float, float, float, float, float], dx: float,
 
 @compiled
 def _sample(found: I32, inverse: F32, world_from_camera: F64, intrinsics: Intrinsics, triangles: F32) -> tuple[I32, F64]:
-    """Which of N light samples each pixel (H, W) takes (-1: sky), and their points and normals (N, 6).
+    """Which of N light samples each pixel (H, W) takes (-1: sky); their points, normals and distances (N, 7).
 
     Pixels of two by two that show one triangle share one.
     """
@@ -410,7 +431,7 @@ def _sample(found: I32, inverse: F32, world_from_camera: F64, intrinsics: Intrin
     R = world_from_camera
     height, width = found.shape
     sample_of = np.full((height, width), -1, np.int32)
-    samples = np.empty((height * width, 6))
+    samples = np.empty((height * width, 7))
     count = 0
     for top in range(0, height, 2):
         for left in range(0, width, 2):
@@ -429,6 +450,7 @@ def _sample(found: I32, inverse: F32, world_from_camera: F64, intrinsics: Intrin
                         for axis in range(3):
                             seen += triangles[k, 9 + axis] * (samples[count, axis] - R[axis, 3])
                         side = -1.0 if seen > 0 else 1.0
+                        samples[count, 6] = math.sqrt(x * x + y * y + t * t)
                         for axis in range(3):
                             samples[count, 3 + axis] = side * triangles[k, 9 + axis]
                         count, last = count + 1, k
@@ -505,8 +527,11 @@ def _shade_by_movers(samples: F64, sun: F64, movers: F64, sunlight: F64, ambient
 
 @compiled
 def _sum_of_light(samples: F64, light: F64, sunlight: F64, ambient: F64, lamps: F64) -> F64:
-    """Light (N, 3) that a white surface reflects at each sample: of the sun, the sky or room, and the lamps (L, 10)."""
-    total = np.empty((len(samples), 3))
+    """Light (N, 4) that a white surface reflects at each sample: of the sun, the sky or room, and the lamps (L, 10).
+
+    The fourth column is the share that is left on the way to the camera.
+    """
+    total = np.empty((len(samples), 4))
     for n in range(len(samples)):
         r = sunlight[n] * light[SUN_COLOR] + ambient[n] * light[AMBIENT]
         g = sunlight[n] * light[SUN_COLOR + 1] + ambient[n] * light[AMBIENT + 1]
@@ -524,12 +549,12 @@ def _sum_of_light(samples: F64, light: F64, sunlight: F64, ambient: F64, lamps: 
                 edge = min(max((beam - lamps[m, 9]) / (1.0 - lamps[m, 9]), 0.0), 1.0)
                 share *= edge * edge
             r, g, b = r + share * lamps[m, 3], g + share * lamps[m, 4], b + share * lamps[m, 5]
-        total[n, 0], total[n, 1], total[n, 2] = r, g, b
+        total[n, 0], total[n, 1], total[n, 2], total[n, 3] = r, g, b, math.exp(-light[FOG_PER_M] * samples[n, 6])
     return total
 
 
 def _light_on(world: World, samples: F64) -> F64:
-    """Light (N, 3) that a white surface at points with normals (N, 6) reflects."""
+    """Light (N, 4) at samples (N, 7): _sum_of_light's."""
     light = world.light
     sun = light[SUN_DIRECTION : SUN_DIRECTION + 3]
     sunny = light[SUN_COLOR] > 0
@@ -566,7 +591,8 @@ def _shade(
     color = np.empty((height, width, 3), np.float32)
     label = np.full((height, width), 255, np.uint8)
     actor = np.full((height, width), -1, np.int32)
-    wet, fog, sunny, indoors = light[WET], light[FOG_PER_M], light[SUN_COLOR] > 0, light[INDOORS] > 0
+    wet, sunny, indoors = light[WET], light[SUN_COLOR] > 0, light[INDOORS] > 0
+    pixel_x, pixel_y = 1.0 / fx, 1.0 / fy
     ar, ag, ab = light[AIRLIGHT], light[AIRLIGHT + 1], light[AIRLIGHT + 2]
     sx, sy, sz = light[SUN_DIRECTION], light[SUN_DIRECTION + 1], light[SUN_DIRECTION + 2]
     sky = (
@@ -575,33 +601,34 @@ def _shade(
     )  # fmt: skip
     for i in range(height):
         for j in range(width):
-            x, y = (j - cx) / fx, (i - cy) / fy
-            length = math.sqrt(x * x + y * y + 1.0)
-            dx, dy = R[0, 0] * x + R[0, 1] * y + R[0, 2], R[1, 0] * x + R[1, 1] * y + R[1, 2]
-            dz = R[2, 0] * x + R[2, 1] * y + R[2, 2]
+            x, y = (j - cx) * pixel_x, (i - cy) * pixel_y
+            shorten = 1.0 / math.sqrt(x * x + y * y + 1.0)
+            dx = shorten * (R[0, 0] * x + R[0, 1] * y + R[0, 2])
+            dy = shorten * (R[1, 0] * x + R[1, 1] * y + R[1, 2])
+            dz = shorten * (R[2, 0] * x + R[2, 1] * y + R[2, 2])
             k, s = found[i, j], sample_of[i, j]
             if k < 0:
-                r, g, b = _sky(sky, dx / length, dy / length, dz / length)
+                r, g, b = _sky(sky, dx, dy, dz)
                 color[i, j, 0], color[i, j, 1], color[i, j, 2] = r, g, b
                 continue
-            t = 1.0 / float(inverse[i, j])
-            px, py, pz = R[0, 3] + t * dx, R[1, 3] + t * dy, R[2, 3] + t * dz
-            far = t * length
-            dx, dy, dz = dx / length, dy / length, dz / length
+            far = 1.0 / (float(inverse[i, j]) * shorten)
+            px, py, pz = R[0, 3] + far * dx, R[1, 3] + far * dy, R[2, 3] + far * dz
             nx, ny, nz = samples[s, 3], samples[s, 4], samples[s, 5]
             er, eg, eb = incoming[s, 0], incoming[s, 1], incoming[s, 2]
             facing = nx * dx + ny * dy + nz * dz
             n = surface_of[k]
             u = triangles[k, 13] * px + triangles[k, 14] * py + triangles[k, 15] * pz + triangles[k, 16]
             v = triangles[k, 17] * px + triangles[k, 18] * py + triangles[k, 19] * pz + triangles[k, 20]
-            along = abs(triangles[k, 13] * dx + triangles[k, 14] * dy) / math.sqrt(dx * dx + dy * dy + 1e-12)
-            footprint = far / fx
+            material, along = int(surfaces[n, MATERIAL]), 0.0
+            if material == ASPHALT:
+                along = abs(triangles[k, 13] * dx + triangles[k, 14] * dy) / math.sqrt(dx * dx + dy * dy + 1e-12)
+            footprint = far * pixel_x
             q = (
                 float(surfaces[n, FIRST]), float(surfaces[n, SECOND]), float(surfaces[n, THIRD]),
                 float(surfaces[n, FOURTH]), float(surfaces[n, FIFTH]), float(surfaces[n, SIXTH]),
             )  # fmt: skip
             r, g, b, gloss, detail, lit = _surface(
-                int(surfaces[n, MATERIAL]), float(surfaces[n, RED]), float(surfaces[n, GREEN]), float(surfaces[n, BLUE]),
+                material, float(surfaces[n, RED]), float(surfaces[n, GREEN]), float(surfaces[n, BLUE]),
                 u, v, nz, q, footprint, footprint / max(-facing, 0.03), min(along, 1.0), wet,
             )  # fmt: skip
             r, g, b = r * er, g * eg, b * eb
@@ -624,9 +651,8 @@ def _shade(
                 if sunny and glint > 0.97 and er > 2.0 * light[AMBIENT]:  # noqa: PLR2004 - within 14 degrees of the mirrored sun
                     spot = gloss * light[SUN_COLOR] * (glint - 0.97) / 0.03
                     r, g, b = r + spot, g + spot, b + spot
-            if fog > 0.0:
-                clear = math.exp(-fog * far)
-                r, g, b = ar + (r - ar) * clear, ag + (g - ag) * clear, ab + (b - ab) * clear
+            clear = incoming[s, 3]
+            r, g, b = ar + (r - ar) * clear, ag + (g - ag) * clear, ab + (b - ab) * clear
             color[i, j, 0], color[i, j, 1], color[i, j, 2] = r, g, b
             label[i, j] = int(surfaces[n, DETAIL]) if detail > 0 else int(surfaces[n, CLASS])
             actor[i, j] = int(surfaces[n, ACTOR])

@@ -27,9 +27,9 @@ SHADOW_STEP_M, OPEN_STEP_M = 0.14, 0.2
 _SUN_AWAY_M = 20_000.0
 """Of the cameras that look down for shadows: so far away that their rays are nearly parallel."""
 _LAMPS = 10
-HEADLIGHTS = ((1.9, 0.6, 0.65), (0.075, 0.072, 0.064), 0.6)
+HEADLIGHTS = ((1.9, 0.6, 0.65), (0.05, 0.048, 0.043), 0.6)
 """Of the robot in a street: place of the left one in base_link, radiance at 1 m, half angle."""
-_MOVER_NEAR_M, _SHADOW_NEAR_M = 150.0, 60.0
+_MOVER_NEAR_M, _SHADOW_NEAR_M, _BEHIND_M = 150.0, 60.0, 12.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,16 +100,20 @@ class Stage:
         )
         self._lamps = _lit_lamps(scene, air)
 
-    def set_time(self, time_s: float | F64, viewer: F64) -> None:
-        """Put what moves where it is at ``time_s`` (one for all, or (M,), one each); ``viewer`` (4, 4) is who looks."""
+    def set_time(self, time_s: float | F64, viewer: F64, *, around: bool = False) -> None:
+        """Put what moves where it is at ``time_s`` (one for all, or (M,), one each).
+
+        ``viewer`` (4, 4) is who looks, ahead only or all ``around``; what is too far away to be seen is left out.
+        """
         times = np.broadcast_to(np.asarray(time_s, np.float64), len(self.movers))
         chunks, boxes = [], []
         triangles = self.world.triangles
         for m, actor in enumerate(self.movers):
             time = float(times[m])
             at = actor.way(time)
-            away = float(np.hypot(*(at[:2, 3] - viewer[:2, 3])))
-            if away > _MOVER_NEAR_M:
+            x, y = float(at[0, 3] - viewer[0, 3]), float(at[1, 3] - viewer[1, 3])
+            away, ahead = math.hypot(x, y), x * viewer[0, 0] + y * viewer[1, 0]
+            if away > min(_MOVER_NEAR_M, 50.0 * max(actor.size_m)) or (ahead < -_BEHIND_M and not around):
                 continue
             first, end = int(self._first_triangle[m]), int(self._first_triangle[m + 1])
             start = int(self._first_triangle[0])
