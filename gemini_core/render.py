@@ -20,6 +20,17 @@ CLASS_COLORS = {
     "car": (30, 60, 200),
     "pedestrian": (230, 40, 60),
     "sky": (120, 185, 230),
+    "sidewalk": (230, 120, 215),
+    "truck": (70, 200, 205),
+    "two_wheeler": (120, 20, 60),
+    "traffic_sign": (255, 225, 0),
+    "wall": (205, 170, 140),
+    "floor": (95, 75, 55),
+    "ceiling": (195, 195, 215),
+    "door": (245, 130, 30),
+    "table": (35, 120, 120),
+    "chair": (140, 215, 60),
+    "cabinet": (110, 60, 150),
 }
 GOLDEN_ANGLE = 0.618033988749895  # of a turn: hues that never come close to each other soon
 
