@@ -52,7 +52,10 @@ setup(
         *shared("interfaces"),
     ],
     install_requires=requirements("runtime.in"),
-    extras_require={name: requirements(f"{name}.in") for name in ("openvino", "onnx", "quantization", "training", "development")},
+    extras_require={
+        name: requirements(f"{name}.in")
+        for name in ("openvino", "onnx", "quantization", "training", "labelling", "development")
+    },
     zip_safe=False,
     entry_points={
         "console_scripts": [

@@ -29,6 +29,7 @@ ROOMS = {
     "offline": (
         "gemini_core.bag",
         "gemini_core.evaluate",
+        "gemini_core.labelling",
         "gemini_core.simulation",
         "gemini_core.render",
         "gemini_core.process",

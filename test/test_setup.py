@@ -20,7 +20,7 @@ import gemini_core
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PIN = re.compile(r'[a-z0-9-]+==[^ ;]+( ; python_version == "3\.\d+"( or python_version == "3\.\d+")*)?$')
-LOCKED = ("runtime.in", "openvino.in", "onnx.in", "training.in", "development.in", "ros.in")
+LOCKED = ("runtime.in", "openvino.in", "onnx.in", "training.in", "labelling.in", "development.in", "ros.in")
 SHIPPED = ("launch", "config", "interfaces")
 INSTALLED_NAME = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 ROSDEP_KEY = {"cv2": "python3-opencv", "yaml": "python3-yaml"}
