@@ -155,7 +155,7 @@ def _referred(
 ) -> Mapping[str, Any]:
     number = annotation.get(key)
     if not isinstance(number, int | str) or number not in rows:
-        msg = f"{where}: expected a {key} that the file has, got {number!r}"
+        msg = f"{where}: expected {key} to be an id that the file has, got {number!r}"
         raise DataError(msg)
     return rows[number]
 
