@@ -40,7 +40,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["gemini_core", "gemini_core.*", "gemini_ros", "gemini_ros.*", "training", "training.*"]),
     package_data={
-        "gemini_core": ["py.typed"],
+        "gemini_core": ["py.typed", "weights/*.safetensors"],
         "gemini_core.evaluate": ["templates/*.html"],
         "training": ["recipes/*.yaml", "templates/*.html"],
     },

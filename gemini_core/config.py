@@ -329,8 +329,8 @@ class ModelConfig:
     enabled: bool = option(True, "run the network; without it masks are all unlabelled and only alignment is done")
     weights: str = option(
         "",
-        "safetensors file written by gemini_ros, or a folder written by gemini-fusion export; empty: untrained weights from "
-        "the seed",
+        "safetensors file written by gemini_ros, 'shipped:NAME' for one that comes with it, or a folder written by "
+        "gemini-fusion export; empty: untrained weights from the seed",
     )
     runtime: str = option(
         "auto",

@@ -404,3 +404,9 @@ def test_no_key_of_a_released_model_is_left_over(fixtures_dir, file, name, confi
     for lost in (next(iter(state)), list(state)[len(state) // 2], list(state)[-1]):
         with pytest.raises(WeightsError, match=rf"got 1 \({lost}\) missing and none unknown"):
             checkpoints.load_official({key: value for key, value in state.items() if key != lost}, config)
+
+
+def test_shipped_weights_are_found_by_name():
+    with pytest.raises(WeightsError, match=r"shipped:nothing: expected weights that come with gemini_ros \(.*\), got 'nothing'"):
+        checkpoints.load("shipped:nothing")
+    assert checkpoints.find("some/file.safetensors") == Path("some/file.safetensors")

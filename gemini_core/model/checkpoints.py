@@ -25,7 +25,11 @@ from gemini_core.model.strict import fill, read_safetensors
 from gemini_core.model.swin import SwinConfig
 
 FORMAT_VERSION = 1
+SHIPPED = "shipped:"
+"""What paths of weights begin with that come with the project."""
+
 _METADATA_KEY = "gemini_ros"
+_SHIPPED_FOLDER = Path(__file__).parents[1] / "weights"
 
 __all__ = [
     "IMAGENET",
@@ -117,14 +121,30 @@ def save(
         temporary.unlink(missing_ok=True)
 
 
+def find(path: str | Path) -> Path:
+    """Where weights are: ``shipped:NAME`` are those that come with the project, anything else is a path.
+
+    Raises:
+        WeightsError: no weights of that name come with it.
+    """
+    kind, colon, name = str(path).partition(":")
+    if kind + colon != SHIPPED:
+        return Path(path)
+    known = {file.stem: file for file in _SHIPPED_FOLDER.glob("*.safetensors")}
+    if name not in known:
+        msg = f"{path}: expected weights that come with gemini_ros ({', '.join(sorted(known)) or 'none'}), got {name!r}"
+        raise WeightsError(msg)
+    return known[name]
+
+
 def load(path: str | Path) -> tuple[Segmenter, CheckpointInfo]:
-    """Read what ``save`` wrote; the segmenter comes on the CPU, in fp32 and evaluation mode.
+    """Read what ``save`` wrote, by ``find``; the segmenter comes on the CPU, in fp32 and evaluation mode.
 
     Raises:
         WeightsError: not a safetensors file, not one of ours or of another version, or weights that do not fit their own
             configuration.
     """
-    tensors, metadata = read_safetensors(Path(path))
+    tensors, metadata = read_safetensors(find(path))
     config, info = _parse_metadata(metadata, str(path))
     return fill(config, tensors, str(path)), info
 
