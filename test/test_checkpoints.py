@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from pathlib import Path
 
 import networks
 import pytest
@@ -407,6 +408,8 @@ def test_no_key_of_a_released_model_is_left_over(fixtures_dir, file, name, confi
 
 
 def test_shipped_weights_are_found_by_name():
-    with pytest.raises(WeightsError, match=r"shipped:nothing: expected weights that come with gemini_ros \(.*\), got 'nothing'"):
+    with pytest.raises(
+        WeightsError, match=r"shipped:nothing: expected weights that come with gemini_ros \(.*\), got 'nothing'"
+    ):
         checkpoints.load("shipped:nothing")
     assert checkpoints.find("some/file.safetensors") == Path("some/file.safetensors")
