@@ -78,7 +78,7 @@ class _Room:
         windows = [bool(rng.random() < 0.45) for _ in range(_SIDES)]  # noqa: PLR2004 - share of walls with windows
         if not any(windows):
             windows[int(rng.integers(_SIDES))] = True
-        doors = {int(side) for side in rng.choice(_SIDES, 2, replace=False)}
+        doors = {int(side) for side in rng.choice(_SIDES, 3, replace=False)}
         for side in range(_SIDES):
             self._wall(side, windowed=windows[side], with_door=side in doors)
         self._middle()

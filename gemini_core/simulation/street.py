@@ -115,7 +115,7 @@ def build_street(clip: Clip) -> Scene:
     road = Road(rng, length)
     builder = MeshBuilder()
     first, last = math.floor(-BEHIND_M / BLOCK_M), math.ceil((length + AHEAD_M) / BLOCK_M)
-    _add_ground(builder, road, first * BLOCK_M, last * BLOCK_M, verge=bool(rng.random() < 0.5))  # noqa: PLR2004 - half of them
+    _add_ground(builder, road, first * BLOCK_M, last * BLOCK_M, verge=bool(rng.random() < 0.65))  # noqa: PLR2004 - most of them
     actors: list[Actor] = []
     lamps: list[Lamp] = []
     for block in range(first, last):
@@ -277,7 +277,7 @@ class _Block:
 
     def _people(self, side: int) -> None:
         rng = self._rng
-        for _ in range(int(rng.integers(0, 5))):
+        for _ in range(int(rng.integers(1, 6))):
             mesh, size = things.pedestrian(rng)
             s = self._s + float(rng.uniform(0, BLOCK_M))
             if rng.random() < 0.75:  # noqa: PLR2004 - the others stand

@@ -295,7 +295,7 @@ def add_sign(builder: MeshBuilder, rng: np.random.Generator, at: F64) -> None:
     color: Color = ((0.65, 0.04, 0.04), (0.04, 0.12, 0.55), (0.04, 0.12, 0.50), (0.70, 0.55, 0.04))[style]
     face = builder.surface(SIGN, TRAFFIC_SIGN, color, first=float(style), infrared=RETROREFLECTOR)
     back = builder.surface(PLAIN, TRAFFIC_SIGN, (0.35, 0.36, 0.37))
-    half, middle = (float(rng.uniform(0.36, 0.48)), float(rng.uniform(2.2, 2.7)))
+    half, middle = (float(rng.uniform(0.42, 0.56)), float(rng.uniform(2.2, 2.7)))
     builder.add(place(cylinder((0, 0, -0.1), (0, 0, middle + half), (0.045, 0.045), 6), at), steel)
     if style >= 2:  # noqa: PLR2004 - squares
         outline = half * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
