@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import struct
 import sys
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -63,7 +65,7 @@ def label_of(index):
     return label
 
 
-def write_bag(path, *, labels=False, frames=FRAMES, label_size=(HEIGHT, WIDTH)):
+def write_bag(path, *, labels=False, frames=FRAMES, label_size=(HEIGHT, WIDTH), camera=CAMERA):
     rng = np.random.default_rng(3)
     points = np.array([(4.0, y, z, 9.0) for y in (-0.5, 0.0, 0.5) for z in (-0.4, 0.4)], np.float32)
     cloud = np.array([tuple(each) for each in points], dtype=[(name, "<f4") for name in ("x", "y", "z", "intensity")])
@@ -72,7 +74,7 @@ def write_bag(path, *, labels=False, frames=FRAMES, label_size=(HEIGHT, WIDTH)):
         if labels:
             bag.write(GROUND_TRUTH.names, messages.label_info(CLASSES, 0, "camera"), 1)
         for topic in ("/rgb/camera_info", "/depth/camera_info"):
-            bag.write(topic, messages.camera_info(CAMERA, STEP_NS, "camera"), 2)
+            bag.write(topic, messages.camera_info(camera, STEP_NS, "camera"), 2)
         for index in range(frames):
             stamp, label = STAMPS[index], label_of(index)
             pixels = np.where(label[..., None] == 1, 170, 90) + rng.integers(-40, 40, (HEIGHT, WIDTH, 3))
@@ -210,6 +212,24 @@ def test_pycocotools_reads_the_exported_labels(tmp_path, config):
         assert annotation["bbox"] == pycocotools.mask.toBbox(encoded).tolist()
 
 
+def test_a_node_that_rectifies_gets_labels_on_rectified_images(tmp_path, config):
+    lens = dataclasses.replace(CAMERA, distortion_model="plumb_bob", distortion=(-0.3, 0.1, 0.0, 0.0, 0.0))
+    bag = write_bag(tmp_path / "drive", frames=1, camera=lens)
+    pictures = []
+    for rectify in (False, True):
+        folder = tmp_path / f"frames-{rectify}"
+        export_frames(
+            bag, dataclasses.replace(config, rgb=dataclasses.replace(config.rgb, rectify=rectify)), folder, GROUND_TRUTH
+        )
+        camera = json.loads((folder / "frames.json").read_text())["frames"][0]["camera"]
+        assert camera["distortion_model"] == ("none" if rectify else "plumb_bob")
+        pictures.append(np.array(Image.open(folder / "images" / f"{NAMES[0]}.png")))
+    raw, straight = pictures
+    expected = cv2.undistort(raw, lens.matrix, np.array(lens.distortion))
+    assert np.median(np.abs(straight.astype(int) - expected)) <= 1
+    assert not np.array_equal(straight, raw)
+
+
 def test_what_is_in_the_way_of_an_export_stays(tmp_path, config):
     bag, folder = write_bag(tmp_path / "drive", frames=1), tmp_path / "frames"
     folder.mkdir()
@@ -221,6 +241,8 @@ def test_what_is_in_the_way_of_an_export_stays(tmp_path, config):
         export_frames(bag, config, bag, GROUND_TRUTH, overwrite=True)
     with pytest.raises(DataError, match="expected the name of a folder, got that of a file"):
         export_frames(bag, config, next(bag.glob("*.mcap")), GROUND_TRUTH, overwrite=True)
+    with pytest.raises(DataError, match="expected a folder that can be written"):
+        export_frames(bag, config, folder / "frames.json" / "deeper", GROUND_TRUTH)
     wrong = write_bag(tmp_path / "wrong", labels=True, label_size=(8, 8))
     with pytest.raises(DataError, match="expected the image's 48 x 40, got 8 x 8"):
         export_frames(wrong, config, folder, GROUND_TRUTH, overwrite=True)
