@@ -10,17 +10,19 @@ import numpy as np
 PAUSE_S = 0.05  # thread pools of some runtimes spin a while before they sleep
 
 
-def in_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Run every contender once untimed, then once a round: seconds per round (rounds,), by name."""
+def in_turns(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, np.ndarray]:
+    """Run every contender once untimed, then once a round: seconds per round (rounds,) by ``clock``, by name."""
     for run in contenders.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
             time.sleep(PAUSE_S)
-            began = time.perf_counter()
+            began = clock()
             run()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(clock() - began)
     return {name: np.array(values) for name, values in seconds.items()}
 
 
