@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +80,15 @@ def test_growth_measures_one_size(kind):
     point = growth.measure(kind, 1024)
     assert point.seconds > 0
     assert point.megabytes >= 0
+
+
+def test_growth_does_not_take_the_memory_of_who_started_it_for_its_own():
+    ballast = np.ones(2**27)  # 1 GB: Linux hands the peak of this process on to what it starts
+    here = Path(growth.__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "benchmarks.model.growth", "fusion", "16384"]
+    point = json.loads(subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stdout)
+    assert point["megabytes"] > 2 * 16384 * growth.WIDTH * 4 / 1e6  # at least what comes out
+    assert ballast.all()
 
 
 def test_contenders_run_in_turns():
