@@ -38,7 +38,16 @@ class StampOrder:
             if role == "tf":
                 jumped = newest_ns - _stamp_ns(message, default=newest_ns) > self._reset_jump_ns
                 keys[index] = (self._newest_epoch() if jumped else epoch_before, 0, 0)
+        self._meet_again()
         return [arrivals[index] for index in sorted(keys, key=lambda index: (keys[index], index))]
+
+    def _meet_again(self) -> None:
+        """A topic at the time of one that jumped back is in its epoch: it jumped too, or only the other had been wrong."""
+        newest = self._newest_epoch()
+        there = [self._last_ns[role] for role, epoch in self._epoch.items() if epoch == newest]
+        for role, epoch in self._epoch.items():
+            if epoch < newest and any(abs(self._last_ns[role] - last_ns) <= self._reset_jump_ns for last_ns in there):
+                self._epoch[role] = newest
 
     def _newest_epoch(self) -> int:
         return max(self._epoch.values(), default=0)

@@ -985,6 +985,19 @@ def test_what_came_after_a_jump_back_stays_after_it():
     ]
 
 
+def test_one_wrong_stamp_does_not_put_a_topic_after_all_others_for_good():
+    order = StampOrder(1000 * MS)
+    for batch in ([("rgb.image", 9000), ("lidar.points", 9000)], [("lidar.points", 3_600_000)], [("lidar.points", 9100)]):
+        ordered(order, *batch)
+    batch = [("rgb.image", 9100), ("rgb.image", 9200), ("lidar.points", 9190), ("rgb.image", 9300), ("lidar.points", 9290)]
+    assert [stamp_ms for _, stamp_ms in ordered(order, *batch)] == [9100, 9190, 9200, 9290, 9300]
+    # a sensor that began anew with stamps of zero, until its clock was set
+    for batch in ([("lidar.points", 0)], [("rgb.image", 9400), ("lidar.points", 100)], [("lidar.points", 9400)]):
+        ordered(order, *batch)
+    batch = [("rgb.image", 9500), ("rgb.image", 9600), ("lidar.points", 9490), ("lidar.points", 9590)]
+    assert [stamp_ms for _, stamp_ms in ordered(order, *batch)] == [9490, 9500, 9590, 9600]
+
+
 def test_transforms_with_stamps_of_their_own_still_come_before_what_needs_them():
     order = StampOrder(1000 * MS)
     for start in (8900, 9000):  # one publisher leaves its stamps at zero
