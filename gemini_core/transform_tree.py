@@ -38,6 +38,7 @@ class _Step:
 
 
 _MOST_STAMPS = 20_000  # of one moving frame: 20 s at 1 kHz; stamps that hardly advance would fill the memory
+_MOST_FRAMES = 1000  # that move; robots have tens, a tracker of people that numbers its frames would fill the memory
 _MOST_PATHS = 1000  # that are kept; a rig needs a few, a driver that numbers its frames would fill the memory
 
 
@@ -68,6 +69,8 @@ class TransformTree:
                 return
             if edge is not None:
                 self._counts["tf.replaced_parent"] += 1
+            elif not static:
+                self._make_room()
             edge = self._edges[child] = _Edge(parent, static)
             self._paths.clear()
         if static:
@@ -76,6 +79,13 @@ class TransformTree:
                 self._paths.clear()
             return
         self._insert(edge, transform)
+
+    def _make_room(self) -> None:
+        """Forget the frame that has not moved for the longest time, where there are too many."""
+        newest = {child: edge.stamps[-1] for child, edge in self._edges.items() if not edge.static}
+        if len(newest) >= _MOST_FRAMES:
+            del self._edges[min(newest, key=newest.__getitem__)]
+            self._counts["tf.dropped.too_many_frames"] += 1
 
     def _insert(self, edge: _Edge, transform: StampedTransform) -> None:
         stamps, stamp_ns = edge.stamps, transform.stamp_ns
@@ -132,6 +142,15 @@ class TransformTree:
         return not isinstance(path, str) and all(
             bisect_left(edge.stamps, start_ns) < bisect_right(edge.stamps, end_ns) for edge in _moving(path)
         )
+
+    def moves(self, frame: str) -> bool:
+        """Whether a moving transform is known on the way from a frame to the root of its tree."""
+        return any(name in self._edges and not self._edges[name].static for name in self._ancestors(frame_name(frame)))
+
+    def knows(self, frame: str) -> bool:
+        """Whether the frame is part of any tree."""
+        name = frame_name(frame)
+        return name in self._edges or any(edge.parent == name for edge in self._edges.values())
 
     def clear(self) -> None:
         """Forget the moving transforms, as after a jump of the clock; fixed ones hold at any time and stay."""

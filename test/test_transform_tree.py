@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from gemini_core.errors import CalibrationError
 from gemini_core.geometry import transform_matrix
-from gemini_core.transform_tree import _MOST_STAMPS, TransformTree
+from gemini_core.transform_tree import _MOST_FRAMES, _MOST_STAMPS, TransformTree
 from gemini_core.types import StampedTransform
 
 SECOND = 1_000_000_000
@@ -98,6 +98,18 @@ def test_stamps_that_hardly_advance_do_not_fill_the_memory():
     assert {count.what: count.number for count in tree.counts()} == {"tf.dropped.too_many": 10}
     assert "got it from" in tree.why_not("odom", "base", EPOCH + 9)
     assert tree.why_not("odom", "base", EPOCH + 10) == ""
+
+
+def test_a_tracker_that_numbers_its_frames_does_not_fill_the_memory():
+    tree = TransformTree()
+    tree.add(stamped("base", "camera", moved()), static=True)
+    for number in range(_MOST_FRAMES + 10):
+        tree.add(stamped("odom", "base", moved(), EPOCH + number), static=False)
+        tree.add(stamped("camera", f"person_{number}", moved(), EPOCH + number), static=False)
+    assert len(tree.frames()) == _MOST_FRAMES + 2  # camera and odom are none that move
+    assert {count.what: count.number for count in tree.counts()} == {"tf.dropped.too_many_frames": 11}
+    assert tree.why_not("odom", "camera", EPOCH) == ""
+    assert "person_0" not in tree.frames()
 
 
 def test_a_new_fixed_value_is_seen_although_paths_are_kept():
