@@ -91,6 +91,10 @@ class CalibrationStore:
         """Whether a frame should wait before it takes this data: for what is missing, its own CameraInfo, or odometry."""
         return self.missing(data) is not None or self._awaits_camera(data) or self._motion.must_wait(data)
 
+    def expects_motion(self, reference_frame_id: str) -> bool:
+        """Whether the transforms so far say that the reference camera may move, so that lacking odometry is worth a warning."""
+        return self._motion.expected(reference_frame_id)
+
     def resolve(self, frame: SensorFrame) -> SensorFrame:
         """Fill in the calibration at the frame's stamp; what lacks it becomes absent, with the reason in its status."""
         placements = {data.modality: data for data in _placements(frame)}

@@ -58,6 +58,13 @@ class Motion:
         """Begin anew with the next image."""
         self._first_image_ns = None
 
+    def expected(self, reference_frame_id: str) -> bool:
+        """Whether the transforms say that the reference camera may move: they know the fixed frame, or something that moves it.
+
+        For people alone: what arrived so far decides it.
+        """
+        return self.enabled and (self._tree.knows(self._fixed) or self._tree.moves(reference_frame_id))
+
     def needed(self, data: Placement) -> bool:
         """Whether odometry moves the data: not events, which end at the reference's stamp, nor what was measured at it."""
         moves = data.modality in {"depth", "lidar"} and self.enabled

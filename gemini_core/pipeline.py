@@ -109,6 +109,10 @@ class Pipeline:
         """Close the frames that wait, with what they have; the stream may go on afterwards."""
         return self._resolve(self._synchronizer.flush())
 
+    def expects_motion(self, frame: SensorFrame) -> bool:
+        """Whether the transforms so far say that the frame's camera may move; to be asked where ``advance`` is called."""
+        return self._calibration.expects_motion(frame.frame_id)
+
     def process(self, frame: SensorFrame) -> Perception:
         """Rectify the image if so configured, project one closed frame and predict from it."""
         timings: list[StageTime] = []

@@ -127,9 +127,11 @@ class InputHealth:
         self._absences: dict[Modality, Absence] = {}
         self._unmoved: dict[Modality, Absence] = {}
         self._motion: dict[Modality, MotionNote] = {}
+        self._may_move = False
 
-    def saw_frame(self, status: tuple[ModalityStatus, ...], now: float) -> None:
-        """Take up what one closed frame has and lacks."""
+    def saw_frame(self, status: tuple[ModalityStatus, ...], now: float, may_move: bool) -> None:
+        """Take up what one closed frame has and lacks; ``may_move``: whether the transforms say that the camera may move."""
+        self._may_move = may_move
         for entry in status:
             absence = self._absences.get(entry.modality)
             if entry.present:
@@ -209,9 +211,9 @@ class InputHealth:
             message = "ok" if trouble is None else trouble.sentence
             if self._motion.get(modality):
                 values[f"{modality}.motion"] = self._motion[modality]
-            doubt = _doubt(self.records[DATA_ROLE[modality]]) or self._standing_still(modality, now)
-            if trouble is None and doubt:
-                severity, message = WARN, doubt
+            doubt, still = _doubt(self.records[DATA_ROLE[modality]]), self._standing_still(modality, now)
+            if trouble is None and (doubt or still):
+                severity, message = (WARN if doubt or self._may_move else OK), doubt or still
             found.append(status(f"{name}: input {modality}", severity, message, values, hardware_id))
         return found
 
@@ -220,10 +222,11 @@ class InputHealth:
         unmoved = self._unmoved.get(modality)
         if unmoved is None:
             return ""
-        return (
-            f"placed as if nothing had moved since its stamp: {unmoved.status.detail} (for {now - unmoved.since_s:.1f} s, "
-            f"{unmoved.frames} frames); a robot without odometry has an empty motion.fixed_frame"
+        sentence = (
+            f"placed as if nothing had moved since its stamp, for want of motion.fixed_frame: {unmoved.status.detail} "
+            f"(for {now - unmoved.since_s:.1f} s, {unmoved.frames} frames)"
         )
+        return sentence if self._may_move else f"ok where the sensors stand still, as no transform says otherwise; {sentence}"
 
     def _summary(self, troubles: Mapping[Modality, Trouble]) -> tuple[bytes, str]:
         if not troubles:

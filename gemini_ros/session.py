@@ -188,7 +188,7 @@ class Session:
     def _submit(self, frames: list[SensorFrame]) -> None:
         now_ns = time.perf_counter_ns()
         for frame in frames:
-            self.health.saw_frame(frame.status, time.monotonic())
+            self.health.saw_frame(frame.status, time.monotonic(), self._pipeline.expects_motion(frame))
             arrived_ns = self._arrived_ns.pop(frame.stamp_ns, now_ns)
             self._worker.put(QueuedFrame(frame, arrived_ns, now_ns, self._decode_ns, self._synchronize_ns))
             self._decode_ns = self._synchronize_ns = 0

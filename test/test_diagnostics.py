@@ -66,8 +66,9 @@ def test_the_status_warns_of_a_clock_that_drifts(drift_ppm, level):
 def test_the_status_says_since_when_and_why_data_is_not_moved():
     health = InputHealth(("rgb", "lidar"), {"rgb.image": "/cam/image", "lidar.points": "/points"})
 
-    def lidar_status(now, note, detail=""):
-        health.saw_frame((ModalityStatus("lidar", present=True, reason="", skew_ns=0, detail=detail, motion=note),), now)
+    def lidar_status(now, note, detail="", may_move=True):
+        lidar = ModalityStatus("lidar", present=True, reason="", skew_ns=0, detail=detail, motion=note)
+        health.saw_frame((lidar,), now, may_move)
         (found,) = (entry for entry in health.statuses("n", "", {}, now) if entry.name == "n: input lidar")
         return found, {pair.key: pair.value for pair in found.values}
 
@@ -77,5 +78,10 @@ def test_the_status_says_since_when_and_why_data_is_not_moved():
     found, values = lidar_status(4.5, "no_odometry", "no frame 'odom' (known: base)")
     assert (found.level, values["lidar.motion"]) == (WARN, "no_odometry")
     assert "no frame 'odom' (known: base) (for 2.5 s, 2 frames)" in found.message
+    # a rig that stands still is not ill for that, but people can read it
+    found, values = lidar_status(4.6, "no_odometry", "no frame 'odom'", may_move=False)
+    assert (found.level, values["lidar.motion"]) == (OK, "no_odometry")
+    assert "stand still" in found.message
+    assert "no frame 'odom' (for 2.6 s, 3 frames)" in found.message
     found, values = lidar_status(5.0, "")
     assert (found.level, "lidar.motion" in values) == (OK, False)

@@ -225,3 +225,24 @@ def test_reset_forgets_what_waits_and_counts_it() -> None:
     assert numbers(pipeline)["rgb.dropped.reset"] == 1
     (perception,) = push_all(pipeline, [depth(50), rgb(50)])
     assert reasons(perception)["depth"] == ""
+
+
+@pytest.mark.parametrize(
+    ("transforms", "expected"),
+    [
+        ((), False),
+        ((("arm", "hand"),), False),  # moves, but not the camera
+        ((("odom", "base"),), True),  # odometry that does not reach the camera
+        ((("world", "camera"),), True),  # odometry by another name
+        ((("odom", "camera"),), True),
+    ],
+)
+def test_motion_is_expected_where_transforms_say_so(transforms: tuple[tuple[str, str], ...], expected: bool) -> None:
+    pipeline = Pipeline(config("depth"))
+    moving = tuple(StampedTransform(0, parent, child, np.eye(4)) for parent, child in transforms)
+    for sample in [*RIG, TransformSample(0, False, moving), depth(0), rgb(0)]:
+        frames = pipeline.advance(sample)
+    assert pipeline.expects_motion(frames[0]) == expected
+    off = Pipeline(config("depth", motion__fixed_frame=""))
+    off.advance(TransformSample(0, False, moving))
+    assert not off.expects_motion(frames[0])
