@@ -50,9 +50,8 @@ class Motion:
         return bool(self._fixed)
 
     def begin(self, stamp_ns: int) -> None:
-        """Learn the stamp of an image; the first since the start or ``clear`` counts."""
-        if self._first_image_ns is None:
-            self._first_image_ns = stamp_ns
+        """Learn the stamp of an image; the oldest since the start or ``clear`` counts, as the first may have a wrong stamp."""
+        self._first_image_ns = stamp_ns if self._first_image_ns is None else min(self._first_image_ns, stamp_ns)
 
     def clear(self) -> None:
         """Begin anew with the next image."""

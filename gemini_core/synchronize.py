@@ -31,6 +31,9 @@ from gemini_core.types import (
     SensorSample,
 )
 
+_SINCE_1970_NS = 10**18
+"""The year 2001: such stamps are of a clock that counts from 1970. It is never set to zero: a stamp of zero is none there."""
+
 Ready = Callable[[Placement], bool]
 """Whether what is known is enough to bring this data to the reference camera; a frame waits for it."""
 
@@ -108,7 +111,8 @@ class Synchronizer:
 
     def jumped_back(self, sample: SensorSample) -> bool:
         """Whether the sample shows that the clock jumped back (see ``StreamTime``)."""
-        return self._time.jumped_back(_modality(sample), sample.stamp_ns)
+        modality = _modality(sample)
+        return not self._is_unstamped(modality, sample.stamp_ns) and self._time.jumped_back(modality, sample.stamp_ns)
 
     def restart(self) -> list[SensorFrame]:
         """Begin anew because the clock jumped back: close what waits with what it has, forget the rest, count a reset."""
@@ -142,6 +146,9 @@ class Synchronizer:
         """File one sample; False when it had to be dropped."""
         modality = _modality(sample)
         self._tally[f"{modality}.received"] += 1
+        if self._is_unstamped(modality, sample.stamp_ns):
+            self._tally[f"{modality}.dropped.no_stamp"] += 1
+            return False
         wrong_from_ns = self._time.takes_back(modality, sample.stamp_ns)
         if wrong_from_ns is not None:
             self._take_back(modality, wrong_from_ns)
@@ -163,6 +170,9 @@ class Synchronizer:
         if modality in self._tracks:
             self._tally[f"{modality}.dropped.too_many"] += self._tracks[modality].crowd_out()
         return True
+
+    def _is_unstamped(self, modality: Modality, stamp_ns: int) -> bool:
+        return stamp_ns == 0 and (self._time.newest(modality) or 0) >= _SINCE_1970_NS
 
     def _refusal(self, modality: Modality, stamp_ns: int) -> str:
         """Why a sample has to be dropped, "" where it can be used."""
@@ -198,7 +208,10 @@ class Synchronizer:
     def _closing(self, waiting: _Waiting) -> str:
         """By which rule the oldest waiting frame closes now, "" while it has to wait."""
         image = waiting.image
-        if all(track.settled(image.stamp_ns) for track in self._tracks.values()) and all(map(self._ready, self._data(image))):
+        settled = all(
+            track.settled(image.stamp_ns) and not self._time.in_doubt(modality) for modality, track in self._tracks.items()
+        )
+        if settled and all(map(self._ready, self._data(image))):
             return "settled"
         if self._time.has_passed(image.stamp_ns, waiting.ahead):
             return "forced"
@@ -229,17 +242,18 @@ class Synchronizer:
     def _forget(self) -> None:
         """Drop what no frame can use any more: neither one that waits nor a reference image that arrives in time.
 
-        Such an image is newer than the last one, and no topic has passed it by ``sync.max_wait_ms``.
+        Such an image is newer than the last one, and no topic has passed it by ``sync.max_wait_ms``. Stamps that may still be
+        taken back do not count.
         """
-        newest_image_ns = self._time.newest("rgb")
+        newest_image_ns = self._time.told("rgb")
         for modality, track in self._tracks.items():
-            if (newest_ns := self._time.newest(modality)) is None:
+            if (newest_ns := self._time.told(modality)) is None:
                 continue
             floor_ns = newest_ns - self._max_wait_ns
-            if self._pending:
-                floor_ns = self._pending[0].image.stamp_ns
-            elif newest_image_ns is not None:
+            if newest_image_ns is not None:
                 floor_ns = max(newest_image_ns, floor_ns)
+            if self._pending:
+                floor_ns = min(self._pending[0].image.stamp_ns, floor_ns)
             if unused := track.forget(floor_ns):
                 self._tally[f"{modality}.dropped.unused"] += unused
 

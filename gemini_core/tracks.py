@@ -58,6 +58,7 @@ class Track(ABC, Generic[_Sample]):
         self._most = most
         self._kept: deque[_Kept[_Sample]] = deque()
         self._first_ns: int | None = None
+        self._first_stamp_ns: int | None = None
         self._reach_ns: int | None = None
 
     @abstractmethod
@@ -81,6 +82,8 @@ class Track(ABC, Generic[_Sample]):
         unused = 0
         while self._kept and self._kept[-1].sample.stamp_ns >= stamp_ns:
             unused += not self._kept.pop().used
+        if self._first_stamp_ns is not None and self._first_stamp_ns >= stamp_ns:
+            self._first_ns = self._first_stamp_ns = None
         self._reach_ns = max((kept.end_ns for kept in self._kept), default=None)
         return unused
 
@@ -88,7 +91,7 @@ class Track(ABC, Generic[_Sample]):
         """Drop everything; how many were never used."""
         unused = self.waiting()
         self._kept.clear()
-        self._first_ns = self._reach_ns = None
+        self._first_ns = self._first_stamp_ns = self._reach_ns = None
         return unused
 
     def waiting(self) -> int:
@@ -97,7 +100,7 @@ class Track(ABC, Generic[_Sample]):
 
     def _keep(self, sample: _Sample, start_ns: int, end_ns: int) -> None:
         if self._first_ns is None:
-            self._first_ns = start_ns
+            self._first_ns, self._first_stamp_ns = start_ns, sample.stamp_ns
         self._reach_ns = end_ns if self._reach_ns is None else max(self._reach_ns, end_ns)
         self._kept.append(_Kept(sample, start_ns, end_ns))
 

@@ -227,6 +227,19 @@ def test_reset_forgets_what_waits_and_counts_it() -> None:
     assert reasons(perception)["depth"] == ""
 
 
+def test_a_first_image_with_a_wrong_stamp_does_not_make_later_frames_wait_for_odometry() -> None:
+    pipeline = Pipeline(config("depth"))
+    for sample in [*RIG, depth(0), rgb(3_600_000), depth(60)]:
+        assert not pipeline.advance(sample)
+    waits = []
+    for stamp_ms in range(100, 2000, 100):
+        for sample in [depth(stamp_ms - 10), rgb(stamp_ms), depth(stamp_ms + 20)]:
+            waits += [stamp_ms - frame.stamp_ns // MS for frame in pipeline.advance(sample)]
+    assert numbers(pipeline)["rgb.dropped.stamp_taken_back"] == 1
+    assert pipeline.resets == 0
+    assert waits[5:] == [0] * 14
+
+
 @pytest.mark.parametrize(
     ("transforms", "expected"),
     [

@@ -418,6 +418,61 @@ def test_a_topic_that_was_ahead_for_a_while_comes_back_without_a_reset() -> None
     assert all(frame.depth is not None for frame in frames)
 
 
+@pytest.mark.parametrize("wrong", [rgb(500_000), depth(500_000), packet([500_000])], ids=["rgb", "depth", "event"])
+@pytest.mark.parametrize("at_ms", [5, 1000, 1010, 1015])
+def test_a_single_stamp_in_the_future_neither_settles_a_frame_nor_makes_it_lose_data(wrong: SensorSample, at_ms: int) -> None:
+    def run(wrong: list[SensorSample]) -> list[tuple[object, ...]]:
+        synchronizer = Synchronizer(config("depth", "event"))
+        timed: list[tuple[float, SensorSample]] = []
+        for t in range(0, 2000, 100):
+            timed += [(t + 5, depth(t + 5)), (t + 15, rgb(t + 15)), (t + 22, depth(t + 22))]
+            timed += [(t + 10 * i + 10, packet([t + 10 * i], t + 10 * i + 9)) for i in range(10)]
+        timed += [(at_ms + 2.5, sample) for sample in wrong]
+        frames = push_all(synchronizer, [sample for _, sample in sorted(timed, key=lambda each: each[0])])
+        assert synchronizer.resets == 0
+        return [content(frame) for frame in frames]
+
+    assert run([wrong]) == run([])
+
+
+@pytest.mark.parametrize("until_ms", [1100, 1500])
+def test_a_topic_whose_first_stamps_are_ahead_comes_back_without_a_reset(until_ms: int) -> None:
+    """As of a LiDAR that is switched on and stamps in TAI until it hears of the leap seconds."""
+    synchronizer = Synchronizer(config("depth", "lidar"))
+    frames: list[SensorFrame] = []
+    for t in range(0, 3000, 50):
+        shift = 37_000 if t < until_ms else 0
+        sweeps = [sweep(t + shift, t + shift + 49)] if t >= 1000 else []
+        frames += push_all(synchronizer, [*sweeps, rgb(t + 10), depth(t + 10)])
+    frames += push_all(synchronizer, [rgb(3500)]) + synchronizer.flush()
+    assert synchronizer.resets == 0
+    assert numbers(synchronizer)["lidar.dropped.stamp_taken_back"] > 0
+    assert reason(frames.pop(), "lidar") == "late"  # it has been seen
+    assert {frame.stamp_ns // MS for frame in frames if frame.lidar is None} == set(range(10, until_ms, 50))
+    assert all(frame.depth is not None for frame in frames)
+
+
+def test_a_stamp_that_is_left_at_zero_is_dropped_and_nobody_else_notices() -> None:
+    def run(stamp_ms: dict[int, int]) -> tuple[list[int], dict[str, int]]:
+        synchronizer = Synchronizer(config("depth", "lidar"))
+        frames: list[SensorFrame] = []
+        for t in range(since_1970_ms, since_1970_ms + 3000, 50):
+            at = stamp_ms.get(t, t)
+            frames += push_all(
+                synchronizer, [sweep(at, at + 49 if at else 0), rgb(stamp_ms.get(t + 10, t + 10)), depth(t + 10)]
+            )
+        frames += synchronizer.flush()
+        return [frame.stamp_ns // MS for frame in frames if frame.lidar and frame.depth], numbers(synchronizer)
+
+    since_1970_ms = 1_700_000_000_000
+    expected, _ = run({})
+    got, counted = run({since_1970_ms + at_ms: 0 for at_ms in (500, 1010, 1060)})
+    assert counted["lidar.dropped.no_stamp"] == 1
+    assert counted["rgb.dropped.no_stamp"] == 2
+    assert counted.get("resets", 0) == 0
+    assert set(expected) - set(got) == {since_1970_ms + at_ms for at_ms in (1010, 1060)}  # 510 takes the sweep before
+
+
 def test_a_loop_of_a_bag_whose_images_come_slowly_is_a_jump_back() -> None:
     synchronizer = Synchronizer(config())
     frames = push_all(synchronizer, [rgb(stamp) for _ in range(2) for stamp in (0, 2000, 4000, 6000)])
