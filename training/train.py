@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.option=value", help="options that win over the recipe's")
     given = parser.parse_args(arguments)
     try:
-        config = load_training_config(given.config, dict(_override(each) for each in given.overrides))
+        config = load_training_config(given.config, dict(parse_override(each) for each in given.overrides))
         with _process_group():
             train(config)
     except GeminiError as error:
@@ -362,7 +362,12 @@ def _process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _override(text: str) -> tuple[str, object]:
+def parse_override(text: str) -> tuple[str, object]:
+    """Read ``section.option=value``, the value as YAML.
+
+    Raises:
+        ConfigError: it has no ``=``.
+    """
     key, equals, value = text.partition("=")
     if not equals:
         msg = f"{text!r}: expected section.option=value"
