@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from gemini_core.config import FusionConfig
+from gemini_core.geometry import OPTICAL_FROM_BODY
 from gemini_core.motion import Motion, buffer_ns
 from gemini_core.transform_tree import TransformTree, frame_name
 from gemini_core.types import (
@@ -15,6 +16,7 @@ from gemini_core.types import (
     CameraInfoSample,
     CameraModel,
     Count,
+    DetectionFrames,
     FrameCalibration,
     MissingReason,
     Modality,
@@ -50,12 +52,16 @@ class CalibrationStore:
     reference's frame at the frame's stamp (none where both have the same frame_id). Events with ``event.alignment``
     "same_view" need nothing. The reference itself is never absent: without intrinsics it is only alone. Odometry is never
     needed: what lacks it is placed as if nothing had moved, and its status says so.
+
+    Where boxes are asked for, ``detections.base_frame`` and ``detections.frame`` are looked up at the frame's stamp, too, and
+    frames wait for them as for other transforms.
     """
 
     def __init__(self, config: FusionConfig) -> None:
         max_wait_ns = round(config.sync.max_wait_ms * 1e6)
         self._same_view = config.event.alignment == "same_view"
         self._topics = config.topics_by_role()
+        self._boxes = config.detections
         self._steady_ns = max_wait_ns + _STEADY_NS
         self._infos: dict[Modality, list[CameraInfoSample]] = {}  # where the camera changes, by stamp
         self._info_span_ns: dict[Modality, tuple[int, int]] = {}  # first and newest stamp
@@ -88,7 +94,12 @@ class CalibrationStore:
         return ("no_transform", reason) if reason else None
 
     def must_wait(self, data: Placement) -> bool:
-        """Whether a frame should wait before it takes this data: for what is missing, its own CameraInfo, or odometry."""
+        """Whether a frame should wait before it takes this data: for what is missing, its own CameraInfo, or odometry.
+
+        Of the reference, also for the frames of 3D detection.
+        """
+        if data.modality == "rgb" and (frames := self._detection_frames(data.frame_id, data.stamp_ns)) and not frames.known:
+            return True
         return self.missing(data) is not None or self._awaits_camera(data) or self._motion.must_wait(data)
 
     def expects_motion(self, reference_frame_id: str) -> bool:
@@ -113,6 +124,7 @@ class CalibrationStore:
             ),
             reference_from_lidar=self._reference_from(placements["lidar"], lidar.stamp_ns, notes["lidar"]) if lidar else None,
             lidar_motion=self._sweep(placements["lidar"], notes["lidar"]) if lidar else None,
+            detections=self._detection_frames(frame.frame_id, frame.stamp_ns),
         )
         status = tuple(
             _absent(entry, lacks[entry.modality]) if entry.modality in lacks else _noted(entry, notes.get(entry.modality))
@@ -200,6 +212,22 @@ class CalibrationStore:
         if frame_name(data.frame_id) == frame_name(data.reference_frame_id):
             return np.eye(4)
         return self._tree.lookup(data.reference_frame_id, data.frame_id, data.stamp_ns)
+
+    def _detection_frames(self, reference: str, stamp_ns: int) -> DetectionFrames | None:
+        """Where boxes are made and go to, None where none are asked for."""
+        if not self._boxes.enabled:
+            return None
+        base, output = self._boxes.base_frame, self._boxes.frame
+        reference_from_base, base_lack = self._look_up(reference, base, stamp_ns) if base else (OPTICAL_FROM_BODY, "")
+        output_from_reference, output_lack = self._look_up(output or reference, reference, stamp_ns)
+        lacks = {"base_frame": base_lack, "frame": output_lack}
+        detail = "; ".join(f"detections.{name}: {lack}" for name, lack in lacks.items() if lack)
+        return DetectionFrames(reference_from_base, output or reference, output_from_reference, detail)
+
+    def _look_up(self, target: str, source: str, stamp_ns: int) -> tuple[F64 | None, str]:
+        """Give a transform, or None and why it is not known."""
+        lack = self._tree.why_not(target, source, stamp_ns)
+        return (None, lack) if lack else (self._tree.lookup(target, source, stamp_ns), "")
 
     def _sweep(self, data: Placement, note: tuple[MotionNote, str]) -> SweepMotion | None:
         return self._motion.sweep(data) if note[0] == "compensated" and data.start_ns < data.end_ns else None

@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser("replay", help="run a bag through the whole pipeline; masks and boxes go to another bag")
     replay.add_argument("bag", type=Path, help="bag folder, or one .mcap or .db3 file")
     replay.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder to write, a ROS 2 bag")
+    replay.add_argument(
+        "--labelled-points", action="store_true", help="also write the sweeps with the mask's value at each point"
+    )
     _add_config_options(replay)
     _add_output_options(replay)
     replay.set_defaults(run=_replay)
@@ -372,7 +375,15 @@ def _replay(options: argparse.Namespace) -> int:
 
     config = _config(options.config, options.overrides)
     with _progress("replaying", "messages") as progress:
-        result = replay(options.bag, config, options.out, options.storage, overwrite=options.overwrite, progress=progress)
+        result = replay(
+            options.bag,
+            config,
+            options.out,
+            options.storage,
+            overwrite=options.overwrite,
+            progress=progress,
+            labelled_points=options.labelled_points,
+        )
     _print_replay(result, options.out)
     if result.damage:
         print(f"gemini-fusion: {result.damage}", file=sys.stderr)

@@ -373,6 +373,67 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DetectionsConfig:
+    """3D boxes: in which frame they are made, and which of them go out where."""
+
+    enabled: bool = option(False, "find 3D boxes; takes weights with a detector, and points of a LiDAR or a depth camera")
+    classes: tuple[str, ...] = option(
+        ("car", "pedestrian", "truck", "two_wheeler", "table", "chair", "cabinet"),
+        "class names of boxes; must equal those of the weights' detector",
+    )
+    base_frame: str = option(
+        "",
+        "frame with body axes (x forward, y left, z up) in which the detector works, such as base_link; it has to stand as it "
+        "did in training; empty: the reference camera's own place, axes turned",
+    )
+    frame: str = option(
+        "", "frame in which boxes go out, brought there at the reference stamp, such as odom; empty: the reference image's own"
+    )
+    min_score: float = option(0.3, "boxes below this score do not go out", minimum=0.0, maximum=1.0, live=True)
+    class_scores: str = option(
+        "", "min_score of single classes instead, as 'class:score, class:score', such as 'pedestrian:0.2, car:0.4'", live=True
+    )
+    max_boxes: int = option(
+        200, "most boxes of a frame that go out, those of the highest scores", minimum=1, maximum=10000, live=True
+    )
+
+    def least_scores(self) -> dict[str, float]:
+        """The score from which on boxes of each class go out.
+
+        Raises:
+            ConfigError: a part of ``class_scores`` is not 'class:score', names no class of ``classes`` or one twice, or has
+                a score outside of [0, 1].
+        """
+        single: dict[str, float] = {}
+        for entry in (part.strip() for part in self.class_scores.split(",") if part.strip()):
+            name, score = _class_score(entry, self.classes)
+            if name in single:
+                msg = f"detections.class_scores: expected each class once, got {name!r} again in {entry!r}"
+                raise ConfigError(msg)
+            single[name] = score
+        return {name: single.get(name, self.min_score) for name in self.classes}
+
+
+def _class_score(entry: str, classes: tuple[str, ...]) -> tuple[str, float]:
+    """Read one 'class:score'; names may have colons themselves."""
+    name, colon, number = (part.strip() for part in entry.rpartition(":"))
+    if not colon:
+        msg = f"detections.class_scores: expected 'class:score', got {entry!r}"
+        raise ConfigError(msg)
+    if name not in classes:
+        msg = f"detections.class_scores: expected a class of detections.classes ({nearest_names(name, classes)}), got {entry!r}"
+        raise ConfigError(msg)
+    try:
+        score = float(number)
+    except ValueError:
+        score = math.nan
+    if not 0.0 <= score <= 1.0:
+        msg = f"detections.class_scores: expected a score from 0 to 1 after the class, got {entry!r}"
+        raise ConfigError(msg)
+    return name, score
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """What only the live node uses."""
 
@@ -409,6 +470,7 @@ class FusionConfig:
     event: EventConfig = field(default_factory=EventConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    detections: DetectionsConfig = field(default_factory=DetectionsConfig)
     node: NodeConfig = field(default_factory=NodeConfig)
 
     def __post_init__(self) -> None:
@@ -416,10 +478,16 @@ class FusionConfig:
 
         Raises:
             ConfigError: a modality is unknown, repeated, or rgb is not the first; heights out of order; an even point size;
-                events that need a CameraInfo without one; no class, too many, or one name twice; two roles on one topic.
+                events that need a CameraInfo without one; no class, too many, or one name twice; two roles on one topic; boxes
+                without a sensor that gives points; thresholds of unknown classes.
         """
         _check_modalities(self.modalities)
         _check_names("model.classes", self.model.classes)
+        _check_names("detections.classes", self.detections.classes)
+        self.detections.least_scores()
+        if self.detections.enabled and not {"depth", "lidar"} & set(self.modalities):
+            msg = f"detections.enabled: expected depth or lidar among the modalities, got {', '.join(self.modalities)}"
+            raise ConfigError(msg)
         if self.lidar.min_height_m >= self.lidar.max_height_m:
             msg = (
                 f"lidar.min_height_m: expected less than lidar.max_height_m, got {self.lidar.min_height_m} and "

@@ -424,6 +424,9 @@ def z_buffer(pixels: F32, z: F32, visible: Bool, shape: tuple[int, int], point_s
 # --------------------------------------------------------------------------------------------------------------------
 # Transforms
 
+OPTICAL_FROM_BODY: F64 = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+"""(4, 4) to optical axes (right, down, forward) from body axes (forward, left, up) in the same place (REP 103)."""
+
 
 def transform_matrix(
     translation: tuple[float, float, float] | F64, quaternion_xyzw: tuple[float, float, float, float] | F64

@@ -78,6 +78,7 @@ class Pipeline:
         self._tally: Counter[str] = Counter()
         self._processed = 0
         self._not_rectified = 0
+        self._not_finite = 0
 
     @property
     def resets(self) -> int:
@@ -113,12 +114,16 @@ class Pipeline:
         """Whether the transforms so far say that the frame's camera may move; to be asked where ``advance`` is called."""
         return self._calibration.expects_motion(frame.frame_id)
 
-    def process(self, frame: SensorFrame) -> Perception:
-        """Rectify the image if so configured, project one closed frame and predict from it."""
+    def process(self, frame: SensorFrame, *, with_points: bool = False) -> Perception:
+        """Rectify the image if so configured, project one closed frame and predict from it.
+
+        ``with_points`` makes ``Perception.grids.points`` also where no boxes are asked for.
+        """
         timings: list[StageTime] = []
         if self._rectifies:
             frame = self._rectified(frame, timings)
-        grids = self._timed("project", timings, lambda: self._projector.project(frame))
+        grids = self._timed("project", timings, lambda: self._projector.project(frame, with_points=with_points))
+        self._not_finite += 0 if grids.points is None else grids.points.dropped
         predictor = self._predictor
         if predictor is None:
             mask: U8 = np.full(frame.rgb.pixels.shape[:2], UNLABELLED, np.uint8)
@@ -138,6 +143,7 @@ class Pipeline:
             grids=grids,
             image=frame.rgb.pixels,
             timings=tuple(timings),
+            detection_frames=None if frame.calibration is None else frame.calibration.detections,
         )
 
     def reset(self) -> None:
@@ -150,12 +156,14 @@ class Pipeline:
 
         The synchronizer's and the calibration's counts, ``<modality>.missing.<reason>`` (closed frames without the modality),
         ``<modality>.motion.<note>`` (closed frames by what was done about motion), ``rgb.not_rectified`` (frames that
-        ``rgb.rectify`` had no intrinsics for) and ``frames.processed``.
+        ``rgb.rectify`` had no intrinsics for), ``points.dropped.not_finite`` (points for the detector whose place is not a
+        number), ``detections.missing.no_transform`` (frames whose boxes could not be made or placed) and ``frames.processed``.
         """
         tally = (Count(what, number) for what, number in sorted(self._tally.items()))
-        not_rectified = (Count("rgb.not_rectified", self._not_rectified),) if self._not_rectified else ()
+        rare = {"rgb.not_rectified": self._not_rectified, "points.dropped.not_finite": self._not_finite}
+        happened = (Count(what, number) for what, number in rare.items() if number)
         processed = Count("frames.processed", self._processed)
-        return (*self._synchronizer.counts(), *self._calibration.counts(), *tally, *not_rectified, processed)
+        return (*self._synchronizer.counts(), *self._calibration.counts(), *tally, *happened, processed)
 
     def _rectified(self, frame: SensorFrame, timings: list[StageTime]) -> SensorFrame:
         if frame.calibration is None or frame.calibration.reference is None:
@@ -168,6 +176,9 @@ class Pipeline:
         for frame in resolved:
             self._tally.update(f"{entry.modality}.missing.{entry.reason}" for entry in frame.status if not entry.present)
             self._tally.update(f"{entry.modality}.motion.{entry.motion}" for entry in frame.status if entry.motion)
+            boxes_in = None if frame.calibration is None else frame.calibration.detections
+            if boxes_in is not None and not boxes_in.known:
+                self._tally["detections.missing.no_transform"] += 1
         return resolved
 
     def _timed(self, stage: str, timings: list[StageTime], work: Callable[[], _Result]) -> _Result:

@@ -17,12 +17,15 @@ from gemini_core.decode.intake import Intake
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.errors import BagError
 from gemini_core.evaluate.report import Distribution, Missing
+from gemini_core.outgoing import outgoing_boxes
 from gemini_core.pipeline import Pipeline, PredictorLike
+from gemini_core.project.points import labelled_sweep
 from gemini_core.types import Count, Perception, SensorFrame
 
 MASK_TOPIC = "/gemini_fusion/segmentation/mask"
 LABEL_INFO_TOPIC = "/gemini_fusion/segmentation/label_info"
 DETECTIONS_TOPIC = "/gemini_fusion/detections"
+LABELLED_POINTS_TOPIC = "/gemini_fusion/points_labelled"
 
 Progress = Callable[[int, int], None]
 """Called with the number of messages read and the number of all that the rig uses."""
@@ -88,9 +91,9 @@ class Replay:
         for frame in self.frames():
             yield self.process(frame)
 
-    def process(self, frame: SensorFrame) -> Perception:
-        """Project one of :meth:`frames` and predict from it."""
-        perception = self._pipeline.process(frame)
+    def process(self, frame: SensorFrame, *, with_points: bool = False) -> Perception:
+        """Project one of :meth:`frames` and predict from it; see ``Pipeline.process``."""
+        perception = self._pipeline.process(frame, with_points=with_points)
         for timing in perception.timings:
             self.record(timing.stage, timing.duration_ns)
         return perception
@@ -196,8 +199,12 @@ def replay(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
+    labelled_points: bool = False,
 ) -> ReplayResult:
     """Run a bag through the pipeline and write masks, class names and boxes as a bag, logged at the reference stamps.
+
+    With ``labelled_points`` also the sweeps, with the mask's value at each point. Boxes are left out of frames whose transforms
+    they lack, as in the node.
 
     Raises:
         BagError: the bag cannot be read, has no usable reference image, or ``out`` cannot be written.
@@ -212,9 +219,12 @@ def replay(
             predictor = Predictor(config)
         run = Replay(bag, config, predictor, progress)
         with BagWriter(out, storage, overwrite=overwrite) as results:
-            for perception in run.perceptions():
+            for frame in run.frames():
+                perception = run.process(frame, with_points=labelled_points)
                 began_ns = time.perf_counter_ns()
-                _write(results, perception, with_labels=run.closed == 1)
+                _write(results, perception, config, with_labels=run.closed == 1)
+                if labelled_points:
+                    _write_points(results, frame, perception)
                 run.record("write", time.perf_counter_ns() - began_ns)
             if not run.closed:
                 reasons = run.last_refusals()
@@ -233,9 +243,18 @@ def replay(
     )
 
 
-def _write(bag: BagWriter, perception: Perception, *, with_labels: bool) -> None:
+def _write(bag: BagWriter, perception: Perception, config: FusionConfig, *, with_labels: bool) -> None:
     stamp_ns, frame_id = perception.stamp_ns, perception.frame_id
     if with_labels:
         bag.write(LABEL_INFO_TOPIC, messages.label_info(perception.class_names, stamp_ns, frame_id), stamp_ns)
     bag.write(MASK_TOPIC, messages.mask(perception.mask, stamp_ns, frame_id), stamp_ns)
-    bag.write(DETECTIONS_TOPIC, messages.detections(perception.detections, stamp_ns, frame_id), stamp_ns)
+    outgoing = outgoing_boxes(perception, config.detections)
+    if outgoing is not None:
+        bag.write(DETECTIONS_TOPIC, messages.detections(outgoing.boxes, stamp_ns, outgoing.frame_id), stamp_ns)
+
+
+def _write_points(bag: BagWriter, frame: SensorFrame, perception: Perception) -> None:
+    cloud = labelled_sweep(frame.lidar, perception)
+    if frame.lidar is not None and cloud is not None:
+        message = messages.point_cloud(cloud, frame.lidar.stamp_ns, frame.lidar.frame_id)
+        bag.write(LABELLED_POINTS_TOPIC, message, perception.stamp_ns)

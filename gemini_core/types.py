@@ -47,6 +47,7 @@ F32: TypeAlias = npt.NDArray[np.float32]
 F64: TypeAlias = npt.NDArray[np.float64]
 U8: TypeAlias = npt.NDArray[np.uint8]
 U16: TypeAlias = npt.NDArray[np.uint16]
+I32: TypeAlias = npt.NDArray[np.int32]
 I64: TypeAlias = npt.NDArray[np.int64]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
@@ -270,11 +271,32 @@ class SweepMotion:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class DetectionFrames:
+    """The frames of 3D detection at the reference stamp, as far as the transform tree knows them.
+
+    ``reference_from_base`` (4, 4): from the detector's frame, which has body axes (REP 103: x forward, y left, z up), to the
+    reference's optical frame. ``output_from_reference`` (4, 4): from there to ``output_frame_id``, in which boxes go out. None
+    where unknown, and then ``detail`` is one sentence for people that names both frames, else "".
+    """
+
+    reference_from_base: F64 | None
+    output_frame_id: str
+    output_from_reference: F64 | None
+    detail: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether boxes can be made and placed."""
+        return self.reference_from_base is not None and self.output_from_reference is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FrameCalibration:
     """Intrinsics and extrinsics of one frame, resolved at its stamp; None where unknown or not needed.
 
     Extrinsics lead to the reference's frame at the reference stamp, from the sensor's frame at its own data's stamp where
-    odometry is known (``ModalityStatus.motion``). ``lidar_motion`` is there where each point has its own pose.
+    odometry is known (``ModalityStatus.motion``). ``lidar_motion`` is there where each point has its own pose. ``detections``
+    is there where ``detections.enabled`` asks for boxes.
     """
 
     reference: CameraModel | None
@@ -284,6 +306,7 @@ class FrameCalibration:
     reference_from_event: F64 | None = None
     reference_from_lidar: F64 | None = None
     lidar_motion: SweepMotion | None = None
+    detections: DetectionFrames | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -360,9 +383,39 @@ class GridGeometry:
         return self.height / self.crop_height
 
 
+PointSource = Literal["lidar", "depth"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlignedPoints:
+    """One frame's points in space, and where the grid shows them; N may be 0.
+
+    ``points_m`` (N, 3) float32: x, y, z in the base frame (body axes: x forward, y left, z up) at the reference stamp, all
+    finite; motion is undone as in the grids. ``intensity`` (N,) float32 in [0, 1]: the LiDAR's / ``lidar.max_intensity``, 0
+    where there is none. ``pixels`` (N, 2) float32: u, v on the grid, -1 where the point is outside of it. ``visible`` (N,)
+    bool: inside the grid, and no nearer surface hides it (``gemini_core/project/points.py`` has the rule). ``rows`` (N,) int32,
+    rising: index into the CloudSample's points, or, of points that depth made, flat index of the grid's pixel. ``dropped``:
+    points left out since their place in the base frame is not finite. ``reference_from_base`` (4, 4) leads to the reference's
+    optical frame.
+    """
+
+    source: PointSource
+    points_m: F32
+    intensity: F32
+    pixels: F32
+    visible: Bool
+    rows: I32
+    reference_from_base: F64
+    dropped: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AlignedGrids:
-    """Everything one frame has, on the same pixels. ``camera`` is the reference camera at grid size (None if unknown)."""
+    """Everything one frame has, on the same pixels. ``camera`` is the reference camera at grid size (None if unknown).
+
+    ``points`` are there where boxes or labelled points are wanted and the frame has a sweep, or a depth image, and a base frame
+    to bring them to.
+    """
 
     index: int
     stamp_ns: int
@@ -371,6 +424,7 @@ class AlignedGrids:
     camera: CameraModel | None
     grids: tuple[AlignedGrid, ...]
     status: tuple[ModalityStatus, ...]
+    points: AlignedPoints | None = None
 
     def grid(self, modality: Modality) -> AlignedGrid | None:
         """The grid of a modality, None where the frame lacks it."""
@@ -406,7 +460,8 @@ class Perception:
 
     ``mask`` (H, W) uint8 class indices at the size of the reference image, 255 where undecided (outside the crop, or no
     model); ``class_names[i]`` names index i; ``detections`` are in ``frame_id``. ``image`` (H, W, 3) uint8 is what the mask
-    lies on: the reference image, rectified where ``rgb.rectify`` asks for it.
+    lies on: the reference image, rectified where ``rgb.rectify`` asks for it. ``detection_frames`` (None where boxes are not
+    asked for) leads to where boxes go out; where it is not ``known``, that there are no detections says nothing.
     """
 
     index: int
@@ -419,6 +474,7 @@ class Perception:
     grids: AlignedGrids
     image: U8
     timings: tuple[StageTime, ...] = ()
+    detection_frames: DetectionFrames | None = None
 
 
 # --------------------------------------------------------------------------------------------------------------------

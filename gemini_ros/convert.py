@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from sensor_msgs.msg import Image, PointCloud2, PointField
+from std_msgs.msg import ColorRGBA, Header
 from vision_msgs.msg import (
     BoundingBox3D,
     Detection3D,
@@ -18,11 +20,17 @@ from vision_msgs.msg import (
     ObjectHypothesisWithPose,
     VisionClass,
 )
+from visualization_msgs.msg import Marker, MarkerArray
 
+from gemini_core.render import palette
 from gemini_core.types import U8, UNLABELLED, Perception
 from gemini_core.types import Detection3D as Box
 
 _BILLION = 1_000_000_000
+_POINT_TYPES = {"<f4": PointField.FLOAT32, "|u1": PointField.UINT8}
+_SMALLEST_M = 1e-3  # RViz refuses markers without an extent
+_TEXT_M = 0.4
+_OPACITY = 0.4
 
 
 def stamp_to_ros(stamp_ns: int) -> Time:
@@ -65,10 +73,65 @@ def detections_message(header: Header, boxes: tuple[Box, ...]) -> Detection3DArr
     return Detection3DArray(header=header, detections=[_detection(header, box) for box in boxes])
 
 
-def _detection(header: Header, box: Box) -> Detection3D:
+def marker_array(header: Header, boxes: Sequence[Box], class_names: Sequence[str]) -> MarkerArray:
+    """Boxes for RViz in the frame of ``header``, in their classes' colours, each with its class and score above it.
+
+    The first marker clears those of the frame before. ``class_names`` are all there may be, so that colours stay.
+    """
+    colors = dict(zip(class_names, palette(class_names).tolist(), strict=False))  # the palette has 256
+    markers = [Marker(header=header, action=Marker.DELETEALL)]
+    for index, box in enumerate(boxes):
+        red, green, blue = (level / 255.0 for level in colors.get(box.class_name, (255, 255, 255)))
+        body = Marker(header=header, ns="boxes", id=index, type=Marker.CUBE, action=Marker.ADD, pose=_pose(box))
+        body.scale = Vector3(**{axis: max(size, _SMALLEST_M) for axis, size in zip("xyz", box.size_m, strict=True)})
+        body.color = ColorRGBA(r=red, g=green, b=blue, a=_OPACITY)
+        text = Marker(header=header, ns="names", id=index, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD)
+        text.pose.position = _above(box)
+        text.scale.z = _TEXT_M
+        text.color = ColorRGBA(r=red, g=green, b=blue, a=1.0)
+        text.text = f"{box.class_name} {box.score:.2f}"
+        markers += [body, text]
+    return MarkerArray(markers=markers)
+
+
+def cloud_message(header: Header, points: np.ndarray[Any, np.dtype[np.void]]) -> PointCloud2:
+    """An unorganised cloud of a structured array (N,) of float32 and uint8 columns."""
+    columns = points.dtype.fields or {}
+    fields = [
+        PointField(name=name, offset=offset, datatype=_POINT_TYPES[dtype.str], count=1)
+        for name, (dtype, offset, *_) in columns.items()
+    ]
+    step = points.dtype.itemsize
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=points.size,
+        fields=fields,
+        is_bigendian=False,
+        point_step=step,
+        row_step=step * points.size,
+        data=array("B", points.tobytes()),
+        is_dense=True,
+    )
+
+
+def _pose(box: Box) -> Pose:
     x, y, z = box.center_m
     qx, qy, qz, qw = box.orientation_xyzw
-    pose = Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+
+
+def _above(box: Box) -> Point:
+    """A place for text, above the top of a box along its own z."""
+    qx, qy, qz, qw = box.orientation_xyzw
+    up = (2.0 * (qx * qz + qy * qw), 2.0 * (qy * qz - qx * qw), 1.0 - 2.0 * (qx * qx + qy * qy))
+    away_m = 0.5 * box.size_m[2] + _TEXT_M
+    x, y, z = (center + away_m * axis for center, axis in zip(box.center_m, up, strict=True))
+    return Point(x=x, y=y, z=z)
+
+
+def _detection(header: Header, box: Box) -> Detection3D:
+    pose = _pose(box)
     size_x, size_y, size_z = box.size_m
     hypothesis = ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(class_id=box.class_name, score=box.score))
     hypothesis.pose.pose = pose

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from gemini_core.decode.sensor_clock import ClockState
-from gemini_core.types import Count, MissingReason, Modality, ModalityStatus, MotionNote, Role
+from gemini_core.types import Count, FrameCalibration, MissingReason, Modality, ModalityStatus, MotionNote, Role
 
 # rclpy has the levels as bytes
 OK, WARN, ERROR, STALE = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE)
@@ -237,6 +237,33 @@ class InputHealth:
         if troubles["rgb"].reason in ("no_camera_info", "camera_info_refused"):
             return ERROR, f"the reference camera's intrinsics are unknown, so nothing can be aligned to it; {missing}"
         return ERROR, f"no reference image, so there is no output; {missing}"
+
+
+class BoxHealth:
+    """Follows whether the frames' boxes can be made and placed."""
+
+    def __init__(self) -> None:
+        self._detail = ""
+        self._since_s = 0.0
+        self._frames = 0
+
+    def saw_frame(self, calibration: FrameCalibration | None, now: float) -> None:
+        """Take up which transforms of 3D detection one closed frame lacks."""
+        frames = None if calibration is None else calibration.detections
+        if frames is None or frames.known:
+            self._detail, self._frames = "", 0
+            return
+        if not self._frames:
+            self._since_s = now
+        self._detail = frames.detail
+        self._frames += 1
+
+    def status(self, name: str, hardware_id: str, values: Mapping[str, str], now: float) -> DiagnosticStatus:
+        """What is known of the boxes' frames; ``values`` are the options."""
+        if not self._frames:
+            return status(f"{name}: detections", OK, "ok", values, hardware_id)
+        sentence = f"no boxes go out: {self._detail} (for {now - self._since_s:.1f} s, {self._frames} frames)"
+        return status(f"{name}: detections", WARN, sentence, values, hardware_id)
 
 
 def _doubt(record: TopicRecord) -> str:

@@ -281,7 +281,19 @@ class FusionNode(LifecycleNode):
         session.take_up_clocks()
         troubles = session.health.troubles(graph, stale_after_s, now)
         inputs = session.health.statuses(self.get_name(), self.get_fully_qualified_name(), troubles, now)
-        return [*inputs, self._frames_status(session)]
+        return [*inputs, *self._boxes_status(session, now), self._frames_status(session)]
+
+    def _boxes_status(self, session: Session, now: float) -> list[DiagnosticStatus]:
+        boxes = session.config.detections
+        if not boxes.enabled:
+            return []
+        values = {
+            "base_frame": boxes.base_frame,
+            "frame": boxes.frame,
+            "classes": ", ".join(f"{name}:{score:g}" for name, score in boxes.least_scores().items()),
+            "max_boxes": str(boxes.max_boxes),
+        }
+        return [session.box_health.status(self.get_name(), self.get_fully_qualified_name(), values, now)]
 
     def _frames_status(self, session: Session) -> DiagnosticStatus:
         counts = session.counts()

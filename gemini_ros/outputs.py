@@ -1,4 +1,7 @@
-"""The node's results as topics. Stamp and frame of every message are those of the reference image."""
+"""The node's results as topics. Stamp and frame of a message are those of the reference image.
+
+But for boxes in the frame that ``detections.frame`` asks for, and for labelled points, which have the sweep's own.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,26 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray, LabelInfo
+from visualization_msgs.msg import MarkerArray
 
+from gemini_core.config import FusionConfig
+from gemini_core.outgoing import OutgoingBoxes, outgoing_boxes
+from gemini_core.project.points import labelled_sweep
 from gemini_core.render import alignment, overlay
-from gemini_core.types import Perception, SensorFrame
+from gemini_core.types import CloudSample, Perception, SensorFrame
 from gemini_ros import qos
-from gemini_ros.convert import detections_message, header_of, image_message, label_info
+from gemini_ros.convert import (
+    cloud_message,
+    detections_message,
+    header_of,
+    image_message,
+    label_info,
+    marker_array,
+    stamp_to_ros,
+)
 from gemini_ros.diagnostics import OK, WARN, status
 
 NS_PER_MS = 1e6
@@ -64,6 +79,8 @@ class Outputs:
         self._detections = publisher(Detection3DArray, "~/detections", qos.output_qos())
         self._timing = publisher(DiagnosticArray, "~/timing", qos.output_qos())
         self._alignment = publisher(Image, "~/debug/alignment", qos.output_qos())
+        self._markers = publisher(MarkerArray, "~/debug/detections", qos.output_qos())
+        self._points = publisher(PointCloud2, "~/points_labelled", qos.output_qos())
 
     def destroy(self) -> None:
         """Take the topics off the graph."""
@@ -76,18 +93,30 @@ class Outputs:
         header = Header(stamp=self._node.get_clock().now().to_msg())
         self._label_info.publish(label_info(header, class_names))
 
-    def publish(self, queued: QueuedFrame, perception: Perception, started_ns: int, overlay_alpha: float) -> None:
-        """Publish all that somebody may listen to, ~/timing last; pictures are only made for listeners."""
+    @property
+    def wants_points(self) -> bool:
+        """Whether somebody listens to labelled points, for which the pipeline has to keep them."""
+        return self._points.get_subscription_count() > 0
+
+    def publish(self, queued: QueuedFrame, perception: Perception, started_ns: int, config: FusionConfig) -> None:
+        """Publish all that somebody may listen to, ~/timing last; pictures, markers and labelled points only for listeners."""
         begin_ns = time.perf_counter_ns()
         header = header_of(perception)
         self._mask.publish(image_message(header, perception.mask))
-        self._detections.publish(detections_message(header, perception.detections))
+        outgoing = outgoing_boxes(perception, config.detections)
+        if outgoing is not None:
+            placed = Header(stamp=header.stamp, frame_id=outgoing.frame_id)
+            self._detections.publish(detections_message(placed, outgoing.boxes))
         published_ns = time.perf_counter_ns()
         age_ms = (self._node.get_clock().now().nanoseconds - perception.stamp_ns) / NS_PER_MS
         if self._overlay.get_subscription_count():
-            self._overlay.publish(image_message(header, overlay(perception, overlay_alpha)))
+            self._overlay.publish(image_message(header, overlay(perception, config.node.overlay_alpha)))
         if self._alignment.get_subscription_count():
             self._alignment.publish(image_message(header, alignment(perception.grids)))
+        if self._markers.get_subscription_count():
+            self._publish_markers(header, outgoing, config.detections.classes)
+        if self.wants_points and queued.frame.lidar is not None:
+            self._publish_points(queued.frame.lidar, perception)
         pictured_ns = time.perf_counter_ns()
         stages = {"decode": queued.decode_ns, "synchronize": queued.synchronize_ns}
         stages.update({timing.stage: timing.duration_ns for timing in perception.timings})
@@ -97,10 +126,31 @@ class Outputs:
             "queue_ms": started_ns - queued.closed_ns,
             "total_ms": published_ns - queued.arrived_ns,
         }
-        self._timing.publish(self._timing_message(header, perception, stages, waits, age_ms))
+        self._timing.publish(self._timing_message(header, perception, outgoing, stages, waits, age_ms))
 
-    def _timing_message(
-        self, header: Header, perception: Perception, stages: dict[str, int], waits: dict[str, int], age_ms: float
+    def _publish_markers(self, header: Header, outgoing: OutgoingBoxes | None, class_names: tuple[str, ...]) -> None:
+        """Where boxes are not known, the markers of the frame before are taken away all the same."""
+        if outgoing is None:
+            self._markers.publish(marker_array(header, (), class_names))
+            return
+        placed = Header(stamp=header.stamp, frame_id=outgoing.frame_id)
+        self._markers.publish(marker_array(placed, outgoing.boxes, class_names))
+
+    def _publish_points(self, sweep: CloudSample, perception: Perception) -> None:
+        """The sweep as it was measured, in its own frame and at its own stamp, with the label of each point."""
+        labelled = labelled_sweep(sweep, perception)
+        if labelled is not None:  # else it was not aligned, or the listener came while the frame was worked on
+            header = Header(stamp=stamp_to_ros(sweep.stamp_ns), frame_id=sweep.frame_id)
+            self._points.publish(cloud_message(header, labelled))
+
+    def _timing_message(  # noqa: PLR0917 - all of one frame
+        self,
+        header: Header,
+        perception: Perception,
+        outgoing: OutgoingBoxes | None,
+        stages: dict[str, int],
+        waits: dict[str, int],
+        age_ms: float,
     ) -> DiagnosticArray:
         missing = [entry for entry in perception.status if not entry.present]
         used = [entry for entry in perception.status if entry.present]
@@ -113,6 +163,9 @@ class Outputs:
         values.update({f"missing_detail.{entry.modality}": entry.detail for entry in missing})
         values.update({f"skew_ms.{entry.modality}": f"{(entry.skew_ns or 0) / NS_PER_MS:.3f}" for entry in used})
         values.update({f"coverage.{grid.modality}": f"{grid.coverage:.4f}" for grid in perception.grids.grids})
+        if (frames := perception.detection_frames) is not None:
+            values["boxes"] = "unknown" if outgoing is None else str(len(outgoing.boxes))
+            values.update({"missing_detail.boxes": frames.detail} if outgoing is None else {})
         values.update({f"stage_ms.{stage}": f"{duration / NS_PER_MS:.3f}" for stage, duration in stages.items()})
         values.update({key: f"{duration / NS_PER_MS:.3f}" for key, duration in waits.items()})
         values["age_ms"] = f"{age_ms:.3f}"

@@ -24,7 +24,7 @@ from gemini_core.pipeline import Pipeline
 from gemini_core.predictor import Predictor
 from gemini_core.types import Count, ImageSample, Role, Sample, SensorFrame
 from gemini_ros import qos
-from gemini_ros.diagnostics import InputHealth
+from gemini_ros.diagnostics import BoxHealth, InputHealth
 from gemini_ros.message_types import input_classes
 from gemini_ros.ordering import Arrival, StampOrder
 from gemini_ros.outputs import Outputs, QueuedFrame
@@ -53,6 +53,7 @@ class Session:
         self._order = StampOrder(round(config.sync.reset_jump_ms * 1e6))
         topics = {role: node.resolve_topic_name(topic) for role, topic in config.topics_by_role().items()}
         self.health = InputHealth(config.modalities, topics)
+        self.box_health = BoxHealth()
         self.types = config.types_by_role()
         self.profiles: dict[Role, QoSProfile] = {role: qos.input_qos(role, self.types[role]) for role in topics}
         self._classes = input_classes(config)
@@ -189,6 +190,7 @@ class Session:
         now_ns = time.perf_counter_ns()
         for frame in frames:
             self.health.saw_frame(frame.status, time.monotonic(), self._pipeline.expects_motion(frame))
+            self.box_health.saw_frame(frame.calibration, time.monotonic())
             arrived_ns = self._arrived_ns.pop(frame.stamp_ns, now_ns)
             self._worker.put(QueuedFrame(frame, arrived_ns, now_ns, self._decode_ns, self._synchronize_ns))
             self._decode_ns = self._synchronize_ns = 0
@@ -217,8 +219,8 @@ class Session:
     def _work(self, queued: QueuedFrame) -> None:
         started_ns = time.perf_counter_ns()
         try:
-            perception = self._pipeline.process(queued.frame)
-            self._outputs.publish(queued, perception, started_ns, self.config.node.overlay_alpha)
+            perception = self._pipeline.process(queued.frame, with_points=self._outputs.wants_points)
+            self._outputs.publish(queued, perception, started_ns, self.config)
         except Exception as error:  # noqa: BLE001 - one bad frame must not end the worker
             self._counts["frames.failed"] += 1
             self._report_failure(f"frame {queued.frame.index} failed", error)

@@ -46,8 +46,11 @@ def warm_up(config: FusionConfig, predictor: Predictor | None) -> Perception:
 
 def _messages(config: FusionConfig) -> Iterator[tuple[Role, Any]]:
     roles = config.topics_by_role()
+    boxes_in = {config.detections.base_frame, config.detections.frame} - {"", *_FRAMES.values()}
     made: dict[Role, Any] = {
-        "tf_static": TFMessage(transforms=[_transform(frame_id) for frame_id in ("depth", "event", "lidar")]),
+        "tf_static": TFMessage(
+            transforms=[_transform(frame_id) for frame_id in ("depth", "event", "lidar", *sorted(boxes_in))]
+        ),
         "rgb.camera_info": _camera_info("rgb", config.grid.width, config.grid.height),
         "depth.camera_info": _camera_info("depth", _WIDTH, _HEIGHT),
         "event.camera_info": _camera_info("event", _WIDTH, _HEIGHT),

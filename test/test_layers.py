@@ -18,6 +18,7 @@ ROOMS = {
         "gemini_core.calibration",
         "gemini_core.geometry",
         "gemini_core.motion",
+        "gemini_core.outgoing",
         "gemini_core.transform_tree",
     ),
     "synchronize": ("gemini_core.stream_time", "gemini_core.synchronize", "gemini_core.tracks"),

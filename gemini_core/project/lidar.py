@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -10,7 +12,41 @@ from gemini_core.config import LidarConfig
 from gemini_core.geometry import project_points, transform_points, z_buffer
 from gemini_core.project.densify import densify
 from gemini_core.project.deskew import deskew_points
-from gemini_core.types import F32, F64, AlignedGrid, Bool, CameraModel, CloudSample, SweepMotion
+from gemini_core.types import F32, F64, I32, AlignedGrid, Bool, CameraModel, CloudSample, SweepMotion
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedCloud:
+    """A sweep's points where the reference camera was at its stamp.
+
+    ``points`` (3, N) float32 metres in the reference's optical frame; ``pixels`` (2, N), ``z`` (N,) and ``inside`` (N,) as
+    ``project_points`` gives them of the grid's camera; ``index`` (h, w) int32, the point that each pixel sees, -1: none, by a
+    z-buffer in which a point covers ``point_size_px``.
+    """
+
+    points: F32
+    pixels: F32
+    z: F32
+    inside: Bool
+    index: I32
+    point_size_px: int
+
+
+def place_cloud(
+    sample: CloudSample,
+    grid_camera: CameraModel,
+    reference_from_lidar: F64,
+    motion: SweepMotion | None = None,
+    point_size_px: int = 1,
+) -> PlacedCloud:
+    """Bring a sweep to the reference and project it; see :func:`align_lidar` for the arguments."""
+    if motion is not None and sample.time_ns is not None:
+        points = deskew_points(sample.points, sample.time_ns, motion)
+    else:
+        points = transform_points(reference_from_lidar, sample.points)
+    pixels, z, inside = project_points(grid_camera, points)
+    index = z_buffer(pixels, z, inside, (grid_camera.height, grid_camera.width), point_size_px)
+    return PlacedCloud(points, pixels, z, inside, index, point_size_px)
 
 
 def align_lidar(
@@ -43,12 +79,13 @@ def align_lidar(
         ``depth_m`` is along the reference camera's z at the reference stamp. With ``config.densify_px``, pixels without a
         point show what the nearest pixel with one shows (``densify``); ``valid`` is true there too.
     """
-    if motion is not None and sample.time_ns is not None:
-        points = deskew_points(sample.points, sample.time_ns, motion)
-    else:
-        points = transform_points(reference_from_lidar, sample.points)
-    pixels, z, visible = project_points(grid_camera, points)
-    index = z_buffer(pixels, z, visible, (grid_camera.height, grid_camera.width), config.point_size_px)
+    placed = place_cloud(sample, grid_camera, reference_from_lidar, motion, config.point_size_px)
+    return encode_cloud(sample, placed, config)
+
+
+def encode_cloud(sample: CloudSample, placed: PlacedCloud, config: LidarConfig) -> AlignedGrid:
+    """Make the grid of a sweep that is placed already; see :func:`align_lidar`."""
+    index, z = placed.index, placed.z
     if config.densify_px:
         index = densify(index, z, config.densify_px)
     channels = np.zeros((3, *index.shape), np.float32)
