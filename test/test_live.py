@@ -11,10 +11,12 @@ import pytest
 pytest.importorskip("rclpy", reason="no rclpy on this machine")
 
 from gemini_core.bag import kitti, messages
+from gemini_core.bag.labels import GROUND_TRUTH, BagLabels
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
-from gemini_core.config import load_config
+from gemini_core.config import FusionConfig, load_config
 from gemini_core.errors import ConfigError
+from gemini_core.evaluate.segmentation import ConfusionMatrix
 from gemini_core.predictor import Predictor
 from gemini_core.replay import Replay
 from gemini_core.simulation.record import simulate
@@ -23,6 +25,7 @@ from gemini_core.types import StampedTransform
 from gemini_ros.tools import play
 from gemini_ros.tools.demo import judge
 from gemini_ros.tools.live import LivePlan, LiveRun, LiveRunError, run_live
+from gemini_ros.tools.page import write_page
 from gemini_ros.transport import config_file
 
 # A long queue and much patience: these tests are about what comes out, on a machine of any speed.
@@ -59,6 +62,22 @@ def test_four_sensors_live_equal_the_replay_bit_for_bit(tmp_path):
         "road",
         "lane_marking",
     ]
+    hold_the_page(tmp_path, bag, load_config(params_file, overrides), run)
+    other = load_config(params_file, {**overrides, "model.classes": ["anything", "else"], "model.enabled": False})
+    _, page = write_page(tmp_path / "other", bag, other, run, ())
+    assert "not compared: " in page.read_text()  # a recording whose classes are not those of the network
+
+
+def hold_the_page(folder: Path, bag: Path, config: FusionConfig, run: LiveRun) -> None:
+    """The page shows the recording's ground truth beside every mask, and the score of what was published."""
+    differing, page = write_page(folder / "page", bag, config, run, ())
+    assert differing == 0
+    labels, matrix = BagLabels(bag, config.model.classes, GROUND_TRUTH), ConfusionMatrix(len(config.model.classes))
+    for stamp_ns, mask in run.masks.items():
+        matrix.add(labels.at(stamp_ns), mask)
+    text = page.read_text()
+    assert text.count("ground truth</figcaption>") == len(run.masks)
+    assert f"mean IoU {100 * matrix.scores().mean_iou:.1f} % over {matrix.scores().counted} classes" in text
 
 
 @pytest.mark.ros

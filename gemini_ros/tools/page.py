@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from gemini_core.bag.labels import GROUND_TRUTH, BagLabels, where_labels_are
 from gemini_core.bag.reader import BagReader
 from gemini_core.config import FusionConfig
+from gemini_core.errors import DataError
 from gemini_core.evaluate.report import DemoReport, Distribution, Fact, FrameRow, Missing, Picture, render_demo_page, write_png
+from gemini_core.evaluate.segmentation import ConfusionMatrix
 from gemini_core.predictor import Predictor
-from gemini_core.render import grid_image
+from gemini_core.render import grid_image, mask_image
 from gemini_core.replay import Replay
-from gemini_core.types import AlignedGrids, Count, ModalityStatus, Perception
+from gemini_core.types import U8, AlignedGrids, Count, ModalityStatus, Perception
 from gemini_ros.tools.live import LiveRun
 
 MAX_FRAMES_SHOWN = 60
@@ -24,6 +27,8 @@ _TITLES = {"rgb": "camera", "depth": "depth, registered", "lidar": "LiDAR, proje
 
 def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problems: tuple[str, ...]) -> tuple[int, Path]:
     """Replay the bag, compare with the live masks, write pictures and page.
+
+    Where the bag says what there was (``GROUND_TRUTH``), live masks are scored against it, and it is shown beside them.
 
     Returns:
         How many live masks differ from the replayed ones (a mask of a frame that the replay does not know differs too), and
@@ -36,6 +41,8 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
     equal = 0
     rows: list[FrameRow] = []
     class_names: tuple[str, ...] = config.model.classes
+    truth, why_none = _ground_truth(bag, config)
+    scored = ConfusionMatrix(len(class_names))
     with BagReader(bag) as reader:
         replay = Replay(reader, config, predictor)
         for frame in replay.frames():
@@ -44,14 +51,17 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
             perception = replay.process(frame)
             same = np.array_equal(perception.mask, run.masks[frame.stamp_ns])
             equal += same
+            label = None if truth is None else truth.at(frame.stamp_ns)
+            if label is not None:
+                scored.add(label, run.masks[frame.stamp_ns])
             if len(rows) < MAX_FRAMES_SHOWN:
-                rows.append(_row(out, perception, run, same=same))
+                rows.append(_row(out, perception, run, label, same=same))
     differing = len(run.masks) - equal
     if differing:
         problems = (*problems, f"{differing} live masks differ from the replay of the same bag")
     report = DemoReport(
         title="gemini_ros: four sensors on the same pixels, live",
-        facts=_facts(bag, config, predictor, run, equal),
+        facts=(*_facts(bag, config, predictor, run, equal), *_score(scored, why_none)),
         trained=predictor is not None and predictor.trained,
         frames_in=run.frames_in,
         frames_out=len(run.masks),
@@ -68,7 +78,30 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
     return differing, render_demo_page(report, out)
 
 
-def _row(out: Path, perception: Perception, run: LiveRun, *, same: bool) -> FrameRow:
+def _ground_truth(bag: Path, config: FusionConfig) -> tuple[BagLabels | None, str]:
+    """The labels of a bag that has some, or None and why the masks cannot be held against those that it has ("": none)."""
+    with BagReader(where_labels_are(bag)) as reader:
+        names = {topic.name for topic in reader.topics()}
+    if not {GROUND_TRUTH.images, GROUND_TRUTH.names} <= names:
+        return None, ""
+    if config.rgb.rectify:
+        return None, "not compared: it belongs to the image as recorded, masks to the rectified one"
+    try:
+        return BagLabels(bag, config.model.classes, GROUND_TRUTH), ""
+    except DataError as error:  # somebody's own recording with other classes: a demo all the same
+        return None, f"not compared: {error}"
+
+
+def _score(scored: ConfusionMatrix, why_none: str) -> tuple[Fact, ...]:
+    name = "live masks against the recording's ground truth"
+    scores = scored.scores()
+    if not scores.pixels:
+        return (Fact(name, why_none),) if why_none else ()
+    right = f"{100 * scores.pixel_accuracy:.1f} % of pixels right"
+    return (Fact(name, f"mean IoU {100 * scores.mean_iou:.1f} % over {scores.counted} classes; {right}"),)
+
+
+def _row(out: Path, perception: Perception, run: LiveRun, label: U8 | None, *, same: bool) -> FrameRow:
     name = f"{perception.index:04d}"
     pictures = [_picture(out, name, perception.grids, status) for status in perception.status]
     overlay = run.overlays.get(perception.stamp_ns)
@@ -78,6 +111,10 @@ def _row(out: Path, perception: Perception, run: LiveRun, *, same: bool) -> Fram
         path = f"frames/{name}_mask.png"
         write_png(out / path, overlay)
         pictures.append(Picture("mask, as published live", path))
+    if label is not None:
+        path = f"frames/{name}_truth.png"
+        write_png(out / path, mask_image(label, perception.class_names))
+        pictures.append(Picture("what there was: the recording's ground truth", path))
     missing = [
         f"{status.modality} missing: {status.detail or status.reason}" for status in perception.status if not status.present
     ]
