@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from labelled_bags import CLASSES, FUSION, SIZE, STEP_NS, TOPICS, picture, write_bag, write_training
 from safetensors.torch import load_file
 
 from gemini_core.bag import messages
-from gemini_core.bag.labels import LabelTopics
 from gemini_core.bag.writer import BagWriter
 from gemini_core.errors import BagError, ConfigError, DataError, WeightsError
 from gemini_core.model import checkpoints
-from gemini_core.types import UNLABELLED, CameraModel
+from gemini_core.types import UNLABELLED
 from training import evaluate as evaluation
 from training.cache import ShardReader, cache_bag, open_cached, pack, unpack
 from training.checkpoint import load_state
@@ -28,63 +28,10 @@ from training.config import RECIPES, load_training_config
 from training.frames import find_bags, labelled_frames
 from training.train import learning_rate, main, train
 
-SIZE = 64
-CLASSES = ("ground", "box")
-TOPICS = LabelTopics("/ground_truth/segmentation", "/ground_truth/label_info")
-CAMERA = CameraModel(SIZE, SIZE, 60.0, 60.0, 31.5, 31.5)
-STEP_NS = 100_000_000
-FUSION = f"""
-modalities: [rgb, depth]
-grid: {{height: {SIZE}, width: {SIZE}}}
-motion: {{fixed_frame: ""}}
-model: {{classes: [{", ".join(CLASSES)}]}}
-"""
-RECIPE = """
-data: {{fusion: {folder}/fusion.yaml, train: ["{folder}/train"], val: ["{folder}/val"], cache: {folder}/cache, workers: 0}}
-model: {{modalities: [rgb, depth], head_width: 32, drop_path: 0.1}}
-augment: {{scale_min: 0.9, scale_max: 1.2, noise: 0.05, modality_dropout: 0.3}}
-optimizer: {{lr: 5.0e-4, steps: 6, warmup_steps: 1, batch_size: 2, ema_decay: 0.5}}
-run: {{out: {folder}/run, validate_every: 3, checkpoint_every: 2, log_every: 1, threads: 1}}
-"""
-
-
-def picture(rng):
-    """A box nearer than the ground, brighter too; what it is, and how far."""
-    label = np.zeros((SIZE, SIZE), np.uint8)
-    top, left = rng.integers(4, 34, 2)
-    label[top : top + 24, left : left + 24] = 1
-    pixels = np.where(label[..., None] == 1, 170, 90) + rng.integers(-40, 40, (SIZE, SIZE, 3))
-    return pixels.astype(np.uint8), np.where(label == 1, 2000, 4000).astype(np.uint16), label
-
-
-def write_bag(path, seed, *, frames=6, names=CLASSES, label_size=SIZE, largest=None, labels=True):
-    rng = np.random.default_rng(seed)
-    with BagWriter(path) as bag:
-        if labels:
-            bag.write(TOPICS.names, messages.label_info(names, 0, "camera"), 1)
-        for topic in ("/rgb/camera_info", "/depth/camera_info"):
-            bag.write(topic, messages.camera_info(CAMERA, STEP_NS, "camera"), 2)
-        for index in range(frames):
-            stamp = (index + 1) * STEP_NS
-            pixels, depth, label = picture(rng)
-            bag.write("/rgb/image", messages.image(pixels, "rgb8", stamp, "camera"), stamp)
-            bag.write("/depth/image", messages.image(depth, "16UC1", stamp, "camera"), stamp + 1)
-            if labels:
-                label = label[:label_size, :label_size].copy()
-                if largest is not None:
-                    label[0, 0] = largest
-                bag.write(TOPICS.images, messages.mask(label, stamp, "camera"), stamp + 2)
-    return path
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("training")
-    write_bag(folder / "train", 1)
-    write_bag(folder / "val", 2, frames=2)
-    (folder / "fusion.yaml").write_text(FUSION)
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
-    return folder
+    return write_training(tmp_path_factory.mktemp("training"))
 
 
 @pytest.fixture
@@ -304,21 +251,6 @@ def test_a_damaged_shard_is_refused(folder, tmp_path):
     (bag.folder / "index.json").write_text("{}")
     with pytest.raises(DataError, match="delete the folder"):
         open_cached(bag.folder)
-
-
-def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(folder, tmp_path):
-    """A file may not grow beyond 1 MB, less than any weights."""
-    program = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000));"
-        "from training.train import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", program, "--config", str(folder / "recipe.yaml"), f"run.out={tmp_path / 'run'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1], check=False)
-    assert done.returncode == 1
-    assert "expected a place to write" in done.stderr.splitlines()[-1]
-    left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left <= {"config.yaml", "log.jsonl", "tensorboard"}
 
 
 def test_a_checkpoint_of_another_run_is_refused(recipe, tmp_path):

@@ -102,7 +102,7 @@ def open_cached(folder: Path) -> CachedBag:
         }
         fields["shards"] = tuple(tuple(shard) for shard in index["shards"])
         cached = CachedBag(folder=folder, **fields)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         msg = f"{folder}: expected aligned frames of format {FORMAT}, got {type(error).__name__} {error}; delete the folder"
         raise DataError(msg) from None
     if index["format"] != FORMAT:

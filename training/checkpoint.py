@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pickle
@@ -41,7 +42,12 @@ def save_state(state: TrainingState, path: Path) -> None:
         WeightsError: it cannot be written (no space, no permission).
     """
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    write_whole(path, lambda temporary: torch.save({"format": FORMAT, **fields}, temporary))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **fields}, file)
+
+    write_whole(path, write)
 
 
 def load_state(path: Path, run: str) -> TrainingState:
@@ -70,17 +76,21 @@ def load_state(path: Path, run: str) -> TrainingState:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` write a temporary file beside ``path``, then put it in its place.
+    """Let ``write`` write a temporary file beside ``path``, then put it in its place; makes the folder.
 
     Raises:
         WeightsError: that failed; nothing half-written stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        msg = f"{path}: expected a place to write to, got {' '.join(str(error).split())[:200]}"
+    except (OSError, RuntimeError) as error:
+        # Torch says that its archive ends in the wrong place; what it was about is the error of its file.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        msg = f"{path}: expected a place to write to, got {' '.join(str(cause).split())[:200]}"
         raise WeightsError(msg) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where no file can be, none is left
+            temporary.unlink()

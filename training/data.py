@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import cv2
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gemini_core.errors import DataError, GeminiError
 from gemini_core.model.checkpoints import Normalization
 from gemini_core.types import U8
 from training.augment import augment
@@ -108,32 +109,61 @@ class Order(torch.utils.data.Sampler[list[tuple[int, int]]]):
             ]
 
 
-def training_loader(dataset: FrameDataset, order: Order, workers: int, *, pinned: bool) -> DataLoader[Batch]:
-    """Load passes in order, ahead of the training where there are workers."""
-    return DataLoader(
-        dataset,
+def training_batches(dataset: FrameDataset, order: Order, workers: int, *, pinned: bool) -> Iterator[Batch]:
+    """Load passes in order, ahead of the training where there are workers.
+
+    Raises:
+        DataError: a frame cannot be read; in this process, whoever loads it.
+    """
+    return _batches(dataset, order, workers, pinned=pinned, ahead=4)
+
+
+def plain_batches(dataset: FrameDataset, batch: int, workers: int, every: int = 1) -> Iterator[Batch]:
+    """Load every frame, or every ``every``-th one, once, as it is, in order.
+
+    Raises:
+        DataError: a frame cannot be read; in this process, whoever loads it.
+    """
+    frames = [(number, 0) for number in range(0, len(dataset), every)]
+    batches = [frames[start : start + batch] for start in range(0, len(frames), batch)]
+    return _batches(dataset, batches, workers, pinned=False, ahead=2)
+
+
+def _batches(
+    dataset: FrameDataset, order: Iterable[list[tuple[int, int]]], workers: int, *, pinned: bool, ahead: int
+) -> Iterator[Batch]:
+    loader = DataLoader(
+        _Reported(dataset),
         batch_sampler=order,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate_reported,
         pin_memory=pinned,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=ahead if workers else None,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # a loader draws one number, not from those of the network
     )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
-def plain_loader(dataset: FrameDataset, batch: int, workers: int, every: int = 1) -> DataLoader[Batch]:
-    """Load every frame, or every ``every``-th one, once, as it is, in order."""
-    frames = [(number, 0) for number in range(0, len(dataset), every)]
-    batches = [frames[start : start + batch] for start in range(0, len(frames), batch)]
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),
-    )
+class _Reported(Dataset["Batch | DataError"]):
+    """Frames, or what is wrong with them: a loader would turn what its workers raise into a traceback."""
+
+    def __init__(self, dataset: FrameDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, item: tuple[int, int]) -> Batch | DataError:
+        try:
+            return self._dataset[item]
+        except GeminiError as error:
+            return DataError(str(error))
+
+
+def _collate_reported(items: list[Batch | DataError]) -> Batch | DataError:
+    wrong = next((item for item in items if isinstance(item, DataError)), None)
+    return wrong or collate([item for item in items if isinstance(item, Batch)])
 
 
 def collate(items: list[Batch]) -> Batch:

@@ -33,7 +33,7 @@ from gemini_core.render import mask_image, palette
 from gemini_core.types import U8, UNLABELLED
 from training.cache import CachedBag, cache_bag
 from training.checkpoint import write_whole
-from training.data import Batch, FrameDataset, plain_loader
+from training.data import Batch, FrameDataset, plain_batches
 from training.frames import find_bags
 
 ALL = "all"
@@ -131,8 +131,8 @@ def evaluate(
     matrices: dict[tuple[str, str], ConfusionMatrix] = {}
     frames: dict[str, int] = {}
     pictures: dict[str, Picture] = {}
-    loader = plain_loader(dataset, 1, workers, every)
-    for batch in tqdm(loader, desc="evaluate", unit="frame"):
+    count = len(range(0, len(dataset), every))
+    for batch in tqdm(plain_batches(dataset, 1, workers, every), total=count, desc="evaluate", unit="frame"):
         label = batch.label[0].numpy().astype(np.uint8)
         tags = dataset.reader.bag_of(int(batch.number[0])).tags
         groups = (ALL, *(f"{key}={value}" for key, value in tags.items()))
@@ -200,7 +200,6 @@ def _errors(image: U8, label: U8, prediction: U8) -> U8:
 
 def _write_panels(title: str, panels: dict[str, U8], out: Path) -> tuple[tuple[str, str], ...]:
     """Write pictures into ``out``: (caption, file) of each."""
-    (out / "pictures").mkdir(parents=True, exist_ok=True)
     files = tuple((caption, f"pictures/{title.replace(' ', '-')}-{caption}.png") for caption in panels)
     for caption, name in files:
         write_png(out / name, panels[caption])
@@ -221,7 +220,6 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     legend = [(name, f"#{bytes(colors[index]).hex()}") for index, name in enumerate(evaluation.classes)]
     page = environment.get_template("evaluation.html").render(evaluation=evaluation, legend=legend, all=ALL)
     plain = json.dumps(_plain(dataclasses.asdict(evaluation)), indent=1)
-    out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "evaluation.json", lambda temporary: temporary.write_text(plain, encoding="utf-8"))
     write_whole(out / "index.html", lambda temporary: temporary.write_text(page, encoding="utf-8"))
 

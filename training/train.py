@@ -31,7 +31,7 @@ from tqdm import tqdm
 from gemini_core import __version__
 from gemini_core.bag.labels import LabelTopics
 from gemini_core.config import FusionConfig, load_config, to_flat
-from gemini_core.errors import ConfigError, GeminiError
+from gemini_core.errors import ConfigError, DataError, GeminiError
 from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import default_normalization
@@ -39,7 +39,7 @@ from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
 from training.cache import CachedBag, cache_bag
 from training.checkpoint import TrainingState, load_state, save_state, write_whole
 from training.config import DataConfig, OptimizerConfig, TrainingConfig, load_training_config
-from training.data import Batch, FrameDataset, Order, plain_loader, training_loader
+from training.data import Batch, FrameDataset, Order, plain_batches, training_batches
 from training.frames import find_bags
 from training.losses import class_weights, segmentation_loss
 
@@ -120,7 +120,7 @@ def train(config: TrainingConfig) -> float:
     passes = settings.accumulate
     order = Order(len(dataset), settings.batch_size, config.run.seed, rank=place.rank, world=place.world)
     order.limit(step * passes, settings.steps * passes)
-    batches = iter(training_loader(dataset, order, config.data.workers, pinned=place.device.type == "cuda"))
+    batches = training_batches(dataset, order, config.data.workers, pinned=place.device.type == "cuda")
     log = Log(out, step) if place.main else None
     with tqdm(total=settings.steps, initial=step, desc=out.name, unit="step", disable=not place.main) as progress:
         while step < settings.steps:
@@ -168,6 +168,8 @@ def train(config: TrainingConfig) -> float:
                 _save_weights(averaged, out / "last.safetensors", fusion, config, f"step {step}")
                 every = segmenter.state_dict(), averaged.state_dict(), optimizer.state_dict()
                 save_state(TrainingState(step, best, run, *every), out / "last.pt")
+    if log is not None:
+        log.close()
     return best
 
 
@@ -233,7 +235,7 @@ def validate(
 ) -> SegmentationScores:
     """Score a network on all frames of a data set, with what each frame has."""
     matrix = ConfusionMatrix(len(classes))
-    for batch in plain_loader(dataset, 1, config.data.workers):  # one by one, as the node meets them
+    for batch in plain_batches(dataset, 1, config.data.workers):  # one by one, as the node meets them
         present = batch.present[:, 0].tolist()
         logits = network(tuple(batch.images.to(device)), present).ensemble
         prediction = upsample(logits, batch.label.shape[1:]).argmax(dim=1)
@@ -249,15 +251,38 @@ class Log:
         before = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
         kept = [line for line in before if line.startswith("{") and line.endswith("}") and json.loads(line)["step"] <= step]
         _write_text(self._path, "".join(f"{line}\n" for line in kept))  # what a killed run did after its checkpoint comes again
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+        with self._written():
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Add one line, and a point to each curve."""
+        """Add one line, and a point to each curve.
+
+        Raises:
+            DataError: they cannot be written.
+        """
         line = json.dumps({"step": step, **{key: float(f"{value:.6g}") for key, value in values.items()}})
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        for key, value in values.items():
-            self._board.add_scalar(key, value, step)
+        with self._written():
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            for key, value in values.items():
+                self._board.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        """Write what TensorBoard still holds back.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        with self._written():
+            self._board.close()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            msg = f"{self._path.parent}: expected a place to write the log to, got {error.strerror or error}"
+            raise DataError(msg) from None
 
 
 def run_hash(config: TrainingConfig, bags: Sequence[CachedBag], world: int) -> str:

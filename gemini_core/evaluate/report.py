@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -160,7 +161,8 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)  # noqa: PTH105 - os.replace is the brief word for it
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where no file can be, none is left
+            temporary.unlink()
         msg = f"{path}: expected a path that can be written, got {error.strerror}"
         raise DataError(msg) from None
 
