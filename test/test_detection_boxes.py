@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemini_core.errors import ShapeError
@@ -183,6 +183,7 @@ angles = st.floats(-10.0, 10.0)
 a_box = st.tuples(places, places, places, sizes, sizes, sizes, angles)
 
 
+@settings(deadline=None)
 @given(a_box, a_box, angles, places, places)
 def test_overlap_does_not_depend_on_where_one_stands(a, b, turn: float, x: float, y: float):
     pair = torch.tensor([a, b], dtype=torch.float64)
@@ -198,6 +199,7 @@ def test_overlap_does_not_depend_on_where_one_stands(a, b, turn: float, x: float
     assert geometry.iou_bev_aligned(pair, pair).tolist() == pytest.approx([1.0, 1.0], abs=1e-9)
 
 
+@settings(deadline=None)
 @given(a_box, st.floats(-1e-7, 1e-7), st.floats(-1e-7, 1e-7))
 def test_edges_that_nearly_lie_on_each_other_are_no_special_case(a, shift: float, turn: float):
     box = torch.tensor([a], dtype=torch.float64)
@@ -290,6 +292,14 @@ def test_suppression_by_hand(device: str):
     assert geometry.nms(row, torch.tensor([0.9, 0.8, 0.7], device=device), 0.3).tolist() == [0, 2]
     classes = torch.tensor([0, 1, 0], device=device)
     assert geometry.nms(row, scores, 0.3, classes).tolist() == [1, 2, 0]
+
+
+def test_corners_that_just_meet_suppress(device: str):
+    # two squares on their corners, their diagonals of √2 in line, 1.4 m from centre to centre
+    pair = boxes((0.0, 0.0, 0.0, 1.0, 1.0, 1.0, math.pi / 4), (1.4, 0.0, 0.0, 1.0, 1.0, 1.0, math.pi / 4), device=device)
+    assert geometry.nms(pair, torch.tensor([0.9, 0.8], device=device), 0.0).tolist() == [0]
+    apart = pair + torch.tensor([[0.0] * 7, [0.02] + [0.0] * 6], device=device)
+    assert geometry.nms(apart, torch.tensor([0.9, 0.8], device=device), 0.0).tolist() == [0, 1]
 
 
 def test_of_equal_scores_the_first_is_kept(device: str):

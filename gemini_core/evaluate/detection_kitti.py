@@ -285,20 +285,6 @@ def _right_scores(overlap: F64, ignored: Bool, low: Bool, scores: F64, min_iou: 
     return right[:count]
 
 
-@njit("int64(float64[::1], b1[::1], b1[::1])", cache=True)
-def _best_match(overlap: F64, usable: Bool, low: Bool) -> int:
-    """Which usable box has the highest IoU (D,) with an object, or -1; a box too low in the image only where no other does."""
-    best, best_low = -1, -1
-    for j in range(len(overlap)):
-        if not usable[j]:
-            continue
-        if low[j]:
-            best_low = j if best_low < 0 else best_low
-        elif best < 0 or overlap[j] > overlap[best]:
-            best = j
-    return best if best >= 0 else best_low
-
-
 @njit(
     "void(float64[:,::1], b1[::1], b1[::1], b1[::1], float64[::1], float64, float64[::1], int64[:,::1])",
     cache=True,
@@ -306,13 +292,18 @@ def _best_match(overlap: F64, usable: Bool, low: Bool) -> int:
 def _count(  # noqa: PLR0917 - compiled functions take arguments by position
     overlap: F64, ignored: Bool, low: Bool, excused: Bool, scores: F64, min_iou: float, thresholds: F64, counts: I64
 ) -> None:
-    """Add to (K, 2) ``counts`` how many boxes are right and how many wrong, among those of at least each threshold's score."""
+    """Add to (K, 2) ``counts`` how many boxes are right and how many wrong, among those of at least each threshold's score.
+
+    The kit lets an object without another box take a low one; as that makes neither right nor wrong, low ones are left out.
+    """
     for k in range(len(thresholds)):
-        free = scores >= thresholds[k]
+        free = (scores >= thresholds[k]) & ~low
         for i in range(len(overlap)):
-            best = _best_match(overlap[i], free & (overlap[i] > min_iou), low)
+            best = -1
+            for j in range(len(scores)):
+                if free[j] and overlap[i, j] > min_iou and (best < 0 or overlap[i, j] > overlap[i, best]):
+                    best = j
             if best >= 0:
                 free[best] = False
-                counts[k, 0] += not (ignored[i] or low[best])
-        for j in range(len(scores)):
-            counts[k, 1] += free[j] and not (low[j] or excused[j])
+                counts[k, 0] += not ignored[i]
+        counts[k, 1] += np.count_nonzero(free & ~excused)
