@@ -56,3 +56,17 @@ def test_equal_to_torchmetrics(seed):
     np.testing.assert_allclose(scores.iou, jaccard(guess, target).numpy(), atol=1e-6)
     accuracy = torchmetrics.MulticlassAccuracy(6, average="micro", ignore_index=UNLABELLED)
     assert scores.pixel_accuracy == pytest.approx(float(accuracy(guess, target)), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mean_is_that_of_torchmetrics_where_a_class_is_nowhere_or_only_predicted(seed):
+    torchmetrics = pytest.importorskip("torchmetrics.classification", reason="torchmetrics is not installed")
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, (20, 30)).astype(np.uint8)
+    predictions = rng.integers(0, 4, (20, 30)).astype(np.uint8)  # 3 is in no label, 4 is nowhere
+    matrix = ConfusionMatrix(5)
+    matrix.add(labels, predictions)
+    mean = torchmetrics.MulticlassJaccardIndex(5, average="macro")
+    expected = float(mean(torch.from_numpy(predictions.astype(np.int64)), torch.from_numpy(labels.astype(np.int64))))
+    assert matrix.scores().mean_iou == pytest.approx(expected, abs=1e-6)
+    assert matrix.scores().counted == 4

@@ -15,6 +15,7 @@ import pytest
 import torch
 from labelled_bags import CLASSES, FUSION, SIZE, STEP_NS, TOPICS, picture, write_bag, write_training
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gemini_core.bag import messages
 from gemini_core.bag.writer import BagWriter
@@ -125,7 +126,9 @@ def test_a_run_learns_and_leaves_weights_that_say_what_they_are(recipe, tmp_path
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
-    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [point.step for point in curves.Scalars("loss")] == [line["step"] for line in lines if "loss" in line]
+    np.testing.assert_allclose([point.value for point in curves.Scalars("loss")], losses, rtol=1e-4)
 
 
 def test_a_killed_run_ends_with_the_same_bits(folder, recipe, tmp_path):
@@ -140,11 +143,12 @@ def test_a_killed_run_ends_with_the_same_bits(folder, recipe, tmp_path):
     process.stderr.close()
     step = torch.load(tmp_path / "cut" / "last.pt", weights_only=True)["step"]
     assert 0 < step < 6
-    train(recipe(run__out=str(tmp_path / "cut")))
-    whole, cut = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys()
-    for key, tensor in whole.items():
-        assert torch.equal(tensor, cut[key]), key
+    train(recipe(run__out=str(tmp_path / "cut"), data__workers=1))  # who loads the frames makes no difference
+    for name in ("last.safetensors", "best.safetensors"):
+        whole, cut = (load_file(tmp_path / run / name) for run in ("whole", "cut"))
+        assert whole.keys() == cut.keys()
+        for key, tensor in whole.items():
+            assert torch.equal(tensor, cut[key]), key
     logs = [
         [{**json.loads(line), "seconds": 0, "waited": 0} for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
         for name in ("whole", "cut")
@@ -152,11 +156,56 @@ def test_a_killed_run_ends_with_the_same_bits(folder, recipe, tmp_path):
     assert logs[0] == logs[1]
 
 
-def test_two_processes_train_together(folder, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29571", "-m"]
-    command += ["training.train", "--config", str(folder / "recipe.yaml"), f"run.out={tmp_path / 'run'}", "optimizer.steps=4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1], check=False)
+TOGETHER = """
+import json, sys
+import torch
+import torch.distributed as dist
+from training import train
+
+follow, load, frames = train.update_average, train.training_batches, []
+
+def noted(*arguments, **options):
+    for batch in load(*arguments, **options):
+        frames.append(sorted(batch.number.tolist()))
+        yield batch
+
+def compared(averaged, network, decay, step):
+    follow(averaged, network, decay, step)
+    if step < 4:
+        return
+    ours = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+    weights, seen = [torch.empty_like(ours) for _ in range(2)], [None, None]
+    dist.all_gather(weights, ours)
+    dist.all_gather_object(seen, frames)
+    if dist.get_rank() == 0:
+        print(json.dumps({"same": torch.equal(*weights), "frames": seen}))
+
+train.training_batches, train.update_average = noted, compared
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+def test_two_processes_train_one_network_on_different_frames(folder, tmp_path):
+    (tmp_path / "together.py").write_text(TOGETHER)
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(tmp_path / "together.py"), "--config", str(folder / "recipe.yaml"), f"run.out={tmp_path / 'run'}"]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*command, "optimizer.steps=4"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=root,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
+    said = json.loads(done.stdout)
+    assert said["same"]
+    for ours, theirs in zip(*said["frames"], strict=True):
+        assert len(ours) == len(theirs) == 2
+        assert not set(ours) & set(theirs)
     _, info = checkpoints.load(tmp_path / "run" / "last.safetensors")
     assert info.trained
     steps = {json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()}
