@@ -29,6 +29,8 @@ from commands import PYTHON, ROOT, VENV, SetupError, content_hash, environment, 
 KEYS = VENV / "setup_keys.json"
 REQUIREMENTS = ROOT / "requirements"
 LOCK = REQUIREMENTS / "lock.txt"
+RANGES = [REQUIREMENTS / name for name in ("runtime.in", "training.in", "development.in")]
+"""What takes the lock's place beside a ROS installation."""
 ROS_MODULES = (
     "ament_index_python",
     "cv_bridge",
@@ -110,7 +112,7 @@ def install_wheels(*, ros_installed: bool) -> None:
     )
     constraint = VENV / "constraint.txt"
     constraint.write_text(f"numpy=={installed.stdout.strip()}\n", encoding="utf-8")
-    run([*pip, "-c", str(constraint), "-r", str(REQUIREMENTS / "runtime.in"), "-r", str(REQUIREMENTS / "development.in")], log)
+    run([*pip, "-c", str(constraint), *(word for path in RANGES for word in ("-r", str(path)))], log)
 
 
 def install_package() -> None:
@@ -146,12 +148,11 @@ def set_up() -> None:
     started = time.monotonic()
     ros_installed = uses_ros_installation()
     venv = content_hash([], sys.version, str(Path(sys.executable).resolve()), str(VENV), str(ros_installed))
-    ranges = [REQUIREMENTS / "runtime.in", REQUIREMENTS / "development.in"]
-    wheels = content_hash(ranges if ros_installed else [LOCK], venv)
+    wheels = content_hash(RANGES if ros_installed else [LOCK], venv)
     builders = [line for line in LOCK.read_text(encoding="utf-8").splitlines() if line.startswith(("ros-", "numpy=", "empy="))]
     interfaces = content_hash([INTERFACES, ROOT / "tools" / "build_interfaces.py"], venv, *builders)
     shipped = [ROOT / name for name in ("setup.py", "setup.cfg", "package.xml", "config", "launch", "resource")]
-    package = content_hash([*ranges, *shipped, INTERFACES], venv)
+    package = content_hash([*RANGES, *shipped, INTERFACES], venv)
     steps = [
         ("venv", venv, lambda: make_venv(ros_installed=ros_installed)),
         ("wheels", wheels, lambda: install_wheels(ros_installed=ros_installed)),
