@@ -15,7 +15,7 @@ ABOVE = "Direction 0 ← 1 at one pixel: x⁰ asks two keys, itself with noise a
 BELOW = (
     "ε: learnt noise, a vector per layer and direction. Nothing is larger than the tokens: the cost is O(N C²) for N pixels."
 )
-WIDTH, HEIGHT = 1120, 500
+WIDTH, HEIGHT = 1220, 500
 
 
 def box(x: int, y: int, width: int, lines: list[str], fill: str) -> str:
@@ -49,27 +49,28 @@ def draw() -> str:
     """Give the whole picture as SVG."""
     content = [
         note(20, 34, ABOVE),
-        box(20, 96, 160, ["stream 0 (RGB)", "x⁰: C numbers"], OWN),
-        box(20, 362, 160, ["stream 1 (the others)", "x¹: C numbers"], OTHER),
-        box(230, 222, 246, ["relation discriminator", "r = softmax(W₂ GELU(W₁[x⁰; x¹]))"], BOTH),
-        box(540, 70, 230, ["query", "q = W_q x⁰"], OWN),
-        box(540, 172, 230, ["difference of the keys", "Δ = W_k (x⁰ + ε_k − x⁰ ⊙ r)"], BOTH),
-        box(540, 286, 230, ["value of itself", "v₁ = W_v (x⁰ + ε_v)"], OWN),
-        box(540, 388, 230, ["value of the other", "v₂ = W_v x¹"], OTHER),
-        box(840, 121, 250, ["own share, for each of 8 heads", "a = sigmoid(q · Δ / √(C/8))"], PLAIN),
-        box(840, 300, 250, ["fused stream 0", "y⁰ = x⁰ + W_o (a v₁ + (1 − a) v₂)"], OWN),
-        arrow((180, 116), (197, 116), (197, 100), (540, 100), color=OWN_LINE),
-        arrow((180, 136), (197, 136), (197, 200), (540, 200), color=OWN_LINE),
-        arrow((197, 190), (197, 244), (230, 244), color=OWN_LINE),
-        arrow((197, 234), (197, 316), (540, 316), color=OWN_LINE),
-        arrow((180, 384), (213, 384), (213, 268), (230, 268), color=OTHER_LINE),
-        arrow((180, 408), (213, 408), (213, 418), (540, 418), color=OTHER_LINE),
-        arrow((476, 244), (508, 244), (508, 216), (540, 216)),
-        arrow((770, 100), (805, 100), (805, 143), (840, 143)),
-        arrow((770, 202), (805, 202), (805, 161), (840, 161)),
-        arrow((770, 316), (840, 316)),
-        arrow((770, 418), (805, 418), (805, 340), (840, 340)),
-        arrow((965, 181), (965, 300)),
+        box(20, 96, 196, ["stream 0 (RGB)", "x⁰: C numbers"], OWN),
+        box(20, 362, 196, ["stream 1 (the others)", "x¹: C numbers"], OTHER),
+        box(266, 222, 272, ["relation discriminator", "r = softmax(W₂ GELU(W₁[x⁰; x¹]))"], BOTH),
+        box(602, 70, 230, ["query", "q = W_q x⁰"], OWN),
+        box(602, 172, 230, ["difference of the keys", "Δ = W_k (x⁰ + ε_k − x⁰ ⊙ r)"], BOTH),
+        box(602, 286, 230, ["value of itself", "v₁ = W_v (x⁰ + ε_v)"], OWN),
+        box(602, 388, 230, ["value of the other", "v₂ = W_v x¹"], OTHER),
+        box(902, 121, 276, ["own share, for each of 8 heads", "a = sigmoid(q · Δ / √(C/8))"], PLAIN),
+        box(902, 300, 276, ["fused stream 0", "y⁰ = x⁰ + W_o (a v₁ + (1 − a) v₂)"], OWN),
+        arrow((118, 96), (118, 56), (1200, 56), (1200, 330), (1178, 330), color=OWN_LINE),
+        arrow((216, 116), (233, 116), (233, 100), (602, 100), color=OWN_LINE),
+        arrow((216, 136), (233, 136), (233, 200), (602, 200), color=OWN_LINE),
+        arrow((233, 190), (233, 244), (266, 244), color=OWN_LINE),
+        arrow((233, 234), (233, 316), (602, 316), color=OWN_LINE),
+        arrow((216, 384), (249, 384), (249, 268), (266, 268), color=OTHER_LINE),
+        arrow((216, 408), (249, 408), (249, 418), (602, 418), color=OTHER_LINE),
+        arrow((538, 244), (570, 244), (570, 216), (602, 216)),
+        arrow((832, 100), (867, 100), (867, 143), (902, 143)),
+        arrow((832, 202), (867, 202), (867, 161), (902, 161)),
+        arrow((832, 316), (902, 316)),
+        arrow((832, 418), (867, 418), (867, 340), (902, 340)),
+        arrow((1040, 181), (1040, 300)),
         note(20, 482, BELOW),
     ]
     style = (
