@@ -378,6 +378,21 @@ def test_released_weights_that_do_not_fit_are_refused(change, sentence):
         checkpoints.load_official(state, tiny().config)
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: torch.tensor([1.0, 2.0]).to_sparse(), "sparse_coo"),
+        (lambda: torch.tensor([1.0 + 2.0j, 1.0]), "complex64"),
+        (lambda: torch.quantize_per_tensor(torch.tensor([1.0, 2.0]), 0.1, 0, torch.qint8), "qint8"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2)], layout=torch.jagged), "nested"),
+    ],
+)
+def test_tensors_that_are_not_plain_real_numbers_are_refused(make, kind):
+    with pytest.raises(WeightsError, match=rf"expected plain tensors of real numbers .*, got 1 \(alpha: {kind}\)"):
+        checkpoints.load_official({**released_state(), "alpha": make()}, tiny().config)
+
+
 def test_released_weights_for_other_modalities_are_refused():
     with pytest.raises(WeightsError, match="missing and"):
         checkpoints.load_official(released_state(2, DELIVER), tiny(3).config)

@@ -20,10 +20,10 @@ from gemini_core.errors import ConfigError, ShapeError
 from gemini_core.model import importing
 from gemini_core.model.fusion import GeminiFusion
 from gemini_core.model.fusions import FUSIONS
-from gemini_core.model.mit import MiTConfig, MixTransformer, ReducedAttention
+from gemini_core.model.mit import MiTConfig, MixFeedForward, MixTransformer, ReducedAttention
 from gemini_core.model.segmentation import BACKBONE_CONFIGS, MlpHead, Segmenter, SegmenterConfig
 from gemini_core.model.streams import BackboneOptions, DropPath, Layout, StreamNorm, to_image, to_tokens
-from gemini_core.model.swin import SwinConfig, SwinTransformer, divide
+from gemini_core.model.swin import FeedForward, SwinConfig, SwinTransformer, divide
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {torch.float32: {"rtol": 0.0, "atol": 1e-5}, torch.float64: {"rtol": 0.0, "atol": 1e-12}}
@@ -171,15 +171,22 @@ def test_closed_form_equals_multi_head_attention_in_values_and_gradients(batch, 
     weighting = torch.randn_like(streams)
     ours, theirs = fusion(streams), plain(streams)
     torch.testing.assert_close(ours, theirs, **TOLERANCE[torch.float64])
-    ours_gradients = torch.autograd.grad((ours * weighting).sum(), [*shared, *fusion.attention.parameters()])
-    plain_gradients = torch.autograd.grad((theirs * weighting).sum(), [*shared, *plain.attention.parameters()])
-    for got, expected in zip(ours_gradients[: len(shared)], plain_gradients, strict=False):
-        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-11)
-    query, query_bias, key, *_ = ours_gradients[len(shared) :]
-    packed, packed_bias = plain_gradients[len(shared) : len(shared) + 2]
-    torch.testing.assert_close(torch.cat((query, key)), packed[: 2 * width], rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(query_bias, packed_bias[:width], rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(packed_bias[width : 2 * width], torch.zeros(width).double(), rtol=0, atol=1e-11)
+    (ours * weighting).sum().backward()
+    ours_shared = [tensor.grad for tensor in shared]
+    for tensor in shared:
+        tensor.grad = None
+    (theirs * weighting).sum().backward()
+    close = {"rtol": 1e-9, "atol": 1e-11}
+    for got, tensor in zip(ours_shared, shared, strict=True):
+        torch.testing.assert_close(got, tensor.grad, **close)
+    for mine, packed in zip(fusion.attention, plain.attention, strict=True):
+        weights = (mine.query.weight, mine.key.weight, mine.value.weight)
+        torch.testing.assert_close(torch.cat([weight.grad for weight in weights]), packed.in_proj_weight.grad, **close)
+        no_key_bias = torch.zeros(width).double()
+        biases = torch.cat((mine.query.bias.grad, no_key_bias, mine.value.bias.grad))
+        torch.testing.assert_close(biases, packed.in_proj_bias.grad, **close)
+        torch.testing.assert_close(mine.output.weight.grad, packed.out_proj.weight.grad, **close)
+        torch.testing.assert_close(mine.output.bias.grad, packed.out_proj.bias.grad, **close)
 
 
 def test_fusion_is_per_pixel():
@@ -252,9 +259,13 @@ def test_every_parameter_gets_a_gradient(backbone, modalities, fusion):
 
 @pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
 def test_gradient_checkpointing_changes_no_gradient(backbone):
-    gradients = []
+    gradients, computed = [], []
     for checkpointing in (False, True):
         segmenter = tiny(2, backbone, drop_path=0.3, gradient_checkpointing=checkpointing).train()
+        computed.append(0)
+        for module in segmenter.modules():
+            if isinstance(module, FeedForward | MixFeedForward):
+                module.register_forward_pre_hook(lambda *_: computed.append(computed.pop() + 1))
         torch.manual_seed(3)  # the dropped paths
         output = segmenter(images(size=(32, 48)))
         sum(logits.square().mean() for logits in output.streams).backward()
@@ -262,6 +273,7 @@ def test_gradient_checkpointing_changes_no_gradient(backbone):
             {name: parameter.grad for name, parameter in segmenter.named_parameters() if parameter.grad is not None}
         )
     torch.testing.assert_close(gradients[1], gradients[0])
+    assert computed == [sum(backbone.depths), 2 * sum(backbone.depths)]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)

@@ -222,6 +222,10 @@ def _unwrap(content: Mapping[Any, Any], where: str, beside: tuple[str, ...] = ()
     if other:
         msg = f"{where}: expected nothing but tensors in the state dict, got {some(sorted(other))} of another kind"
         raise WeightsError(msg)
+    strange = [f"{name}: {kind}" for name, value in content.items() if (kind := _strange(value))]
+    if strange:
+        msg = f"{where}: expected plain tensors of real numbers in the state dict, got {some(sorted(strange))}"
+        raise WeightsError(msg)
     nameless = [repr(name) for name in content if not isinstance(name, str)]
     if nameless:
         msg = f"{where}: expected names of tensors as keys, got {some(nameless)} of another kind"
@@ -232,6 +236,15 @@ def _unwrap(content: Mapping[Any, Any], where: str, beside: tuple[str, ...] = ()
     if all(name.startswith("module.") for name in content):
         return _unwrap({name.removeprefix("module."): tensor for name, tensor in content.items()}, where, beside)
     return _Opened(dict(content), beside, where)
+
+
+def _strange(tensor: Tensor) -> str:
+    """Say what keeps a tensor from being a plain one of real numbers, of which every operation has a kind; '' if nothing."""
+    if tensor.is_nested:
+        return "nested"
+    if tensor.is_quantized or tensor.is_complex():
+        return str(tensor.dtype).removeprefix("torch.")
+    return "" if tensor.layout == torch.strided else str(tensor.layout).removeprefix("torch.")
 
 
 class _Account:
