@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 from tqdm import tqdm
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from gemini_core.bag.kitti import Converted
     from gemini_core.model.checkpoints import CheckpointInfo
     from gemini_core.replay import ReplayResult
-    from gemini_core.runtimes.export import Images
-    from gemini_core.types import F32, SensorFrame
+    from gemini_core.runtimes.export import Images, Target
+    from gemini_core.types import F32
+
+_Item = TypeVar("_Item")
 
 EXIT_DONE, EXIT_WRONG_INPUT, EXIT_MISALIGNED, EXIT_INTERRUPTED = 0, 2, 3, 130
 
@@ -211,8 +213,13 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     export.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     export.add_argument("--runtime", required=True, help="openvino, onnx or tensorrt")
     export.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 or int8, as the runtime can (default fp32)")
-    export.add_argument("--height", type=int, default=480, help="of the network's input, as grid.height (default 480)")
-    export.add_argument("--width", type=int, default=640, help="of the network's input, as grid.width (default 640)")
+    export.add_argument(
+        "--size",
+        type=_size,
+        default=(640, 480),
+        metavar="WIDTHxHEIGHT",
+        help="of the network's input, as grid.width and grid.height (default 640x480)",
+    )
     export.add_argument(
         "--without",
         type=_names,
@@ -221,13 +228,12 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="A,B",
         help="add a graph for frames that lack these sensors; may be repeated",
     )
-    export.add_argument(
-        "--image", type=Path, metavar="FILE", help="picture to check with (without it and a bag: made-up images)"
+    real = export.add_mutually_exclusive_group(required=True)
+    real.add_argument("--image", type=Path, metavar="FILE", help="picture to hold the graphs against torch on")
+    real.add_argument(
+        "--calibration", type=Path, metavar="BAG", help="bag of this robot to do so on, and to calibrate int8 with"
     )
-    export.add_argument(
-        "--calibration", type=Path, metavar="BAG", help="bag of this robot to check with, and to calibrate int8 with"
-    )
-    export.add_argument("--frames", type=int, default=32, help="frames of the bag to calibrate with (default 32)")
+    export.add_argument("--frames", type=_count, default=32, help="frames of the bag to calibrate with (default 32)")
     export.add_argument("--tolerance", type=_positive, help="largest difference from torch, in deviations of the logits")
     _add_config_options(export)
     export.set_defaults(run=_export)
@@ -273,6 +279,15 @@ def _tolerance(text: str) -> float:
         msg = f"expected 0.2 to 1 degrees, got {text}"
         raise argparse.ArgumentTypeError(msg)
     return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read a width and a height with an x between them."""
+    parts = text.split("x")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):  # noqa: PLR2004 - width and height
+        msg = f"expected WIDTHxHEIGHT, like 640x480, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(parts[0]), int(parts[1])
 
 
 def _count(text: str) -> int:
@@ -471,11 +486,12 @@ def _export(options: argparse.Namespace) -> int:
     from gemini_core.model import checkpoints
     from gemini_core.runtimes.export import Target, export
 
-    target = Target(options.runtime, options.precision, options.height, options.width)
+    width, height = options.size
+    target = Target(options.runtime, options.precision, height, width)
     segmenter, info = checkpoints.load(options.weights)
     names = segmenter.config.modalities
     subsets = [_without(lacking, names) for lacking in options.without]
-    images = _export_images(options, names, info)
+    images = _export_images(options, target, names, info)
     done = export(segmenter, info, target, options.out, images, subsets=subsets, tolerance=options.tolerance)
     print(f"wrote {options.out}: {done.precision} for {done.runtime}, {done.width}x{done.height}")
     print(f"checked {done.verified}")
@@ -525,50 +541,57 @@ def _without(lacking: tuple[str, ...], names: tuple[str, ...]) -> tuple[int, ...
     return tuple(index for index, name in enumerate(names) if name not in lacking)
 
 
-def _export_images(options: argparse.Namespace, names: tuple[str, ...], info: CheckpointInfo) -> Images:
-    """Get the images to check an export with: of a bag, of a picture, or made up."""
+def _export_images(options: argparse.Namespace, target: Target, names: tuple[str, ...], info: CheckpointInfo) -> Images:
+    """Get the images to check an export with: of a bag, or of a picture."""
     from gemini_core.runtimes.export import Images
-    from gemini_core.runtimes.images import from_picture, made_up, normalise
+    from gemini_core.runtimes.images import from_picture, normalise
 
-    size = (len(names), options.height, options.width)
     if options.calibration is not None:
-        frames, what = _bag_images(options, names), f"frames of {options.calibration.name}"
-    elif options.precision == "int8":
+        frames, what = _bag_images(options, target, names, info), f"a frame of {options.calibration.name}"
+    elif target.precision == "int8":
         msg = "--calibration: expected a bag of this robot, which int8 is calibrated with, got none"
         raise ConfigError(msg)
-    elif options.image is not None:
-        frames, what = [from_picture(options.image, *size)], options.image.name
     else:
-        frames, what = [made_up(*size)], "made-up images"
+        frames, what = [from_picture(options.image, len(names), target.height, target.width)], options.image.name
     return Images([normalise(channels, info.normalization) for channels in frames], what)
 
 
-def _bag_images(options: argparse.Namespace, names: tuple[str, ...]) -> list[F32]:
+def _bag_images(options: argparse.Namespace, target: Target, names: tuple[str, ...], info: CheckpointInfo) -> list[F32]:
     """Read frames with every sensor out of a bag, spread over its length: (M, 3, H, W) in [0, 1] each."""
     import numpy as np
 
     from gemini_core.bag.reader import BagReader
+    from gemini_core.predictor import check_encodings
     from gemini_core.project.projector import Projector
     from gemini_core.replay import Replay
 
-    size = [f"grid.height={options.height}", f"grid.width={options.width}", f"modalities=[{', '.join(names)}]"]
+    size = [f"grid.height={target.height}", f"grid.width={target.width}", f"modalities=[{', '.join(names)}]"]
     config = _config(options.config, [*options.overrides, *size])
+    check_encodings(config, info, options.weights)
     projector = Projector(config)
-    kept: list[SensorFrame] = []
-    step = 1
     with _progress("reading", "messages") as progress, BagReader(options.calibration) as bag:
         frames = Replay(bag, config, progress=progress).frames()
         complete = (frame for frame in frames if all(status.present for status in frame.status))
-        for number, frame in enumerate(complete):
-            if number % step == 0:
-                kept.append(frame)
-            if len(kept) >= 2 * options.frames:  # the length is not known before: go on with every other one
-                kept, step = kept[::2], 2 * step
+        kept = _spread(complete, options.frames + 1)  # one to check with
     if not kept:
         msg = f"{options.calibration}: expected a frame with {', '.join(names)} in it, got none"
         raise DataError(msg)
-    grids = [projector.project(frame) for frame in kept[: options.frames]]
+    grids = [projector.project(frame) for frame in kept]
     return [np.stack([grid.channels for name in config.modalities if (grid := each.grid(name))]) for each in grids]
+
+
+def _spread(items: Iterable[_Item], wanted: int) -> list[_Item]:
+    """Keep up to ``wanted`` items, spread over a length that is not known before, without holding more than twice as many."""
+    kept: list[_Item] = []
+    step = 1
+    for number, item in enumerate(items):
+        if number % step == 0:
+            kept.append(item)
+        if len(kept) > 2 * wanted:  # go on with every other one
+            kept, step = kept[::2], 2 * step
+    if len(kept) <= wanted:
+        return kept
+    return [kept[index * len(kept) // wanted] for index in range(wanted)]
 
 
 if __name__ == "__main__":

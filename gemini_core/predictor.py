@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -77,6 +78,8 @@ class Predictor:
         Raises:
             ShapeError: a grid has another size than the geometry says.
             DataError: a grid has pixels that are not finite numbers, which the network would spread over the whole image.
+                They are looked for before it runs, since not every runtime lets them through to its logits (OpenVINO's
+                ReLU makes 0 of NaN, and the mask would be of one class).
             ConfigError: the numbers inside the network overflow in ``model.precision``.
             WeightsError: the weights themselves give logits that are not finite.
         """
@@ -88,7 +91,7 @@ class Predictor:
             logits = upsample(logits, inputs.shape[2:])  # (1, K, h, w)
             best = logits.max(dim=1)  # argmax of the same is many times slower on the CPU
             if not best.values.isfinite().all():
-                raise self._not_finite(grids)
+                raise self._not_finite()
             mask: U8 = best.indices[0].to(torch.uint8).cpu().numpy()
         return Prediction(to_reference(mask, grids.geometry))
 
@@ -99,12 +102,8 @@ class Predictor:
         weights = f"{'trained' if self.trained else 'untrained'} weights ({model.weights or f'seed {model.seed}'})"
         return f"GeminiFusion {self._network}, {weights}, {self._runtime.describe()}{threads}"
 
-    def _not_finite(self, grids: AlignedGrids) -> GeminiError:
-        """Find out why logits are not finite numbers; looked for only then, so that other frames do not pay for it."""
-        for grid in grids.grids:
-            wrong = int(np.count_nonzero(~np.isfinite(grid.channels).all(axis=0)))
-            if wrong and grid.modality in self._config.modalities:
-                return DataError(f"grid of {grid.modality}: expected finite numbers, got others at {wrong} pixels")
+    def _not_finite(self) -> GeminiError:
+        """Say why logits are not finite numbers although the grids are."""
         model = self._config.model
         if model.precision != "fp32":
             return ConfigError(
@@ -130,6 +129,10 @@ class Predictor:
                 msg = f"grid of {modality}: expected channels of shape {shape}, as its geometry says, got {grid.channels.shape}"
                 raise ShapeError(msg)
             np.copyto(self._staging[index].numpy(), grid.channels)
+            if not torch.stack(self._staging[index].aminmax()).isfinite().all():  # NaN is the smallest and the largest at once
+                wrong = int(np.count_nonzero(~np.isfinite(grid.channels).all(axis=0)))
+                msg = f"grid of {modality}: expected finite numbers, got others at {wrong} pixels"
+                raise DataError(msg)
         staged = self._staging.to(self._device, non_blocking=True)
         return (staged - self._mean.to(self._device)) / self._std
 
@@ -178,6 +181,9 @@ def _torch(config: FusionConfig) -> tuple[Runtime, str, CheckpointInfo]:
     if model.precision == "int8":
         msg = "model.precision: expected an exported folder in model.weights for int8, got weights that torch runs"
         raise ConfigError(msg)
+    if model.weights and Path(model.weights).is_dir():
+        msg = f"model.weights: expected a file, or a folder with {artifact.DESCRIPTION} in it, got {model.weights} without one"
+        raise WeightsError(msg)
     device = _device(model.device)
     segmenter, info = _load(config) if model.weights else _untrained(config)
     millions = sum(parameter.numel() for parameter in segmenter.parameters()) / 1e6
@@ -218,10 +224,19 @@ def _load(config: FusionConfig) -> tuple[Segmenter, CheckpointInfo]:
 def _check_weights(config: FusionConfig, segmenter: SegmenterConfig, info: CheckpointInfo) -> None:
     _check_same("modalities", config.modalities, segmenter.modalities, config.model.weights)
     _check_same("classes", config.model.classes, info.class_names, config.model.weights)
+    check_encodings(config, info, config.model.weights)
+
+
+def check_encodings(config: FusionConfig, info: CheckpointInfo, weights: str | Path) -> None:
+    """Compare what the numbers at the network's input mean with what they meant in training, where that is known.
+
+    Raises:
+        WeightsError: they mean something else.
+    """
     for key, value in config.encodings().items():
         trained_with = info.encodings.get(key, value)
         if trained_with != value:
-            msg = f"{key}: expected {trained_with}, with which {config.model.weights} was trained, got {value}"
+            msg = f"{key}: expected {trained_with}, with which {weights} was trained, got {value}"
             raise WeightsError(msg)
 
 

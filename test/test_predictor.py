@@ -92,7 +92,7 @@ def test_grid_of_the_images_own_size_comes_back_unchanged():
 def test_mask_is_the_argmax_of_upsampled_ensemble_logits(tmp_path):
     segmenter = Segmenter(SegmenterConfig("mit_b0", ("rgb", "depth"), 9)).eval()
     normalization = (Normalization((0.2, 0.3, 0.4), (0.5, 0.6, 0.7)), Normalization())
-    config = configured(weights=str(tmp_path / "weights"))
+    config = configured(weights=str(tmp_path / "weights"), device="cpu")
     checkpoints.save(segmenter, tmp_path / "weights", config.model.classes, trained=True, normalization=normalization)
     geometry = GridGeometry(96, 64, 96, 64, 0, 0, 96, 64)
     grids = grids_of(("rgb", "depth"), geometry)
@@ -235,7 +235,6 @@ def test_grid_of_another_size_is_refused():
         Predictor(configured()).predict(AlignedGrids(0, 0, "camera", GEOMETRY, None, (rgb, odd), ()))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_voxel_grids_of_another_number_of_bins_are_refused_before_anything_is_loaded():
     voxels = {"event.encoding": "voxel", "event.voxel_bins": 5, "model.weights": "nowhere.safetensors"}
     with pytest.raises(ConfigError, match=r"event\.voxel_bins: expected 3, the channels that networks take, got 5"):
@@ -244,6 +243,7 @@ def test_voxel_grids_of_another_number_of_bins_are_refused_before_anything_is_lo
         Predictor(from_flat({"modalities": ["rgb", "event"], **voxels, "event.encoding": "polarity"}))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_missing_gpu_is_named():
     with pytest.raises(ConfigError, match=r"model\.device: expected a CUDA device"):
         Predictor(configured(device="cuda"))

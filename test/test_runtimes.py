@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import json
+import os
 import shutil
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from test_cli import write_rig
 from test_folding import trained
 
+from gemini_core import cli
 from gemini_core.cli import main
 from gemini_core.config import from_flat
 from gemini_core.errors import ConfigError, DataError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
-from gemini_core.model.checkpoints import CheckpointInfo, default_normalization
+from gemini_core.model.checkpoints import CheckpointInfo, Normalization
 from gemini_core.model.mit import MiTConfig
 from gemini_core.predictor import Predictor
 from gemini_core.runtimes import artifact, images, openvino
 from gemini_core.runtimes.export import Difference, Images, Target, compare, export
 from gemini_core.runtimes.exported import ExportedRuntime
+from gemini_core.runtimes.tensorrt import TensorRtRuntime
 from gemini_core.types import AlignedGrid, AlignedGrids, GridGeometry
 
 HEIGHT, WIDTH = 64, 96
 CLASSES = ("road", "building", "tree", "car", "sky")
 MODULE = {"openvino": "openvino", "onnx": "onnxruntime", "tensorrt": "onnxruntime"}
 MODALITIES = ("rgb", "depth")
+# Nothing that anybody has by default, so that an export which lost its own would decide otherwise.
+NORMALIZATION = (
+    Normalization((0.1, 0.5, 0.9), (0.2, 0.5, 0.3)),
+    Normalization((0.5, 0.2, 0.7), (0.3, 0.1, 0.4)),
+)
 # Converting takes a second for every block, whatever its size.
 SHORT = MiTConfig(widths=(8, 16, 24, 32), depths=(1, 1, 1, 1), heads=(1, 2, 3, 4), mlp_ratio=2, fusion_heads=4)
 
@@ -47,12 +59,20 @@ def need(runtime):
         pytest.skip(f"{MODULE[runtime]} is not installed")
 
 
+def normalization_of(segmenter):
+    return NORMALIZATION[: len(segmenter.config.modalities)]
+
+
 def info_of(segmenter):
-    return CheckpointInfo(CLASSES, default_normalization(segmenter.config.modalities), trained=True)
+    return CheckpointInfo(CLASSES, normalization_of(segmenter), trained=True)
+
+
+def save(segmenter, path, **others):
+    checkpoints.save(segmenter, path, CLASSES, trained=True, normalization=normalization_of(segmenter), **others)
 
 
 def inputs_of(segmenter):
-    normalization = default_normalization(segmenter.config.modalities)
+    normalization = normalization_of(segmenter)
     return Images([images.normalise(images.made_up(len(normalization), HEIGHT, WIDTH), normalization)], "made-up images")
 
 
@@ -72,7 +92,7 @@ def grids_of(modalities=MODALITIES, seed=0, height=HEIGHT):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    checkpoints.save(network(), path, CLASSES, trained=True)
+    save(network(), path)
     return path
 
 
@@ -109,6 +129,19 @@ def test_mask_is_that_of_torch(exported, weights, runtime, present):
     predictor.predict(grids_of(seed=1))
     assert np.array_equal(predictor.predict(grids_of(present)).mask, mask)
     assert np.array_equal(Predictor(config_of(exported(runtime))).predict(grids_of(present)).mask, mask)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_do_not_get_lost_in_a_runtime(exported, runtime, modality, value):
+    predictor = Predictor(config_of(exported(runtime)))
+    expected = predictor.predict(grids_of()).mask
+    grids = grids_of()
+    grids.grid(modality).channels[1, 5, 6] = value  # OpenVINO would give a mask of one class
+    with pytest.raises(DataError, match=f"grid of {modality}: expected finite numbers, got others at 1 pixels"):
+        predictor.predict(grids)
+    assert np.array_equal(predictor.predict(grids_of()).mask, expected)
 
 
 def test_description_says_what_runs_where(exported):
@@ -180,7 +213,7 @@ def test_low_precision_decides_nearly_the_same(tmp_path, precision):
     if precision == "int8":
         pytest.importorskip("nncf")
     segmenter, weights, out = network(1), tmp_path / "weights", tmp_path / "out"
-    checkpoints.save(segmenter, weights, CLASSES, trained=True)
+    save(segmenter, weights)
     done = export(segmenter, info_of(segmenter), Target("openvino", precision, HEIGHT, WIDTH), out, inputs_of(segmenter))
     assert "decided alike" in done.verified
     config = config_of(out, **{"modalities": ["rgb"], "model.precision": precision})
@@ -230,6 +263,28 @@ def test_export_for_another_robot_is_refused(exported, changes, sentence):
         Predictor(config_of(exported("onnx"), **changes))
 
 
+@pytest.mark.parametrize("kind", ["weights", "export"])
+def test_numbers_that_mean_something_else_are_refused(tmp_path, monkeypatch, kind):
+    need("onnx")
+    segmenter, encodings = network(), {"depth.max_m": 7.5}
+    if kind == "weights":
+        save(segmenter, tmp_path / "out", encodings=encodings)
+    else:
+        target = Target("onnx", "fp32", HEIGHT, WIDTH)
+        info = CheckpointInfo(CLASSES, NORMALIZATION, trained=True, encodings=encodings)
+        monkeypatch.setattr("gemini_core.runtimes.export._convert", lambda *_: artifact.Graph((0, 1), "", {}))
+        monkeypatch.setattr("gemini_core.runtimes.export._verify", lambda *_: Difference(0.0, 0.0, 1.0))
+        export(segmenter, info, target, tmp_path / "out", inputs_of(segmenter))
+    with pytest.raises(WeightsError, match=r"depth\.max_m: expected 7\.5, with which .*out was trained, got 8"):
+        Predictor(config_of(tmp_path / "out", **{"depth.max_m": 8.0}))
+
+
+def test_folder_without_a_description_is_named(copied):
+    (copied / "export.json").unlink()
+    with pytest.raises(WeightsError, match=r"a file, or a folder with export\.json in it, got .*copy without one"):
+        Predictor(config_of(copied))
+
+
 def test_images_of_another_size_are_refused(exported):
     with pytest.raises(ShapeError, match=r"expected \(64, 96\), height and width of the export, got \(32, 96\)"):
         Predictor(config_of(exported("onnx"))).predict(grids_of(height=32))
@@ -253,6 +308,55 @@ def test_broken_graph_is_refused(copied):
     graph.unlink()
     with pytest.raises(WeightsError, match=r"rgb\.onnx: expected the file that export\.json names, got none"):
         Predictor(config_of(copied))
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_graph_that_a_runtime_does_not_read_is_named(exported, tmp_path, runtime):
+    folder = exported(runtime)
+    description = artifact.read_description(folder)
+    graph = tmp_path / description.graphs[-1].file
+    graph.write_bytes(b"from a later version")
+    new = artifact.Graph((0,), graph.name, {graph.name: artifact.sha256(graph)})
+    with pytest.raises(WeightsError, match=f"expected graphs that {runtime} as installed here reads, got: "):
+        ExportedRuntime(tmp_path, dataclasses.replace(description, graphs=(new,)), 1)
+
+
+class Engines:
+    """What is needed of TensorRT to keep engines: plans of these bytes are read, others are broken."""
+
+    __version__ = "10"
+
+    def deserialize_cuda_engine(self, plan):
+        return plan if plan == b"plan" else None
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """Gives the engine of a graph, as the first start on a GPU and the later ones do."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU 1")
+    engines = Engines()
+    runtime = SimpleNamespace(_tensorrt=engines, _runtime=engines, _build=lambda *_: b"plan")
+    runtime._opened = functools.partial(TensorRtRuntime._opened, runtime)
+    return lambda: TensorRtRuntime._engine(runtime, tmp_path / "rgb.onnx", "0123456789abcdef", "fp16")
+
+
+def test_tensorrt_engine_is_kept_and_refused_where_it_is_broken(engine, tmp_path):
+    assert engine() == engine() == b"plan"
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == "rgb.0123456789ab.fp16.GPU_1.10.plan"
+    kept.write_bytes(b"pl")
+    with pytest.raises(WeightsError, match=r"\.plan: expected an engine that TensorRT reads, got a broken one; without"):
+        engine()
+
+
+def test_tensorrt_engine_that_cannot_be_kept_is_named(engine, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(WeightsError, match="expected a folder to keep TensorRT's engine in, got No space left"):
+        engine()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_changed_description_is_refused(copied):
@@ -308,7 +412,7 @@ def test_wrong_device_for_a_runtime_is_refused(exported):
     [
         (("ncnn", "fp32", 64, 96), "--runtime: expected one of openvino, onnx, tensorrt, got 'ncnn'"),
         (("onnx", "int8", 64, 96), "--precision: expected one of fp32 for onnx, got 'int8'"),
-        (("openvino", "fp32", 16, 96), "--height and --width: expected 32 or more, got 16 and 96"),
+        (("openvino", "fp32", 16, 96), "--size: expected 32 or more either way, got 96x16"),
     ],
 )
 def test_wrong_targets_are_refused(target, sentence):
@@ -333,6 +437,15 @@ def test_export_that_differs_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_full_disk_under_an_openvino_graph_is_one_sentence(tmp_path):
+    need("openvino")
+    for name in ("rgb.xml", "rgb.bin"):
+        (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(WeightsError, match=r"export: expected room to write the graph rgb\.xml, got: "):
+        openvino.convert(torch.nn.Conv2d(3, 1, 3), torch.zeros(1, 3, 8, 8), "fp32", (), tmp_path / "rgb.xml")
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The command
 
@@ -340,10 +453,11 @@ def test_export_that_differs_is_not_written(tmp_path):
 def test_command_exports_what_the_predictor_runs(tmp_path, capsys):
     need("openvino")
     picture, weights, out = (tmp_path / name for name in ("picture.png", "weights", "out"))
-    checkpoints.save(network(1), weights, CLASSES, trained=True)
+    save(network(1), weights)
     cv2.imwrite(str(picture), np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8))
-    arguments = ["export", str(weights), str(out), "--runtime", "openvino", "--height", str(HEIGHT), "--width", str(WIDTH)]
-    assert main([*arguments, "--image", str(picture)]) == 0
+    arguments = ["export", str(weights), str(out), "--runtime", "openvino", "--size", f"{WIDTH}x{HEIGHT}"]
+    arguments += ["--image", str(picture)]
+    assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert f"wrote {out}: fp32 for openvino, 96x64" in printed
     assert "checked on picture.png, against eager torch: rgb: largest difference" in printed
@@ -356,8 +470,8 @@ def test_command_exports_what_the_predictor_runs(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--without", "lidar"], "--without: expected sensors out of depth, got 'lidar'"),
-        (["--precision", "int8"], "--calibration: expected a bag of this robot"),
+        (["--without", "lidar", "--image", "picture.png"], "--without: expected sensors out of depth, got 'lidar'"),
+        (["--precision", "int8", "--image", "picture.png"], "--calibration: expected a bag of this robot"),
         (["--image", "nowhere.png"], "nowhere.png: expected a picture, got nothing that OpenCV reads"),
     ],
 )
@@ -365,6 +479,82 @@ def test_command_names_what_is_wrong(tmp_path, weights, capsys, arguments, sente
     assert main(["export", str(weights), str(tmp_path / "out"), "--runtime", "openvino", *arguments]) == 2
     assert sentence in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "one of the arguments --image --calibration is required"),
+        (["--image", "a.png", "--calibration", "bag"], "not allowed with argument --image"),
+        (["--image", "a.png", "--size", "640"], "expected WIDTHxHEIGHT, like 640x480, got 640"),
+        (["--calibration", "bag", "--frames", "0"], "expected a whole number from 1 to 1000, got 0"),
+    ],
+)
+def test_command_line_that_makes_no_sense_is_refused(tmp_path, weights, capsys, arguments, sentence):
+    with pytest.raises(SystemExit):
+        main(["export", str(weights), str(tmp_path / "out"), "--runtime", "openvino", *arguments])
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    return write_rig(tmp_path_factory.mktemp("bags") / "bag")
+
+
+@pytest.mark.parametrize(("runtime", "precision"), [("onnx", "fp32"), ("openvino", "int8")])
+def test_command_exports_with_frames_of_a_bag(tmp_path, bag, capsys, runtime, precision):
+    need(runtime)
+    if precision == "int8":
+        pytest.importorskip("nncf")
+    save(network(), tmp_path / "weights")
+    arguments = ["export", str(tmp_path / "weights"), str(tmp_path / "out"), "--runtime", runtime, "--precision", precision]
+    assert main([*arguments, "--size", f"{WIDTH}x{HEIGHT}", "--calibration", str(bag), "--frames", "2"]) == 0
+    assert f"checked on a frame of {bag.name}, against eager torch: rgb+depth: largest" in capsys.readouterr().out
+    predictor = Predictor(config_of(tmp_path / "out", **{"model.precision": precision}))
+    expected = Predictor(config_of(tmp_path / "weights")).predict(grids_of()).mask
+    assert np.mean(predictor.predict(grids_of()).mask == expected) > (0.999 if precision == "fp32" else 0.8)
+
+
+def test_int8_is_checked_on_a_frame_that_it_was_not_calibrated_with(tmp_path, monkeypatch):
+    calibrated, checked = [], []
+
+    def convert(_segmenter, _target, inputs, subset, _stem):
+        calibrated.append([float(image[0, 0, 0, 0]) for image in inputs])
+        return artifact.Graph(subset, "", {})
+
+    def verify(_segmenter, _target, image, *_):
+        checked.append(float(image[0, 0, 0, 0]))
+        return Difference(0.0, 0.0, 1.0)
+
+    monkeypatch.setattr("gemini_core.runtimes.export._convert", convert)
+    monkeypatch.setattr("gemini_core.runtimes.export._verify", verify)
+    segmenter = network(1)
+    frames = [np.full((1, 3, HEIGHT, WIDTH), value, np.float32) for value in range(3)]
+    for name, inputs in (("several", frames), ("one", frames[:1])):
+        target = Target("openvino", "int8", HEIGHT, WIDTH)
+        export(segmenter, info_of(segmenter), target, tmp_path / name, Images(inputs, "frames"))
+    assert calibrated == [[1.0, 2.0], [0.0]]
+    assert checked == [0.0, 0.0]
+
+
+def test_calibration_with_other_encodings_than_in_training_is_refused(tmp_path, bag, capsys):
+    save(network(), tmp_path / "weights", encodings={"depth.max_m": 7.5})
+    arguments = ["export", str(tmp_path / "weights"), str(tmp_path / "out"), "--runtime", "onnx", "--calibration", str(bag)]
+    assert main([*arguments, "--set", "depth.max_m=8.0"]) == 2
+    assert "depth.max_m: expected 7.5, with which" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 8, 9, 10, 17, 100, 1000])
+def test_frames_are_spread_over_a_length_that_is_not_known(count):
+    kept = cli._spread(iter(range(count)), 4)
+    assert len(kept) == min(count, 4)
+    if count <= 4:
+        assert kept == list(range(count))
+        return
+    gaps = np.diff([*kept, count])
+    assert kept[0] == 0
+    assert gaps.min() > 0.4 * count / 4
+    assert gaps.max() < 2.0 * count / 4
 
 
 def test_pictures_become_inputs(tmp_path):

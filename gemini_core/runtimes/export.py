@@ -48,7 +48,7 @@ class Target:
             msg = f"--precision: expected one of {expected} for {self.runtime}, got {self.precision!r}"
             raise ConfigError(msg)
         if min(self.height, self.width) < SMALLEST_SIDE:
-            msg = f"--height and --width: expected {SMALLEST_SIDE} or more, got {self.height} and {self.width}"
+            msg = f"--size: expected {SMALLEST_SIDE} or more either way, got {self.width}x{self.height}"
             raise ConfigError(msg)
 
 
@@ -99,7 +99,8 @@ def export(
 ) -> Export:
     """Write a folder of graphs: with all modalities, with RGB alone, and one for each of ``subsets`` of them.
 
-    Each is held against eager fp32 torch on the first image; int8 is calibrated on all of them.
+    Each is held against eager fp32 torch on the first image. int8 is calibrated on the others, or on the same if it is the only
+    one, so that its agreement is that of a frame it does not know.
 
     Raises:
         ConfigError: the runtime is not installed.
@@ -109,13 +110,15 @@ def export(
     everything = tuple(range(len(segmenter.config.modalities)))
     wanted = sorted({everything, (0,), *subsets}, key=lambda subset: (-len(subset), subset))
     allowed = TOLERANCES[target.precision] if tolerance is None else tolerance
+    held_out, *others = images.inputs
 
     def fill(unfinished: Path) -> Export:
         graphs, verified = [], []
         for subset in wanted:
             name = "+".join(segmenter.config.modalities[index] for index in subset)
-            graph = _convert(segmenter, target, [image[list(subset)] for image in images.inputs], subset, unfinished / name)
-            difference = _verify(segmenter, target, images.inputs[0][list(subset)], graph, unfinished)
+            calibration = [image[list(subset)] for image in others or [held_out]]
+            graph = _convert(segmenter, target, calibration, subset, unfinished / name)
+            difference = _verify(segmenter, target, held_out[list(subset)], graph, unfinished)
             distance = difference.largest if target.precision == "fp32" else difference.rms
             if not distance <= allowed:  # also where it is not a number
                 msg = f"export of {name}: expected logits within {allowed:g} of eager torch on {images.what}, got {difference}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gemini_core.errors import ConfigError, ShapeError
+from gemini_core.errors import ConfigError, GeminiError, ShapeError, WeightsError
 from gemini_core.runtimes import artifact, openvino
 from gemini_core.runtimes.artifact import Export, Graph
 from gemini_core.runtimes.base import Runtime
@@ -60,9 +60,21 @@ class ExportedRuntime:
 
 
 def open_graphs(folder: Path, runtime: str, precision: str, graphs: Sequence[Graph], threads: int) -> Runtime:
-    """Load graphs into their runtime."""
-    if runtime == "openvino":
-        return OpenVinoRuntime(folder, graphs, precision, threads)
-    if runtime == "onnx":
-        return OnnxRuntime(folder, graphs, precision, threads)
-    return TensorRtRuntime(folder, graphs, precision)
+    """Load graphs into their runtime.
+
+    Raises:
+        WeightsError: the runtime cannot read them, for example because it is older than the one that they were made for.
+        ConfigError: it is not installed, or lacks its device.
+    """
+    try:
+        if runtime == "openvino":
+            return OpenVinoRuntime(folder, graphs, precision, threads)
+        if runtime == "onnx":
+            return OnnxRuntime(folder, graphs, precision, threads)
+        return TensorRtRuntime(folder, graphs, precision)
+    except GeminiError:
+        raise
+    except Exception as error:  # noqa: BLE001 - runtimes have exceptions of their own, derived from nothing in common
+        reason = " ".join(str(error).split()) or type(error).__name__
+        msg = f"{folder}: expected graphs that {runtime} as installed here reads, got: {reason}"
+        raise WeightsError(msg) from None

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gemini_core.errors import WeightsError
 from gemini_core.runtimes.artifact import Graph
 from gemini_core.runtimes.base import require
 from gemini_core.types import F32
@@ -21,7 +22,12 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 def convert(network: nn.Module, example: Tensor, precision: str, calibration: Sequence[F32], file: Path) -> None:
-    """Write the graph of a network for the shape of ``example``; int8 needs images (A, 3, H, W) to calibrate it."""
+    """Write the graph of a network for the shape of ``example``; int8 needs images (A, 3, H, W) to calibrate it.
+
+    Raises:
+        WeightsError: the graph cannot be written.
+        ConfigError: OpenVINO, or for int8 NNCF, is not installed.
+    """
     openvino = require("openvino", "openvino", "OpenVINO")
     with torch.no_grad():
         exported = torch.export.export(network, (example,))
@@ -29,7 +35,11 @@ def convert(network: nn.Module, example: Tensor, precision: str, calibration: Se
     model.reshape({0: list(example.shape)})
     if precision == "int8":
         model = _quantise(model, calibration)
-    openvino.save_model(model, file, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:  # a full disk too
+        msg = f"export: expected room to write the graph {file.name}, got: {' '.join(str(error).split())}"
+        raise WeightsError(msg) from None
 
 
 def _quantise(model: Any, calibration: Sequence[F32]) -> Any:  # noqa: ANN401 - OpenVINO's own type, which may not be there

@@ -59,12 +59,25 @@ class TensorRtRuntime:
         gpu = "".join(letter if letter.isalnum() else "_" for letter in torch.cuda.get_device_name())
         kept = graph.with_name(f"{graph.stem}.{digest[:12]}.{precision}.{gpu}.{self._tensorrt.__version__}.plan")
         if kept.is_file():
-            return self._runtime.deserialize_cuda_engine(kept.read_bytes())
+            return self._opened(kept.read_bytes(), kept)
         plan = self._build(graph, precision)
+        engine = self._opened(plan, kept)
         unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
-        unfinished.write_bytes(plan)
-        unfinished.replace(kept)
-        return self._runtime.deserialize_cuda_engine(plan)
+        try:
+            unfinished.write_bytes(plan)
+            unfinished.replace(kept)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            msg = f"{kept.parent}: expected a folder to keep TensorRT's engine in, got {error.strerror or error}"
+            raise WeightsError(msg) from None
+        return engine
+
+    def _opened(self, plan: bytes, where: Path) -> Any:  # noqa: ANN401 - TensorRT has no types
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            msg = f"{where}: expected an engine that TensorRT reads, got a broken one; without the file it is built anew"
+            raise WeightsError(msg)
+        return engine
 
     def _build(self, graph: Path, precision: str) -> bytes:
         tensorrt = self._tensorrt
