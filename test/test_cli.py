@@ -15,7 +15,7 @@ from gemini_core import cli
 from gemini_core.bag import messages as build
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
-from gemini_core.replay import DETECTIONS_TOPIC, LABEL_INFO_TOPIC, MASK_TOPIC
+from gemini_core.replay import DETECTIONS_TOPIC, LABEL_INFO_TOPIC, LABELLED_POINTS_TOPIC, MASK_TOPIC
 from gemini_core.types import UNLABELLED, CameraModel, StampedTransform
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -164,12 +164,15 @@ def test_replay_says_the_same_for_every_image_twice(capsys, rig_bag, tmp_path):
 
 
 def test_replay_without_a_network_decides_nothing(capsys, rig_bag, tmp_path):
-    code, text, _ = run(capsys, "replay", rig_bag, "--out", tmp_path / "out", *NO_NETWORK)
+    code, text, _ = run(capsys, "replay", rig_bag, "--out", tmp_path / "out", "--labelled-points", *NO_NETWORK)
     assert code == 0
     assert "network: none" in text
     assert "TRAINED" not in text
     with BagReader(tmp_path / "out") as bag:
         assert all((stored.message.data == UNLABELLED).all() for stored in bag.messages([MASK_TOPIC]))
+        labels = [stored.message.data.reshape(-1, 20)[:, 16] for stored in bag.messages([LABELLED_POINTS_TOPIC])]
+    assert len(labels) == FRAMES
+    assert all((each == UNLABELLED).all() for each in labels)
 
 
 def test_replay_goes_on_without_a_sensor_and_says_which(capsys, tmp_path):

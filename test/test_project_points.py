@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from gemini_core.bag.kitti import from_kitti_raw
+from gemini_core.bag.reader import BagReader
 from gemini_core.config import FusionConfig, from_flat
 from gemini_core.decode.intake import Intake
 from gemini_core.geometry import OPTICAL_FROM_BODY, invert_transform, project_points, transform_points
@@ -19,6 +21,7 @@ from gemini_core.pipeline import Pipeline
 from gemini_core.project import lidar as lidar_module
 from gemini_core.project.points import LABELLED_POINT, label_points, labelled_sweep
 from gemini_core.project.projector import Projector
+from gemini_core.replay import Replay
 from gemini_core.simulation.clip import Clip
 from gemini_core.simulation.record import Simulation
 from gemini_core.types import (
@@ -331,6 +334,21 @@ def _same_points(real, seen):
     found = np.flatnonzero(np.any([real.sweep.points[axis] != 0 for axis in "xyz"], axis=0))
     assert found.size == seen.lidar.intensity.size
     return found
+
+
+def test_the_road_of_a_real_recording_lies_as_far_below_the_camera_as_its_makers_say(real_dir, tmp_path):
+    """KITTI's cameras are 1.65 m above the ground (Geiger et al. 2013, figure 3); its LiDAR sees next to what they see."""
+    from_kitti_raw(real_dir / "kitti_raw", tmp_path / "bag")
+    settings_ = from_flat({"modalities": ["rgb", "lidar"], "model.enabled": False, "detections.enabled": True})
+    with BagReader(tmp_path / "bag") as bag:
+        points = next(iter(Replay(bag, settings_).perceptions())).grids.points
+    x, y, z = points.points_m.T
+    road = (x > 8) & (x < 20) & (np.abs(y) < 2) & (z < -1)
+    assert road.sum() > 500
+    assert np.median(z[road]) == pytest.approx(-1.65, abs=0.1)
+    inside = points.pixels[:, 0] >= 0
+    assert inside.sum() > 5000
+    assert points.visible[inside].mean() > 0.9  # LiDAR and camera are 0.3 m apart; only edges are doubtful
 
 
 # --------------------------------------------------------------------------------------------------------------------
