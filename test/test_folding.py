@@ -133,6 +133,24 @@ def test_large_activations_stay_finite_in_half_precision(dtype, mixed):
         torch.testing.assert_close(relation.float().sum(-1), torch.ones(2, 1, 40), rtol=0, atol=0.02)
 
 
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_whatever_overflows_on_the_way_in_fp16_becomes_no_nan(folded, mixed):
+    torch.manual_seed(0)
+    fusion = GeminiFusion(32, 8)
+    for name, linear in fusion.named_modules():
+        if isinstance(linear, nn.Linear):  # products overflow, except those that are the result
+            nn.init.normal_(linear.weight, std=1e-4 if name.endswith(("value", "output")) else 1.0)
+    own, third = (torch.rand(2, 1, 60, 32) * 6e4 * torch.randn(2, 1, 60, 32).sign()).half()
+    # Sums overflow in the first 20 tokens, differences in the next, and some of both in the last.
+    other = torch.cat((own[:, :20], -own[:, 20:40], third[:, 40:]), dim=1)
+    network = FoldedFusion(fusion, None) if folded else fusion
+    with torch.no_grad(), torch.autocast("cpu", torch.float16, enabled=mixed):
+        fused = (network if mixed else network.half())(torch.stack((own, other)))
+    assert fused.isfinite().all()
+    assert (fused[0].float() - own.float()).abs().max() < 200.0  # in the range of the input, 32 is the distance of two numbers
+
+
 def flops(network, inputs):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(inputs)

@@ -64,7 +64,7 @@ class TwoKeyAttention(nn.Module):
         score = (wide(query) * key_difference).view(by_head).sum(-1, keepdim=True)  # (B, N, h, 1)
         own_share = torch.sigmoid(score * by_head[-1] ** -0.5).to(query.dtype)
         value_other: Tensor = self.value(other)
-        value_difference = F.linear(own - other + value_noise, self.value.weight)  # own minus other, so without the bias
+        value_difference = F.linear(finite(own - other) + value_noise, self.value.weight)  # without the bias, which cancels
         attended = torch.addcmul(value_other.view(by_head), own_share, value_difference.view(by_head))  # (B, N, h, C/h)
         updated: Tensor = own + self.output(attended.view(batch, tokens, width))
         return updated
