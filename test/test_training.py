@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,7 @@ from training import evaluate as evaluation
 from training.cache import ShardReader, cache_bag, open_cached, pack, unpack
 from training.checkpoint import load_state
 from training.config import RECIPES, load_training_config
+from training.data import FrameDataset, plain_batches
 from training.frames import find_bags, labelled_frames
 from training.train import learning_rate, main, train
 
@@ -344,3 +346,19 @@ def test_weights_refuse_another_meaning_of_their_inputs(folder, recipe, tmp_path
     Predictor(load_config(folder / "fusion.yaml", {"model.weights": str(weights)}))
     with pytest.raises(WeightsError, match=r"depth\.max_m: expected 20\.0, with which .* was trained, got 10\.0"):
         Predictor(load_config(folder / "fusion.yaml", {"model.weights": str(weights), "depth.max_m": 10.0}))
+
+
+@pytest.mark.timeout(120)
+def test_loading_processes_start_where_opencv_has_threads(folder):
+    config = fusion_config(folder)
+    bag = cache_bag(folder / "train", config, TOPICS, folder / "cache")
+    dataset = FrameDataset((bag,), bag.modalities, checkpoints.default_normalization(bag.modalities))
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        cv2.GaussianBlur(np.zeros((2000, 2000), np.float32), (0, 0), 3.0)  # which starts them
+        batches = list(plain_batches(dataset, 2, workers=1))
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(before)
+    assert sum(len(batch.number) for batch in batches) == len(dataset) == 6

@@ -142,10 +142,20 @@ def _batches(
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # a loader draws one number, not from those of the network
     )
-    for batch in loader:
+    for batch in _started(loader):
         if isinstance(batch, DataError):
             raise batch
         yield batch
+
+
+def _started(loader: DataLoader[Batch | DataError]) -> Iterator[Batch | DataError]:
+    """Start a loader's processes. OpenCV's threads are not there in a forked process, which would wait for them for ever."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # ends them; also what the processes begin with
+    try:
+        return iter(loader)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 class _Reported(Dataset["Batch | DataError"]):
@@ -177,5 +187,4 @@ def collate(items: list[Batch]) -> Batch:
 
 
 def _start_worker(_number: int) -> None:
-    cv2.setNumThreads(1)  # the training has the cores
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # the training has the cores
