@@ -23,8 +23,8 @@ from training.evaluate import Evaluation, evaluate, write_evaluation
 from training.train import cached, train
 
 RECIPE = "simulated_small"
-STATED_MEAN_IOU = 0.30
-"""Mean IoU on the test split that this reaches."""
+STATED_MEAN_IOU = 0.50
+"""Mean IoU on the test split that this reaches: 0.530 where it was measured, in 15 minutes with other programs on both cores."""
 TOLERANCE = 0.03
 """Less than stated by more than this is a failure; other processors and versions of torch round, and so train, otherwise."""
 
