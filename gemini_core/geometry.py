@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from scipy.spatial.transform import Rotation
 
+from gemini_core.compiling import compiled
 from gemini_core.errors import CalibrationError
 from gemini_core.types import F32, F64, Bool, CameraModel
 
@@ -96,7 +96,7 @@ def _first_positive_root(polynomial: F64) -> float:
     return 1.0 / float(max(positive)) if positive else math.inf
 
 
-@njit("UniTuple(float64, 6)(float64, float64, UniTuple(float64, 8))", cache=True, error_model="numpy", inline="always")
+@compiled("UniTuple(float64, 6)(float64, float64, UniTuple(float64, 8))", error_model="numpy", inline="always")
 def _rational(x: float, y: float, k: _Coefficients) -> tuple[float, float, float, float, float, float]:
     """Distort one point by OpenCV's rational model: (x', y', ∂x'/∂x, ∂x'/∂y = ∂y'/∂x, ∂y'/∂y, radial factor)."""
     k1, k2, p1, p2, k3, k4, k5, k6 = k
@@ -115,14 +115,14 @@ def _rational(x: float, y: float, k: _Coefficients) -> tuple[float, float, float
     )
 
 
-@njit("float64(float64, UniTuple(float64, 8))", cache=True, error_model="numpy")
+@compiled("float64(float64, UniTuple(float64, 8))", error_model="numpy")
 def _equidistant(angle: float, k: _Coefficients) -> float:
     """Distorted angle of the equidistant (Kannala-Brandt) model."""
     s = angle * angle
     return angle * (1.0 + s * (k[0] + s * (k[1] + s * (k[2] + s * k[3]))))
 
 
-@njit("float64(UniTuple(float64, 8), float64)", cache=True, error_model="numpy")
+@compiled("float64(UniTuple(float64, 8), float64)", error_model="numpy")
 def _unfolded(k: _Coefficients, limit: float) -> float:
     """Shrink a limit of x² + y² to where the tangential part does not fold the image either, in any direction.
 
@@ -151,7 +151,7 @@ _IMAGE = "UniTuple(float64, 4), UniTuple(float32, 2)"
 _PROJECTED = "float32[:,::1], float32[::1], b1[::1]"
 
 
-@njit(f"void({_POINTS}, {_IMAGE}, {_PROJECTED})", cache=True, error_model="numpy")
+@compiled(f"void({_POINTS}, {_IMAGE}, {_PROJECTED})", error_model="numpy")
 def _project_pinhole(  # noqa: PLR0917 - compiled functions take arguments by position
     points: F32, intrinsics: _Intrinsics, end: _Size, pixels: F32, depth: F32, visible: Bool
 ) -> None:
@@ -165,7 +165,7 @@ def _project_pinhole(  # noqa: PLR0917 - compiled functions take arguments by po
         visible[i] = (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
 
 
-@njit(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 8), float64, {_PROJECTED})", cache=True, error_model="numpy")
+@compiled(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 8), float64, {_PROJECTED})", error_model="numpy")
 def _project_rational(  # noqa: PLR0917 - compiled functions take arguments by position
     points: F32, intrinsics: _Intrinsics, end: _Size, k: _Coefficients, limit: float, pixels: F32, depth: F32, visible: Bool
 ) -> None:
@@ -181,7 +181,7 @@ def _project_rational(  # noqa: PLR0917 - compiled functions take arguments by p
         visible[i] = (x * x + y * y < limit) & (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
 
 
-@njit(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 8), float64, {_PROJECTED})", cache=True, error_model="numpy")
+@compiled(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 8), float64, {_PROJECTED})", error_model="numpy")
 def _project_equidistant(  # noqa: PLR0917 - compiled functions take arguments by position
     points: F32, intrinsics: _Intrinsics, end: _Size, k: _Coefficients, limit: float, pixels: F32, depth: F32, visible: Bool
 ) -> None:
@@ -199,7 +199,7 @@ def _project_equidistant(  # noqa: PLR0917 - compiled functions take arguments b
         visible[i] = (angle < limit) & (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
 
 
-@njit(f"void({_POINTS}, {_IMAGE}, int64, UniTuple(float64, 8), float64, {_PROJECTED})", cache=True)
+@compiled(f"void({_POINTS}, {_IMAGE}, int64, UniTuple(float64, 8), float64, {_PROJECTED})")
 def project_into(  # noqa: PLR0917 - compiled functions take arguments by position
     points: F32,
     intrinsics: _Intrinsics,
@@ -260,7 +260,7 @@ def project_points(camera: CameraModel, points: F32) -> tuple[F32, F32, Bool]:
 # The inverse
 
 
-@njit("float64(float64, int64, UniTuple(float64, 8), float64)", cache=True, error_model="numpy")
+@compiled("float64(float64, int64, UniTuple(float64, 8), float64)", error_model="numpy")
 def _undistorted_radius(distorted: float, kind: int, k: _Coefficients, limit: float) -> float:
     """Invert the radial part: r (rational) or the angle (equidistant) whose distorted value is given; NaN where none.
 
@@ -282,7 +282,7 @@ def _undistorted_radius(distorted: float, kind: int, k: _Coefficients, limit: fl
     return 0.5 * (low + high)
 
 
-@njit("UniTuple(float64, 2)(float64, float64, int64, UniTuple(float64, 8), float64)", cache=True, error_model="numpy")
+@compiled("UniTuple(float64, 2)(float64, float64, int64, UniTuple(float64, 8), float64)", error_model="numpy")
 def _undistorted(x: float, y: float, kind: int, k: _Coefficients, limit: float) -> tuple[float, float]:
     """Invert the distortion of one point at z = 1; NaN where no point in front of the camera comes here."""
     distorted = math.sqrt(x * x + y * y)
@@ -315,7 +315,7 @@ def _undistorted(x: float, y: float, kind: int, k: _Coefficients, limit: float) 
     return np.nan, np.nan
 
 
-@njit("void(UniTuple(float64, 4), int64, UniTuple(float64, 8), float64, float32[:,:,::1])", cache=True)
+@compiled("void(UniTuple(float64, 4), int64, UniTuple(float64, 8), float64, float32[:,:,::1])")
 def _fill_rays(intrinsics: _Intrinsics, kind: int, k: _Coefficients, limit: float, rays: F32) -> None:
     fx, fy, cx, cy = intrinsics
     for v in range(rays.shape[1]):
@@ -350,7 +350,7 @@ def ray_table(camera: CameraModel) -> F32:
 # Points
 
 
-@njit(f"void(Array(float64, 2, 'C', readonly=True, aligned=False), {_POINTS}, float32[:,::1])", cache=True)
+@compiled(f"void(Array(float64, 2, 'C', readonly=True, aligned=False), {_POINTS}, float32[:,::1])")
 def _transform(matrix: F64, points: F32, moved: F32) -> None:
     for i in range(points.shape[1]):
         x, y, z = np.float64(points[0, i]), np.float64(points[1, i]), np.float64(points[2, i])
@@ -371,7 +371,7 @@ _VALUES = "Array(float32, 1, 'C', readonly=True, aligned=False)"
 _FLAGS = "Array(bool, 1, 'C', readonly=True)"
 
 
-@njit(f"int64({_FLAGS}, int32[::1])", cache=True)
+@compiled(f"int64({_FLAGS}, int32[::1])")
 def _list(visible: Bool, listed: _I32) -> int:
     """List the visible points; without a branch, since the processor could not guess which way it goes."""
     count = np.uint64(0)
@@ -381,7 +381,7 @@ def _list(visible: Bool, listed: _I32) -> int:
     return int(count)
 
 
-@njit(f"void({_POINTS}, {_VALUES}, int32[::1], int64, int32[:,::1])", cache=True)
+@compiled(f"void({_POINTS}, {_VALUES}, int32[::1], int64, int32[:,::1])")
 def _see(pixels: F32, z: F32, listed: _I32, reach: int, index: _I32) -> None:
     """Keep the nearest of the listed points per pixel; -1 before the first."""
     height, width = index.shape

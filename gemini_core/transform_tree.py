@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.errors import CalibrationError, nearest_names
 from gemini_core.geometry import invert_transform
 from gemini_core.types import F64, I64, Count, StampedTransform
@@ -278,7 +278,7 @@ def _inverted(matrices: F64) -> F64:
     return inverse
 
 
-@njit("float64[::1](float64[:,::1])", cache=True)
+@compiled("float64[::1](float64[:,::1])")
 def _quaternion(matrix: F64) -> F64:
     """Unit quaternion (x, y, z, w) of the rotation in a (4, 4) matrix, from its largest component (Shepperd, 1978)."""
     xx, yy, zz = matrix[0, 0], matrix[1, 1], matrix[2, 2]
@@ -295,7 +295,7 @@ def _quaternion(matrix: F64) -> F64:
     return found / math.sqrt(np.sum(found * found))
 
 
-@njit("void(int64[::1], float64[:,:,::1], int64[::1], float64[:,:,::1])", cache=True)
+@compiled("void(int64[::1], float64[:,:,::1], int64[::1], float64[:,:,::1])")
 def _interpolate(stamps: I64, matrices: F64, wanted: I64, found: F64) -> None:
     """Fill ``found`` (K, 4, 4) at the wanted stamps (K,) from matrices (N, 4, 4) at rising stamps (N,); the ends hold beyond.
 

@@ -12,7 +12,7 @@ from source_imports import REPOSITORY, imported_names, imports_of_file, module_n
 
 # Rooms: the modules that they consist of (with all below them), and the rooms that they may import besides themselves.
 ROOMS = {
-    "contracts": ("gemini_core", "gemini_core.types", "gemini_core.errors", "gemini_core.config"),
+    "contracts": ("gemini_core", "gemini_core.types", "gemini_core.errors", "gemini_core.config", "gemini_core.compiling"),
     "decode": ("gemini_core.decode",),
     "geometry": (
         "gemini_core.calibration",

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.types import F32, I64, U8, U16, Bool
 
 Column = npt.NDArray[Any]
@@ -26,7 +26,7 @@ def _column(kind: str) -> str:
 _F32 = _column("float32")
 
 
-@njit(f"int64({_F32}, {_F32}, {_F32}, float32[::1], float32[::1], float32[::1], b1[::1])", cache=True)
+@compiled(f"int64({_F32}, {_F32}, {_F32}, float32[::1], float32[::1], float32[::1], b1[::1])")
 def keep_positions(  # noqa: PLR0917 - compiled functions take arguments by position
     x: F32, y: F32, z: F32, x_out: F32, y_out: F32, z_out: F32, kept: Bool
 ) -> int:
@@ -42,7 +42,7 @@ def keep_positions(  # noqa: PLR0917 - compiled functions take arguments by posi
     return int(count)
 
 
-@njit(f"void({_F32}, b1[::1], float32[::1])", cache=True)
+@compiled(f"void({_F32}, b1[::1], float32[::1])")
 def keep_intensity(values: F32, kept: Bool, out: F32) -> None:
     """Keep intensities; one that is not finite becomes 0."""
     zero, infinite = np.float32(0.0), np.float32(np.inf)
@@ -53,7 +53,7 @@ def keep_intensity(values: F32, kept: Bool, out: F32) -> None:
         count += np.uint64(kept[i])
 
 
-@njit([f"void({_column(kind)}, b1[::1], uint16[::1])" for kind in ("uint8", "uint16")], cache=True)
+@compiled([f"void({_column(kind)}, b1[::1], uint16[::1])" for kind in ("uint8", "uint16")])
 def keep_ring(values: U8 | U16, kept: Bool, out: U16) -> None:
     """Keep rings."""
     count = np.uint64(0)
@@ -65,7 +65,7 @@ def keep_ring(values: U8 | U16, kept: Bool, out: U16) -> None:
 _SPAN = "UniTuple(int64, 2)"
 
 
-@njit([f"{_SPAN}({_column(kind)}, b1[::1], int64, int64[::1])" for kind in ("uint32", "int64")], cache=True)
+@compiled([f"{_SPAN}({_column(kind)}, b1[::1], int64, int64[::1])" for kind in ("uint32", "int64")])
 def keep_whole_times(values: Column, kept: Bool, stamp: int, out: I64) -> tuple[int, int]:
     """Keep stamp + value; say the least and largest value kept."""
     count = np.uint64(0)
@@ -78,9 +78,8 @@ def keep_whole_times(values: Column, kept: Bool, stamp: int, out: I64) -> tuple[
     return least, largest
 
 
-@njit(
+@compiled(
     [f"{_SPAN}({_column(kind)}, b1[::1], float64, int64, int64, int64, int64[::1])" for kind in ("float32", "float64")],
-    cache=True,
 )
 def keep_times(  # noqa: PLR0917 - compiled functions take arguments by position
     values: Column, kept: Bool, unit_ns: float, base: int, stamp: int, farthest: int, out: I64

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.decode.event_reading import EventReading, SensorEvents
 from gemini_core.decode.image import Image, decode_color
 from gemini_core.types import U8
@@ -47,7 +47,7 @@ def read_event_image(message: Image, topic: str) -> EventReading:
     return EventReading(image.stamp_ns, image.frame_id, width, height, events, on_ros_clock=True)
 
 
-@njit("void(Array(uint8, 3, 'C', readonly=True, aligned=False), uint8[:, ::1])", cache=True)
+@compiled("void(Array(uint8, 3, 'C', readonly=True, aligned=False), uint8[:, ::1])")
 def _mark(pixels: U8, marks: U8) -> None:
     """Mark (H, W) which pixels of an image (H, W, 3) got darker, brighter, or both."""
     counts = np.zeros((3, 256), np.int64)

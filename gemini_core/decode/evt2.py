@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.decode.event_reading import NO_TIME, Codec, SensorEvents, sensor_events
 from gemini_core.types import I64, U8, U16
 
@@ -50,10 +50,9 @@ class Evt2(Codec):
         return sensor_events(x, y, polarity, time_ns, count, last_ns, outside, unknown)
 
 
-@njit(
+@compiled(
     "UniTuple(int64, 4)(Array(uint32, 1, 'C', readonly=True, aligned=False), int64, int64, int64[::1],"
     " uint16[::1], uint16[::1], uint8[::1], int64[::1])",
-    cache=True,
 )
 def _decode(  # noqa: PLR0917 - compiled functions take arguments by position
     words: _U32, width: int, height: int, state: I64, xs: U16, ys: U16, polarities: U8, times_ns: I64

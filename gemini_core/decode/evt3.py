@@ -19,8 +19,8 @@ back a little in time; TIME_HIGH that falls by more than 10 is the wrap.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.decode.event_reading import NO_TIME, Codec, SensorEvents, sensor_events
 from gemini_core.types import I64, U8, U16
 
@@ -77,7 +77,7 @@ def _events_of_words() -> U8:
 _EVENTS_OF_WORD = _events_of_words()
 
 
-@njit("int64(Array(uint16, 1, 'C', readonly=True, aligned=False))", cache=True)
+@compiled("int64(Array(uint16, 1, 'C', readonly=True, aligned=False))")
 def _count(words: U16) -> int:
     """Count the events that the words make if none is left out."""
     count = 0
@@ -86,10 +86,9 @@ def _count(words: U16) -> int:
     return count
 
 
-@njit(
+@compiled(
     "UniTuple(int64, 4)(Array(uint16, 1, 'C', readonly=True, aligned=False), int64, int64, int64[::1],"
     " uint16[::1], uint16[::1], uint8[::1], int64[::1])",
-    cache=True,
 )
 def _decode(  # noqa: C901, PLR0912, PLR0915, PLR0917 - one state machine, kept in one place
     words: U16, width: int, height: int, state: I64, xs: U16, ys: U16, polarities: U8, times_ns: I64

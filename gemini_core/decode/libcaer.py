@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.decode.event_reading import NO_TIME, Codec, SensorEvents, sensor_events
 from gemini_core.types import I64, U8, U16
 
@@ -67,10 +67,9 @@ class LibcaerCompressed(Codec):
         return sensor_events(x, y, polarity, time_ns, count, last_ns, room - 1 - count - unknown, unknown)
 
 
-@njit(
+@compiled(
     "UniTuple(int64, 2)(Array(uint32, 1, 'C', readonly=True, aligned=False), int64, int64, int64,"
     " uint16[::1], uint16[::1], uint8[::1], int64[::1])",
-    cache=True,
 )
 def _decode(  # noqa: PLR0917 - compiled functions take arguments by position
     words: npt.NDArray[np.uint32],
@@ -101,7 +100,7 @@ def _decode(  # noqa: PLR0917 - compiled functions take arguments by position
     return np.int64(count), last
 
 
-@njit("int64(Array(uint16, 1, 'C', readonly=True, aligned=False))", cache=True)
+@compiled("int64(Array(uint16, 1, 'C', readonly=True, aligned=False))")
 def _count(words: U16) -> int:
     """Count the events that the words make if none is left out."""
     count = 0
@@ -116,10 +115,9 @@ def _count(words: U16) -> int:
     return count
 
 
-@njit(
+@compiled(
     "UniTuple(int64, 3)(Array(uint16, 1, 'C', readonly=True, aligned=False), int64, int64, int64,"
     " uint16[::1], uint16[::1], uint8[::1], int64[::1])",
-    cache=True,
 )
 def _decode_compressed(  # noqa: C901, PLR0917 - one state machine; compiled functions take arguments by position
     words: U16, width: int, height: int, time_base_ns: int, xs: U16, ys: U16, polarities: U8, times_ns: I64

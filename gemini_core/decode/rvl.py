@@ -9,14 +9,14 @@ and for each of these its difference to the last such pixel, zigzag (0, -1, 1, -
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.types import U8, U16
 
 _MOST_BITS = 33  # eleven groups: what a number of 32 bits needs
 
 
-@njit("UniTuple(int64, 2)(Array(uint8, 1, 'C', readonly=True), int64, int64)", cache=True)
+@compiled("UniTuple(int64, 2)(Array(uint8, 1, 'C', readonly=True), int64, int64)")
 def _number(data: U8, at: int, end: int) -> tuple[int, int]:
     """Read the number that begins at nibble ``at``: it, and the nibble after it; (-1, at) where it ends nowhere."""
     value = shift = 0
@@ -30,7 +30,7 @@ def _number(data: U8, at: int, end: int) -> tuple[int, int]:
     return -1, at
 
 
-@njit("int64(Array(uint8, 1, 'C', readonly=True), uint16[::1])", cache=True)
+@compiled("int64(Array(uint8, 1, 'C', readonly=True), uint16[::1])")
 def decode_rvl(data: U8, pixels: U16) -> int:
     """Decode into ``pixels`` (N,), which are 0 before; gives the number of pixels that the data had: N, or fewer if damaged."""
     end = data.size // 4 * 8  # whole words only

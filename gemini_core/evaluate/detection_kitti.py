@@ -24,9 +24,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from gemini_core.compiling import compiled
 from gemini_core.evaluate.detection import EVERYWHERE, FoundFrame, TruthFrame, in_range, is_class
 from gemini_core.model.detection.boxes import iou_3d, iou_bev
 from gemini_core.types import F64, I64, Bool
@@ -264,7 +264,7 @@ def _shares_in_areas(found: FoundFrame, truth: TruthFrame) -> F64:
 # Who finds what
 
 
-@njit("float64[::1](float64[:,::1], b1[::1], b1[::1], float64[::1], float64)", cache=True)
+@compiled("float64[::1](float64[:,::1], b1[::1], b1[::1], float64[::1], float64)")
 def _right_scores(overlap: F64, ignored: Bool, low: Bool, scores: F64, min_iou: float) -> F64:
     """Scores of the boxes that counted objects take when each takes the one with the highest score."""
     objects, boxes = overlap.shape
@@ -285,9 +285,8 @@ def _right_scores(overlap: F64, ignored: Bool, low: Bool, scores: F64, min_iou: 
     return right[:count]
 
 
-@njit(
+@compiled(
     "void(float64[:,::1], b1[::1], b1[::1], b1[::1], float64[::1], float64, float64[::1], int64[:,::1])",
-    cache=True,
 )
 def _count(  # noqa: PLR0917 - compiled functions take arguments by position
     overlap: F64, ignored: Bool, low: Bool, excused: Bool, scores: F64, min_iou: float, thresholds: F64, counts: I64

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.types import F32, U8, AlignedGrid, GridGeometry, ImageSample
 
 _I32: TypeAlias = npt.NDArray[np.int32]
@@ -64,7 +64,7 @@ def _taps(start: int, count: int, size: int) -> tuple[_I32, F32]:
 _IN = "Array(uint8, 2, 'C', readonly=True, aligned=False)"  # also takes arrays that may be written to
 
 
-@njit(f"void({_IN}, int32[::1], float32[:,::1], int32[::1], float32[:,::1], float32[:,:,::1])", cache=True)
+@compiled(f"void({_IN}, int32[::1], float32[:,::1], int32[::1], float32[:,::1], float32[:,:,::1])")
 def _resize(  # noqa: PLR0917 - compiled functions take arguments by position
     pixels: U8, rows: _I32, row_weights: F32, columns: _I32, column_weights: F32, channels: F32
 ) -> None:

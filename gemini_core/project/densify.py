@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.types import F32
 
 _I32 = npt.NDArray[np.int32]
@@ -35,12 +35,12 @@ def densify(index: _I32, z: F32, radius: int) -> _I32:
 _Z = "Array(float32, 1, 'C', readonly=True, aligned=False)"
 
 
-@njit(f"b1({_Z}, int32, int32)", cache=True, inline="always")
+@compiled(f"b1({_Z}, int32, int32)", inline="always")
 def _before(z: F32, one: int, other: int) -> bool:
     return z[one] < z[other] or (z[one] == z[other] and one < other)
 
 
-@njit(f"void(int32[:,::1], {_Z}, int32[:,::1], int32[:,::1])", cache=True)
+@compiled(f"void(int32[:,::1], {_Z}, int32[:,::1], int32[:,::1])")
 def _nearest_in_column(index: _I32, z: F32, point: _I32, distance: _I32) -> None:
     """The nearest point above or below each pixel (or at it), and how many rows away it is."""
     height, width = index.shape
@@ -64,7 +64,7 @@ def _nearest_in_column(index: _I32, z: F32, point: _I32, distance: _I32) -> None
                     point[row, column], distance[row, column] = below[column], rows[column]
 
 
-@njit(f"void(int32[:,::1], int32[:,::1], {_Z}, int64, int32[:,::1])", cache=True)
+@compiled(f"void(int32[:,::1], int32[:,::1], {_Z}, int64, int32[:,::1])")
 def _nearest_in_row(point: _I32, distance: _I32, z: F32, radius: int, filled: _I32) -> None:
     """The nearest of the columns' nearest points, from the pixel's own column outwards."""
     height, width = filled.shape

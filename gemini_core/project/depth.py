@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.config import DepthConfig
 from gemini_core.errors import CalibrationError
 from gemini_core.geometry import optics, project_into, ray_table
@@ -134,7 +134,7 @@ _HALF = "UniTuple(float32, 2)"
 # without branches, so that the compiler makes vector code of them, but for the last, which writes.
 
 
-@njit(f"void({_F32_2D}, {_F32_3D}, int64, {_F64_2D}, float32, float32[:,::1], float32[::1])", cache=True, error_model="numpy")
+@compiled(f"void({_F32_2D}, {_F32_3D}, int64, {_F64_2D}, float32, float32[:,::1], float32[::1])", error_model="numpy")
 def _place_row(  # noqa: PLR0917 - compiled functions take arguments by position
     depth: F32, rays: F32, row: int, matrix: F64, near_m: np.float32, points: F32, seen: F32
 ) -> None:
@@ -153,17 +153,16 @@ def _place_row(  # noqa: PLR0917 - compiled functions take arguments by position
         seen[i + 1] = seen_z
 
 
-@njit("float32(float32, float32)", cache=True, inline="always")
+@compiled("float32(float32, float32)", inline="always")
 def _stretch(before: np.float32, after: np.float32) -> np.float32:
     """The smaller of the steps to the neighbours on two sides; 0 where they go different ways or one is unknown (NaN)."""
     smaller: np.float32 = min(abs(before), abs(after))
     return smaller if before * after > np.float32(0.0) else np.float32(0.0)
 
 
-@njit(
+@compiled(
     "void(float32[:,::1], float32[:,::1], float32[:,::1], float32[::1], b1[::1], UniTuple(float32, 2), int64, float32[:,::1], "
     "int32[:,::1])",
-    cache=True,
     error_model="numpy",
 )
 def _span_row(  # noqa: PLR0917 - compiled functions take arguments by position
@@ -196,7 +195,7 @@ def _span_row(  # noqa: PLR0917 - compiled functions take arguments by position
         spans[3, i] = min(np.int32(v + reach_y) - shift, last_row)
 
 
-@njit(f"void({_F32_2D}, int64, int32[:,::1], float32[::1], float32[:,::1])", cache=True)
+@compiled(f"void({_F32_2D}, int64, int32[:,::1], float32[::1], float32[:,::1])")
 def _draw_row(depth: F32, row: int, spans: npt.NDArray[np.int32], z: F32, nearest: F32) -> None:
     """Keep the least z per grid pixel."""
     for i in range(1, spans.shape[1] - 1):
@@ -218,9 +217,8 @@ def _draw_row(depth: F32, row: int, spans: npt.NDArray[np.int32], z: F32, neares
                 nearest[y, x] = min(nearest[y, x], key)
 
 
-@njit(
+@compiled(
     f"void({_F32_2D}, {_F32_3D}, {_F64_2D}, float32, {_OPTICS}, {_HALF}, int64, float32[:,::1])",
-    cache=True,
     error_model="numpy",
 )
 def _register(  # noqa: PLR0917 - compiled functions take arguments by position
@@ -256,7 +254,7 @@ def _register(  # noqa: PLR0917 - compiled functions take arguments by position
             _draw_row(depth, row - 1, spans, z[now], nearest)
 
 
-@njit("void(float32[:,::1], b1, float32, float32, float32[:,:,::1], b1[:,::1], uint8[:,::1])", cache=True, error_model="numpy")
+@compiled("void(float32[:,::1], b1, float32, float32, float32[:,:,::1], b1[:,::1], uint8[:,::1])", error_model="numpy")
 def _encode(  # noqa: PLR0917 - compiled functions take arguments by position
     depth_m: F32, inverse: bool, slope: np.float32, offset: np.float32, channels: F32, valid: Bool, reading: U8
 ) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.types import F32, F64, I64, SweepMotion
 
 
@@ -40,9 +40,8 @@ _IN = "Array({}, {}, 'C', readonly=True, aligned=False)"  # also takes arrays th
 _POSES = "float64[:,:,::1]"
 
 
-@njit(
+@compiled(
     f"void({_IN.format('float32', 2)}, {_IN.format('int64', 1)}, int64[::1], float64[::1], {_POSES}, {_POSES}, float32[:,::1])",
-    cache=True,
 )
 def _deskew(  # noqa: PLR0917 - compiled functions take arguments by position
     points: F32, time_ns: I64, stamps: I64, per_ns: F64, pose: F64, change: F64, moved: F32

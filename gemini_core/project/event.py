@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.config import EventConfig
 from gemini_core.geometry import invert_transform, project_points, ray_table, transform_points
 from gemini_core.project.voxel import voxels_of, voxels_on_grid
@@ -141,9 +141,8 @@ _U8_IN, _U16_IN, _I32_IN = (  # these also take arrays that may be written to
 )
 
 
-@njit(
+@compiled(
     f"void({_U16_IN}, {_U16_IN}, {_U8_IN}, int64, uint8[::1], {_I32_IN}, {_I32_IN}, uint8[::1], float32[:,::1], b1[::1])",
-    cache=True,
 )
 def _draw(  # noqa: PLR0917 - compiled functions take arguments by position
     x: U16,

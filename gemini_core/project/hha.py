@@ -18,8 +18,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.geometry import ray_table
 from gemini_core.types import F32, F64, CameraModel
 
@@ -77,7 +77,7 @@ def find_gravity(normals: F64) -> F64:
 _RAYS = "Array(float32, 3, 'C', readonly=True, aligned=False)"
 
 
-@njit(f"void(float32[:,::1], float32[:,::1], {_RAYS}, float32[:,:,::1])", cache=True, error_model="numpy")
+@compiled(f"void(float32[:,::1], float32[:,::1], {_RAYS}, float32[:,:,::1])", error_model="numpy")
 def _fit_planes(depth_m: F32, inverse: F32, rays: F32, normals: F32) -> None:
     """Fit a plane around every reading by least squares and give its unit normal, away from the camera; NaN without one.
 
@@ -117,7 +117,7 @@ def _fit_planes(depth_m: F32, inverse: F32, rays: F32, normals: F32) -> None:
             normals[0, row, column], normals[1, row, column], normals[2, row, column] = a * scale, b * scale, c * scale
 
 
-@njit(f"void(float32[:,::1], {_RAYS}, {_RAYS}, UniTuple(float32, 3), float32, float32[:,:,::1])", cache=True)
+@compiled(f"void(float32[:,::1], {_RAYS}, {_RAYS}, UniTuple(float32, 3), float32, float32[:,:,::1])")
 def _encode(  # noqa: PLR0917 - compiled functions take arguments by position
     depth_m: F32, rays: F32, normals: F32, gravity: tuple[np.float32, np.float32, np.float32], ground: float, channels: F32
 ) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.config import LidarConfig
 from gemini_core.geometry import project_points, transform_points, z_buffer
 from gemini_core.project.densify import densify
@@ -113,9 +113,8 @@ _POINTS_IN, _VALUES_IN = (  # these also take arrays that may be written to
 _ENCODED = "float32[:,:,::1], b1[:,::1], float32[:,::1]"
 
 
-@njit(
+@compiled(
     f"void(int32[:,::1], {_POINTS_IN}, {_VALUES_IN}, {_VALUES_IN}, UniTuple(float32, 3), float32, b1, {_ENCODED})",
-    cache=True,
     error_model="numpy",
 )
 def _encode(  # noqa: PLR0917 - compiled functions take arguments by position

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.geometry import invert_transform, ray_table, z_buffer
 from gemini_core.project.lidar import PlacedCloud
 from gemini_core.types import (
@@ -173,7 +173,7 @@ _BOOL_1D, _BOOL_2D = (f"Array(bool, {dimensions}, 'C', readonly=True)" for dimen
 _MATRIX = "float64[:,::1]"
 
 
-@njit(f"void(int32[:,::1], {_F32_1D}, float32[:,::1])", cache=True)
+@compiled(f"void(int32[:,::1], {_F32_1D}, float32[:,::1])")
 def _take(index: I32, z: F32, nearest: F32) -> None:
     """Put the z of the point that each pixel sees where it sees one."""
     for row in range(index.shape[0]):
@@ -182,7 +182,7 @@ def _take(index: I32, z: F32, nearest: F32) -> None:
                 nearest[row, column] = z[np.uint64(index[row, column])]
 
 
-@njit("UniTuple(float32, 3)(float64[:,::1], float32, float32, float32)", cache=True, inline="always")
+@compiled("UniTuple(float32, 3)(float64[:,::1], float32, float32, float32)", inline="always")
 def _moved(matrix: F64, x: np.float32, y: np.float32, z: np.float32) -> tuple[np.float32, np.float32, np.float32]:
     a, b, c = np.float64(x), np.float64(y), np.float64(z)
     return (
@@ -192,10 +192,9 @@ def _moved(matrix: F64, x: np.float32, y: np.float32, z: np.float32) -> tuple[np
     )
 
 
-@njit(
+@compiled(
     f"int64({_F32_2D}, {_F32_2D}, {_BOOL_1D}, {_F32_2D}, {_F32_2D}, int64, float32, {_F32_1D}, float32, {_MATRIX}, "
     "float32[:,::1], float32[::1], float32[:,::1], b1[::1], int32[::1])",
-    cache=True,
     error_model="numpy",
 )
 def _gather(  # noqa: PLR0917 - compiled functions take arguments by position
@@ -240,9 +239,8 @@ def _gather(  # noqa: PLR0917 - compiled functions take arguments by position
     return int(kept)
 
 
-@njit(
+@compiled(
     f"int64({_F32_2D}, {_BOOL_2D}, {_F32_3D}, {_MATRIX}, float32[:,::1], float32[:,::1], int32[::1])",
-    cache=True,
     error_model="numpy",
 )
 def _lift(  # noqa: PLR0917 - compiled functions take arguments by position

@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from gemini_core.compiling import compiled
 from gemini_core.types import F32, I64, U8, U16, Bool, EventWindow
 
 _I32: TypeAlias = npt.NDArray[np.int32]
@@ -65,7 +65,7 @@ _U8_IN, _U16_IN, _I32_IN, _I64_IN = (  # these also take arrays that may be writ
 )
 
 
-@njit(f"void({_U16_IN}, {_U16_IN}, {_U8_IN}, {_I64_IN}, int64, float32[:,::1])", cache=True)
+@compiled(f"void({_U16_IN}, {_U16_IN}, {_U8_IN}, {_I64_IN}, int64, float32[:,::1])")
 def _count(x: U16, y: U16, polarity: U8, time_ns: I64, width: int, voxels: F32) -> None:  # noqa: PLR0917 - by position
     bins, pixels = np.int64(voxels.shape[0]), np.int64(voxels.shape[1])
     flat = voxels.reshape(-1)
@@ -88,9 +88,8 @@ def _count(x: U16, y: U16, polarity: U8, time_ns: I64, width: int, voxels: F32) 
         flat[place + above] += sign * share
 
 
-@njit(
+@compiled(
     f"void(Array(float32, 2, 'C', readonly=True), {_I32_IN}, {_I32_IN}, float32, float32[:,::1], b1[::1])",
-    cache=True,
 )
 def _place(  # noqa: PLR0917 - compiled functions take arguments by position
     voxels: F32, grid_from_event: _I32, event_from_grid: _I32, per_event: float, channels: F32, valid: Bool

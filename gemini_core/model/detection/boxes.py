@@ -18,9 +18,9 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from gemini_core.compiling import compiled
 from gemini_core.errors import ShapeError
 from gemini_core.types import F64, I64, Bool
 
@@ -289,12 +289,12 @@ def _kept_by_loop(boxes: Tensor, group: Tensor, max_iou: float) -> Tensor:
     return torch.from_numpy(kept)
 
 
-@njit("float64(float64, float64, float64)", cache=True, inline="always")
+@compiled("float64(float64, float64, float64)", inline="always")
 def _held(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
 
 
-@njit("float64(float64[::1], float64[::1], float64[::1], float64[::1])", cache=True, error_model="numpy")
+@compiled("float64(float64[::1], float64[::1], float64[::1], float64[::1])", error_model="numpy")
 def _intersection(a: F64, b: F64, heading_a: F64, heading_b: F64) -> float:
     """Do what :func:`_intersection_bev` does, for one pair; headings are cosine and sine of the yaws."""
     half_length, half_width = b[3] / 2.0, b[4] / 2.0
@@ -322,7 +322,7 @@ def _intersection(a: F64, b: F64, heading_a: F64, heading_b: F64) -> float:
     return min(area, area_a, area_b) if area > _NOTHING * (area_a + area_b) else 0.0
 
 
-@njit("void(float64[:,::1], int64[::1], float64, b1[::1])", cache=True, error_model="numpy")
+@compiled("void(float64[:,::1], int64[::1], float64, b1[::1])", error_model="numpy")
 def _suppress(boxes: F64, group: I64, max_iou: float, kept: Bool) -> None:
     """Say in ``kept`` which of real boxes, the best first, are kept; only what is kept is compared with what follows."""
     kept[:] = True
