@@ -24,7 +24,7 @@ from training.train import cached, train
 
 RECIPE = "simulated_small"
 STATED_MEAN_IOU = 0.50
-"""Mean IoU on the test split that this reaches: 0.530 where it was measured, in 15 minutes with other programs on both cores."""
+"""Mean IoU on the test split that this reaches: 0.530 where it was measured, in 15 minutes beside other programs."""
 TOLERANCE = 0.03
 """Less than stated by more than this is a failure; other processors and versions of torch round, and so train, otherwise."""
 
