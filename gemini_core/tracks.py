@@ -150,9 +150,12 @@ class NearestTrack(Track[_Nearest]):
         return kept.sample, ModalityStatus(self.modality, present=True, reason="", skew_ns=skew_ns)
 
     def forget(self, floor_ns: int) -> int:
-        """Drop what no stamp from ``floor_ns`` on can use, but the last of it: it says how far away the nearest one was."""
+        """Drop what no stamp from ``floor_ns`` on can use, but the last of it: it says how far away the nearest one was.
+
+        A sweep may end later than the one after it, where a point has a wrong time; then it stays, and what follows with it.
+        """
         unused = 0
-        while len(self._kept) > 1 and self._kept[1].end_ns + self._slop_ns < floor_ns:
+        while len(self._kept) > 1 and max(self._kept[0].end_ns, self._kept[1].end_ns) + self._slop_ns < floor_ns:
             unused += not self._kept.popleft().used
         return unused
 

@@ -143,6 +143,13 @@ def test_without_a_covering_sweep_the_nearest_end_or_start_counts() -> None:
     assert skew_ms(frame, "lidar") == 5
 
 
+def test_a_sweep_that_ends_after_the_next_one_serves_late_images_as_it_serves_early_ones() -> None:
+    sweeps = [sweep(0, 400), sweep(100, 170)]  # a point with a wrong time
+    for order in ([*sweeps, rgb(250), rgb(300)], [rgb(250), rgb(300), *sweeps]):
+        frames = push_all(Synchronizer(config("lidar")), order)
+        assert [frame.lidar and frame.lidar.end_ns for frame in frames] == [400 * MS, 400 * MS]
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Events
 
@@ -524,7 +531,7 @@ def sequences(draw: st.DrawFn) -> dict[str, list[SensorSample]]:
     return {
         "rgb": [rgb(t) for t in stamps(100)],
         "depth": [depth(t) for t in stamps(draw(st.sampled_from([33, 100])))],
-        "lidar": [sweep(t, t + 70) for t in stamps(100)],
+        "lidar": [sweep(t, t + draw(st.sampled_from([70, 70, 70, 300]))) for t in stamps(100)],
         "event": list(packets),
     }
 
