@@ -56,9 +56,9 @@ class DetectorConfig:
     point_columns: int = 4
     point_widths: tuple[int, int] = (24, 16)
     fusion_heads: int = 4
-    bev_widths: tuple[int, ...] = (32, 64, 128)
+    bev_widths: tuple[int, ...] = (32, 64, 96)
     bev_depths: tuple[int, ...] = (1, 2, 2)
-    head_width: int = 48
+    head_width: int = 40
     covariance: bool = False
 
     def __post_init__(self) -> None:
