@@ -103,7 +103,8 @@ def main() -> None:
 
 _METHOD = """`make benchmark-sensors`, {where}.
 
-CPU time (process_time) of one thread, {rounds} rounds with ours and the plain ways in turns; ratios are medians over rounds.
+CPU time (process_time) of one thread, numpy's products too; {rounds} rounds with ours and the plain ways in turns; ratios are
+medians over rounds.
 The results of both are compared before they are timed. EVT3 was also held against the decoder in plain Python on 50 random
 streams of all codes, vectors and roll-overs: {compared:,} events, equal. The real recording has few events a word, most being
 times and rows. "Python" ways do a part of the work and are scaled up."""
