@@ -359,6 +359,8 @@ def test_any_layout_is_read_as_struct_reads_it(layout):
     values = {name: rng.integers(0, 100, count).astype(kind) for name, kind in kinds.items()}
     for name in "xyz":
         values[name][rng.random(count) < 0.1] = rng.choice([np.nan, np.inf, -np.inf, 0.0])
+    if kinds["t"] == "i4":
+        values["t"] -= 50  # a stamp within the sweep
     columns, at = {name: values[name] for name in kinds}, [offsets[name] for name in kinds]
     message = cloud(columns, at, step, order=order, shape=(height, width), row_padding=padding)
     expected = []

@@ -263,6 +263,14 @@ def test_grey_images_are_lighter_or_darker_than_their_background(background):
     np.testing.assert_array_equal(drawn(image, "mono8"), (darker, brighter))
 
 
+@pytest.mark.parametrize(("width", "height"), [(65_537, 1), (1, 65_537)])
+def test_an_image_with_more_pixels_than_an_event_can_name_is_refused(width, height):
+    image = messages.image(np.zeros((height, width), np.uint8), "mono8", STAMP, "event")
+    with pytest.raises(DecodeError, match=f"65536 x 65536 on topic 'events', got {width} x {height}") as refused:
+        EventDecoder("sensor_msgs/Image").decode(image, "events")
+    assert refused.value.reason == "wrong_size"
+
+
 def test_an_empty_image_is_a_message_without_events():
     assert not np.any(drawn(np.zeros((6, 8, 3)), "rgb8"))
 

@@ -7,8 +7,10 @@ import numpy as np
 from gemini_core.compiling import compiled
 from gemini_core.decode.event_reading import EventReading, SensorEvents
 from gemini_core.decode.image import Image, decode_color
+from gemini_core.errors import DecodeError
 from gemini_core.types import U8
 
+_LARGEST_SIZE = 1 << 16  # columns and rows that uint16 can address
 _CLEAR = 32  # levels of 255 by which a pixel has to differ to be an event
 _DARKER, _BRIGHTER = np.uint8(1), np.uint8(2)
 
@@ -27,10 +29,13 @@ def read_event_image(message: Image, topic: str) -> EventReading:
     and the image settles that window. How the renderer's events lay in time is lost: they fill one bin of a voxel grid.
 
     Raises:
-        DecodeError: as ``decode_color`` does.
+        DecodeError: as ``decode_color`` does, or more columns or rows than an event can name.
     """
     image = decode_color(message, topic)
     height, width = image.pixels.shape[:2]
+    if max(width, height) > _LARGEST_SIZE:
+        msg = f"expected an image of events of at most {_LARGEST_SIZE} x {_LARGEST_SIZE} on topic {topic!r}, got {width} x {height}"
+        raise DecodeError(reason="wrong_size", message=msg)
     marks = np.empty((height, width), np.uint8)
     _mark(np.ascontiguousarray(image.pixels), marks)
     darker, brighter = np.flatnonzero(marks & _DARKER), np.flatnonzero(marks & _BRIGHTER)
