@@ -266,7 +266,9 @@ def test_grey_images_are_lighter_or_darker_than_their_background(background):
 @pytest.mark.parametrize(("width", "height"), [(65_537, 1), (1, 65_537)])
 def test_an_image_with_more_pixels_than_an_event_can_name_is_refused(width, height):
     image = messages.image(np.zeros((height, width), np.uint8), "mono8", STAMP, "event")
-    with pytest.raises(DecodeError, match=f"65536 x 65536 on topic 'events', got {width} x {height}") as refused:
+    with pytest.raises(
+        DecodeError, match=f"65536 x 65536 pixels of events on topic 'events', got {width} x {height}"
+    ) as refused:
         EventDecoder("sensor_msgs/Image").decode(image, "events")
     assert refused.value.reason == "wrong_size"
 

@@ -34,7 +34,7 @@ def read_event_image(message: Image, topic: str) -> EventReading:
     image = decode_color(message, topic)
     height, width = image.pixels.shape[:2]
     if max(width, height) > _LARGEST_SIZE:
-        msg = f"expected an image of events of at most {_LARGEST_SIZE} x {_LARGEST_SIZE} on topic {topic!r}, got {width} x {height}"
+        msg = f"expected at most {_LARGEST_SIZE} x {_LARGEST_SIZE} pixels of events on topic {topic!r}, got {width} x {height}"
         raise DecodeError(reason="wrong_size", message=msg)
     marks = np.empty((height, width), np.uint8)
     _mark(np.ascontiguousarray(image.pixels), marks)
