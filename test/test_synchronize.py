@@ -337,6 +337,14 @@ def test_a_jump_back_closes_what_waits_and_begins_anew() -> None:
     assert (frame.index, frame.stamp_ns) == (1, 0)
 
 
+@pytest.mark.parametrize(("back_ns", "resets"), [(500 * MS, 0), (500 * MS + 1, 1)])
+def test_only_more_than_the_configured_jump_back_begins_anew(back_ns: int, resets: int) -> None:
+    synchronizer = Synchronizer(config("depth", sync__reset_jump_ms=500))
+    push_all(synchronizer, [rgb(10_000), ImageSample(10_000 * MS - back_ns, "camera", PIXELS)])
+    assert synchronizer.resets == resets
+    assert numbers(synchronizer).get("rgb.dropped.out_of_order", 0) == 1 - resets
+
+
 def test_a_jump_ahead_closes_by_max_wait() -> None:
     synchronizer = Synchronizer(config("depth"))
     frames = push_all(synchronizer, [rgb(0), rgb(10_000_000), depth(10_000_001)])
