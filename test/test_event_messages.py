@@ -251,6 +251,13 @@ def test_so_they_are_on_white_as_this_project_paints_them():
     np.testing.assert_array_equal(drawn(event_image(DARKER, BRIGHTER), "rgb8"), (DARKER, BRIGHTER))
 
 
+@pytest.mark.parametrize("background", [(20, 90, 200), (200, 20, 90), (90, 200, 20)])
+def test_a_coloured_background_is_none(background):
+    image = np.full((6, 8, 3), background)
+    image[DARKER & ~BRIGHTER], image[BRIGHTER & ~DARKER] = (255, 0, 0), (0, 0, 255)
+    np.testing.assert_array_equal(drawn(image, "rgb8"), (DARKER & ~BRIGHTER, BRIGHTER & ~DARKER))
+
+
 def test_green_is_brighter():
     image = np.stack([DARKER * 255, BRIGHTER * 255, DARKER * 0], axis=-1) * ~(DARKER & BRIGHTER)[..., None]
     np.testing.assert_array_equal(drawn(image, "rgb8"), (DARKER & ~BRIGHTER, BRIGHTER & ~DARKER))

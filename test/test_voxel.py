@@ -98,6 +98,8 @@ def test_a_coarser_grid_holds_the_sum_of_the_sensors_pixels():
     assert grid.channels[0, 20, 10] == pytest.approx(0.5 + 1 / 8)
     assert grid.channels[0, 20, 11] == pytest.approx(0.5 + 1 / 8)
     assert np.count_nonzero(grid.channels != 0.5) == 2
+    corner = align_events(window([0, 1], [0, 1], [1, 1], [0, 0], (160, 120)), event_map, 30, 40, VOXELS)
+    assert corner.channels[0, 0, 0] == 1.0
 
 
 def test_a_finer_grid_has_no_holes_and_counts_no_event_twice():
