@@ -49,12 +49,13 @@ class Predictor:
         """Load or make the weights.
 
         Raises:
-            ConfigError: the device or the runtime is not there, the runtime cannot run these weights, or voxel grids have
-                another number of bins than networks take.
+            ConfigError: the device or the runtime is not there, the runtime cannot run these weights, voxel grids have
+                another number of bins than networks take, or boxes are asked for, which no weights find yet.
             WeightsError: ``model.weights`` cannot be read, or is for other modalities, classes, sizes or another precision than
                 configured.
         """
         _check_channels(config)
+        _check_detector(config)
         self._config = config
         self._threads = config.model.threads or torch.get_num_threads()
         network = _exported(config, self._threads) if artifact.is_export(config.model.weights) else _torch(config)
@@ -157,6 +158,14 @@ def _check_channels(config: FusionConfig) -> None:
     event = config.event
     if "event" in config.modalities and event.encoding == "voxel" and event.voxel_bins != CHANNELS:
         msg = f"event.voxel_bins: expected {CHANNELS}, the channels that networks take, got {event.voxel_bins}"
+        raise ConfigError(msg)
+
+
+def _check_detector(config: FusionConfig) -> None:
+    """An empty list of boxes would say that nothing is there."""
+    if config.detections.enabled:
+        got = config.model.weights or "untrained ones"
+        msg = f"detections.enabled: expected weights with a detector, got {got} without one"
         raise ConfigError(msg)
 
 

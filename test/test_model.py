@@ -91,39 +91,6 @@ def test_segmenter_equals_the_released_code(fixtures_dir, name, config, recorded
         assert_equals_released(got, tensors[f"output.{which}"])
 
 
-class PointFusion(nn.Module):
-    """What surrounds the fusion of points in the KITTI models: both sides to one width, and their weighted sum."""
-
-    def __init__(self, tensors) -> None:
-        super().__init__()
-        self.tensors = tensors
-        account = importing._Account(
-            {name: tensor for name, tensor in tensors.items() if "transform" not in name}, released=True
-        )
-        state = importing._convert_fusion(account, "weights", "fusion")
-        self.fusion = GeminiFusion(tensors["weights.k_noise.weight"].shape[1], 8)
-        self.fusion.load_state_dict({name.removeprefix("fusion."): tensor for name, tensor in state.items()})
-
-    def transform(self, points, name):
-        weights = {part.removeprefix(f"weights.{name}."): tensor for part, tensor in self.tensors.items() if f"{name}." in part}
-        mapped = F.linear(points, weights["0.weight"], weights["0.bias"])
-        statistics = (weights["1.running_mean"], weights["1.running_var"])
-        return F.batch_norm(mapped, *statistics, weights["1.weight"], weights["1.bias"], eps=1e-3)
-
-    def forward(self, image, points):
-        streams = torch.stack((self.transform(image, "img_transform"), self.transform(points, "pts_transform")))
-        first, second = self.fusion(streams[:, None])[:, 0]
-        weights = self.tensors["weights.alpha"].softmax(0)
-        return F.relu(weights[0] * first + weights[1] * second)
-
-
-def test_fusion_of_points_equals_the_released_code(fixtures_dir):
-    tensors, _ = read(fixtures_dir / "point_fusion.safetensors")
-    with torch.no_grad():
-        output = PointFusion(tensors)(tensors["input.image_features_at_points"], tensors["input.point_features"])
-    assert_equals_released(output, tensors["output"])
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # The plain forms
 

@@ -243,6 +243,11 @@ def test_voxel_grids_of_another_number_of_bins_are_refused_before_anything_is_lo
         Predictor(from_flat({"modalities": ["rgb", "event"], **voxels, "event.encoding": "polarity"}))
 
 
+def test_boxes_are_refused_where_no_weights_find_them():
+    with pytest.raises(ConfigError, match=r"detections\.enabled: expected weights with a detector, got untrained ones"):
+        Predictor(from_flat({"modalities": ["rgb", "depth"], "detections.enabled": True}))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_missing_gpu_is_named():
     with pytest.raises(ConfigError, match=r"model\.device: expected a CUDA device"):

@@ -218,8 +218,8 @@ def decode(maps: BevMaps, grid: BevGrid, *, max_boxes: int = 200, min_score: flo
     cells = grid.rows * grid.columns
     centres = _cell_centres(grid, heat)
     found = []
-    for sample, (best, where) in enumerate(zip(logits.sigmoid(), order, strict=True)):
-        where, scores = where[best >= min_score], best[best >= min_score]  # noqa: PLW2901
+    for sample, (best, places) in enumerate(zip(logits.sigmoid(), order, strict=True)):
+        where, scores = places[best >= min_score], best[best >= min_score]
         cell, named = where % cells, where // cells
         boxes = _boxes(numbers[sample].flatten(1)[:, cell].T, centres[cell], grid.cell_m)
         kept = nms(boxes, scores, max_iou, named)
