@@ -389,6 +389,9 @@ class DetectionsConfig:
     frame: str = option(
         "", "frame in which boxes go out, brought there at the reference stamp, such as odom; empty: the reference image's own"
     )
+    depth_stride: int = option(
+        2, "of points that a depth image gives: every n-th row and column of the grid", minimum=1, maximum=16
+    )
     min_score: float = option(0.3, "boxes below this score do not go out", minimum=0.0, maximum=1.0, live=True)
     class_scores: str = option(
         "", "min_score of single classes instead, as 'class:score, class:score', such as 'pedestrian:0.2, car:0.4'", live=True

@@ -17,9 +17,11 @@ from torch import nn
 from gemini_core.errors import ConfigError, ShapeError, WeightsError
 from gemini_core.model.detection import codec, losses
 from gemini_core.model.detection.boxes import corners_3d, iou_3d_aligned
-from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig, Image, fold
+from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig, Image
+from gemini_core.model.detection.importing import load_released
 from gemini_core.model.detection.pillars import BevGrid, PillarEncoder, Points
-from gemini_core.model.detection.point_fusion import PointFusion, load_released
+from gemini_core.model.detection.point_fusion import PointFusion
+from gemini_core.model.folding import fold_detector
 from gemini_core.model.detection.sampling import map_and_sample, sample, sample_levels
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 
@@ -496,7 +498,7 @@ def test_the_inference_form_says_the_same(fusion):
         detector.train()([random_cloud(seed=seed)], features(seed=seed))
     detector.eval()
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
-    folded = fold(detector)
+    folded = fold_detector(detector)
     with torch.no_grad():
         expected = detector([random_cloud()], features())
         assert_same_maps(folded([random_cloud()], features()), expected)
@@ -522,7 +524,7 @@ class Graph(nn.Module):
 def exported(tmp_path_factory):
     """An ONNX file of it, inputs, and what torch makes of them."""
     pytest.importorskip("onnxscript")
-    detector = fold(randomize(small(), std=0.2).eval())
+    detector = fold_detector(randomize(small(), std=0.2).eval())
     cloud, image = random_cloud(), features()
     path = tmp_path_factory.mktemp("detector") / "detector.onnx"
     with torch.no_grad():

@@ -5,7 +5,7 @@ All randomness comes from the generator that the caller gives, so a frame's augm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import cv2
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from gemini_core.types import F32, MODALITIES, U8, UNLABELLED
 from training.config import AugmentConfig
+from training.space import PointSet, Space
 
 Frame: TypeAlias = dict[str, F32]
 """Channels (3, h, w) float32 in [0, 1] of each modality that the frame has."""
@@ -23,7 +24,9 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 Plane: TypeAlias = npt.NDArray[Any]
 
 
-def augment(frame: Frame, label: U8, config: AugmentConfig, rng: np.random.Generator) -> tuple[Frame, U8]:
+def augment(
+    frame: Frame, label: U8, config: AugmentConfig, rng: np.random.Generator, space: Space | None = None
+) -> tuple[Frame, U8, Space | None]:
     """Mirror, scale, crop, and disturb each sensor.
 
     Args:
@@ -31,6 +34,8 @@ def augment(frame: Frame, label: U8, config: AugmentConfig, rng: np.random.Gener
         label: (h, w).
         config: what may happen, and how much.
         rng: this frame's own random numbers; equally many are drawn whatever the frame holds.
+        space: the frame's points and boxes. They are mirrored with the image, and turned and scaled by themselves; each point
+            stays with its pixel, or loses it where the crop leaves it out.
 
     Returns:
         The same at the size of the crop; ``UNLABELLED`` and zeros where the crop reaches beyond the frame.
@@ -44,7 +49,26 @@ def augment(frame: Frame, label: U8, config: AugmentConfig, rng: np.random.Gener
         interpolation = color if modality == "rgb" else cv2.INTER_NEAREST_EXACT
         planes = np.stack([geometry.move(plane, interpolation, 0.0) for plane in channels])
         moved[modality] = _disturbed(modality, planes, config, np.random.default_rng(seeds[modality]))
-    return moved, geometry.move(label, cv2.INTER_NEAREST_EXACT, UNLABELLED)
+    if space is not None:
+        space = _moved(space, (label.shape[0], label.shape[1]), geometry, config, rng)
+    return moved, geometry.move(label, cv2.INTER_NEAREST_EXACT, UNLABELLED), space
+
+
+def _moved(space: Space, shape: tuple[int, int], geometry: _Geometry, config: AugmentConfig, rng: np.random.Generator) -> Space:
+    """Do to points and boxes what was done to the image of this shape, then what is theirs alone."""
+    if geometry.flip:
+        space = space.mirrored(shape[1])
+    angle, factor = (rng.uniform(-most, most) for most in (np.radians(config.turn_deg), config.stretch))
+    space = space.turned(float(angle), float(1.0 + factor))
+    lost = rng.uniform(0.0, config.drop_points)
+    points = {}
+    for source, own in space.points.items():
+        pixels = geometry.move_pixels(own.pixels, shape)
+        height, width = geometry.crop
+        in_crop = ((pixels > -0.5) & (pixels < np.array([width - 0.5, height - 0.5]))).all(axis=1)  # noqa: PLR2004 - half a pixel
+        left = rng.random(len(pixels), np.float32) >= lost if lost and source == "lidar" else np.ones(len(pixels), np.bool_)
+        points[source] = PointSet(own.values, pixels, own.visible & in_crop).take(left)
+    return replace(space, points=points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +94,13 @@ class _Geometry:
         moved = np.full(self.crop, outside, plane.dtype)
         (y, x), (from_y, from_x) = self.to, self.start
         moved[y : y + rows, x : x + columns] = plane[from_y : from_y + rows, from_x : from_x + columns]
+        return moved
+
+    def move_pixels(self, pixels: F32, shape: tuple[int, int]) -> F32:
+        """Move places (N, 2) u, v on a mirrored (where it is) frame of this shape (h, w) as ``move`` moves what is there."""
+        factor = np.array([self.size[1] / shape[1], self.size[0] / shape[0]], np.float32)
+        shift = np.array([self.to[1] - self.start[1], self.to[0] - self.start[0]], np.float32)
+        moved: F32 = (pixels + np.float32(0.5)) * factor - np.float32(0.5) + shift
         return moved
 
 

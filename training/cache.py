@@ -17,6 +17,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,10 +35,12 @@ from gemini_core.errors import DataError
 from gemini_core.simulation.clip import describe
 from gemini_core.types import F32, U8, UNLABELLED, AlignedGrids
 from training.frames import LabelledFrame, labelled_frames
+from training.space import Space, pack_spaces, unpack_space
 
-FORMAT = 1
+FORMAT = 2
 SHARD_FRAMES = 32
 _FRAME_SECTIONS = ("modalities", "topics.", "sync.", "motion.", "rgb.", "depth.", "lidar.", "event.", "grid.", "model.classes")
+_BOX_OPTIONS = ("detections.classes", "detections.base_frame", "detections.frame", "detections.depth_stride")
 _EIGHT, _SIXTEEN = 255, 65535
 _ROUNDING = 1e-6  # of float32 numbers up to 1
 
@@ -48,7 +51,8 @@ Packed: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 class CachedBag:
     """One bag's frames: ``shards`` are (file name, frames, CRC-32 of the file); ``class_pixels`` counts label values.
 
-    ``tags`` say how the bag was made, such as {"condition": "night"}; empty for most.
+    ``tags`` say how the bag was made, such as {"condition": "night"}; empty for most. ``box_classes`` name the labelled boxes'
+    classes, none where frames have no boxes.
     """
 
     folder: Path
@@ -61,24 +65,41 @@ class CachedBag:
     tags: Mapping[str, str]
     shards: tuple[tuple[str, int, int], ...]
     class_pixels: tuple[int, ...]
+    box_classes: tuple[str, ...] = ()
 
 
 def cache_bag(
-    bag: Path, config: FusionConfig, topics: LabelTopics, cache: Path, progress: Callable[[int], None] | None = None
+    bag: Path,
+    config: FusionConfig,
+    topics: LabelTopics,
+    cache: Path,
+    progress: Callable[[int], None] | None = None,
+    *,
+    boxes: str = "",
 ) -> CachedBag:
-    """Open the cached frames of a bag, or make them; ``progress`` is told the number of frames after each.
+    """Open the cached frames of a bag, or make them.
+
+    Args:
+        bag: where it is.
+        config: by which frames are made.
+        topics: of its labels.
+        cache: the folder of all cached bags.
+        progress: is told the number of frames after each.
+        boxes: topic of labelled boxes; empty: frames have no points and boxes.
 
     Raises:
         BagError: the bag cannot be read or has no labels.
         DataError: its labels cannot be used, or the cache cannot be written.
     """
-    folder = cache / f"{bag.stem}-{_key(bag, config, topics)}"
+    if boxes:
+        config = dataclasses.replace(config, detections=dataclasses.replace(config.detections, enabled=True))
+    folder = cache / f"{bag.stem}-{_key(bag, config, topics, boxes)}"
     if (folder / "index.json").is_file():
         return open_cached(folder)
     building = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         building.mkdir(parents=True)
-        _build(bag, config, topics, building, progress)
+        _build(bag, config, topics, building, progress, boxes)
         if not folder.exists():  # another process may have been faster
             building.replace(folder)
     except OSError as error:
@@ -136,12 +157,8 @@ class ShardReader:
             DataError: the shard is damaged or gone.
         """
         bag, shard, row = self._places[index]
-        name, _, checksum = bag.shards[shard]
-        path = bag.folder / name
+        path = self._checked_path(bag, shard)
         try:
-            if path not in self._checked and _crc(path) != checksum:
-                raise self._damaged(path, "other bytes than were written")
-            self._checked.add(path)
             with safe_open(path, framework="pt") as file:
                 label: U8 = file.get_slice("label")[row].numpy()
                 present = file.get_tensor("present")[row]
@@ -153,6 +170,56 @@ class ShardReader:
         except (OSError, ValueError, SafetensorError) as error:
             raise self._damaged(path, str(error)) from None
         return channels, label
+
+    def space(self, index: int) -> Space:
+        """Read one frame's points and boxes.
+
+        Raises:
+            DataError: the shard is damaged or gone, or has none.
+        """
+        bag, shard, row = self._places[index]
+        path = self._checked_path(bag, shard)
+        try:
+            with safe_open(path, framework="pt") as file:
+                space = unpack_space(file, row, bag.width, bag.height)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise self._damaged(path, str(error)) from None
+        if space is None:
+            raise self._damaged(path, "no points and boxes")
+        return space
+
+    def labelled_boxes(self) -> list[tuple[int, int, int, int]]:
+        """List the boxes of all frames: the frame, the box's row in it, its class, and how many points are in it.
+
+        Raises:
+            DataError: a shard is damaged or gone, or has none.
+        """
+        found = []
+        for index, (bag, shard, row) in enumerate(self._places):
+            if row:
+                continue  # the first frame of a shard stands for all of them
+            path = self._checked_path(bag, shard)
+            try:
+                with safe_open(path, framework="pt") as file:
+                    starts = file.get_tensor("boxes.at").tolist()
+                    classes, counts = file.get_tensor("box_classes").tolist(), file.get_tensor("box_counts").tolist()
+            except (OSError, SafetensorError) as error:
+                raise self._damaged(path, str(error)) from None
+            for frame, (start, end) in enumerate(pairwise(starts)):
+                found += [(index + frame, box - start, classes[box], counts[box]) for box in range(start, end)]
+        return found
+
+    def _checked_path(self, bag: CachedBag, shard: int) -> Path:
+        name, _, checksum = bag.shards[shard]
+        path = bag.folder / name
+        if path not in self._checked:
+            try:
+                if _crc(path) != checksum:
+                    raise self._damaged(path, "other bytes than were written")
+            except OSError as error:
+                raise self._damaged(path, str(error)) from None
+            self._checked.add(path)
+        return path
 
     @staticmethod
     def _damaged(path: Path, what: str) -> DataError:
@@ -177,17 +244,27 @@ def unpack(packed: Tensor) -> F32:
     return np.repeat(channels, 3, axis=0) if channels.shape[0] == 1 else channels
 
 
-def _key(bag: Path, config: FusionConfig, topics: LabelTopics) -> str:
+def _key(bag: Path, config: FusionConfig, topics: LabelTopics, boxes: str) -> str:
     """Hash all that the frames depend on: format, version, configuration, labels, and the bag's files."""
-    options = {key: value for key, value in to_flat(config).items() if key.startswith(_FRAME_SECTIONS)}
+    sections = (*_FRAME_SECTIONS, *(_BOX_OPTIONS if boxes else ()))
+    options = {key: value for key, value in to_flat(config).items() if key.startswith(sections)}
     beside = [path for path in (bag, bag.with_name(bag.stem + "-labels"), bag.with_name(bag.name + "-labels")) if path.exists()]
     files = [file for path in beside for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()]
     states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    content = json.dumps([FORMAT, __version__, options, dataclasses.astuple(topics), str(bag.resolve()), states], default=list)
+    content = json.dumps(
+        [FORMAT, __version__, options, dataclasses.astuple(topics), boxes, str(bag.resolve()), states], default=list
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _build(bag: Path, config: FusionConfig, topics: LabelTopics, folder: Path, progress: Callable[[int], None] | None) -> None:
+def _build(  # noqa: PLR0917 - one caller
+    bag: Path,
+    config: FusionConfig,
+    topics: LabelTopics,
+    folder: Path,
+    progress: Callable[[int], None] | None,
+    boxes: str,
+) -> None:
     shards: list[tuple[str, int, int]] = []
     waiting: list[LabelledFrame] = []
     pixels = np.zeros(len(config.model.classes), np.int64)
@@ -199,7 +276,7 @@ def _build(bag: Path, config: FusionConfig, topics: LabelTopics, folder: Path, p
         shards.append((name, len(waiting), _crc(folder / name)))
         waiting.clear()
 
-    for frame in labelled_frames(bag, config, topics):
+    for frame in labelled_frames(bag, config, topics, boxes):
         waiting.append(frame)
         frames += 1
         pixels += np.bincount(frame.label[frame.label != UNLABELLED], minlength=len(pixels))[: len(pixels)]
@@ -220,6 +297,7 @@ def _build(bag: Path, config: FusionConfig, topics: LabelTopics, folder: Path, p
         "tags": _tags(bag),
         "shards": shards,
         "class_pixels": pixels.tolist(),
+        "box_classes": config.detections.classes if boxes else (),
     }
     (folder / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
 
@@ -239,6 +317,9 @@ def _write_shard(frames: list[LabelledFrame], modalities: tuple[str, ...], path:
     }
     for modality in modalities:
         tensors[modality] = torch.from_numpy(_stacked([frame.grids for frame in frames], modality))
+    spaces = [frame.space for frame in frames if frame.space is not None]
+    if spaces:
+        tensors |= pack_spaces(spaces)
     try:
         save_file(tensors, path)
     except SafetensorError as error:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from gemini_core.config import BACKBONES, build, option, read_flat
 from gemini_core.errors import ConfigError, nearest_names
+from gemini_core.model.detection.detector import FUSIONS as DETECTOR_FUSIONS
+from gemini_core.model.detection.detector import DetectorConfig
 from gemini_core.model.segmentation import SegmenterConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -27,10 +29,13 @@ class DataConfig:
     val: tuple[str, ...] = option((), "bags that choose the best weights; the same forms")
     fusion: str = option("config/fusion.yaml", "the node's configuration, by which frames are made: sensors, topics, grid")
     cache: str = option("out/training/cache", "folder for the aligned frames, made on first use")
-    labels: str = option("/ground_truth/segmentation", "topic of the label images, stamped like the reference images")
+    labels: str = option(
+        "/ground_truth/segmentation", "topic of the label images, stamped like the reference images; empty: there are none"
+    )
     label_info: str = option(
         "/ground_truth/label_info", "topic that names the labels' values; empty: they are indices of model.classes"
     )
+    boxes: str = option("/ground_truth/detections", "topic of the labelled boxes, stamped like the reference images")
     workers: int = option(1, "processes that load and augment frames; 0: the training process itself", minimum=0, maximum=64)
 
 
@@ -50,6 +55,29 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DetectionConfig:
+    """The detector of 3D boxes; its classes are ``detections.classes`` of the node's configuration."""
+
+    enabled: bool = option(False, "train a detector on the labelled boxes of data.boxes")
+    alone: bool = option(False, "train the detector only; everything else stays as model.weights has it")
+    fusion: str = option(
+        "gemini", "how the image joins the points; 'none': their average, 'lidar': not at all", choices=DETECTOR_FUSIONS
+    )
+    x_min_m: float = option(0.0, "points and boxes from here on, ahead", minimum=-500.0, maximum=500.0)
+    x_max_m: float = option(51.2, "and up to here", minimum=-500.0, maximum=500.0)
+    y_max_m: float = option(25.6, "points and boxes up to here, to both sides", minimum=0.1, maximum=500.0)
+    z_min_m: float = option(-3.0, "points and boxes from this height on", minimum=-100.0, maximum=100.0)
+    z_max_m: float = option(4.0, "and up to this one", minimum=-100.0, maximum=100.0)
+    cell_m: float = option(0.2, "side of a pillar", minimum=0.01, maximum=10.0)
+    covariance: bool = option(False, "give the variance of a box's place and yaw")
+    weight: float = option(1.0, "what the boxes' loss counts beside that of the masks", minimum=0.0, maximum=1000.0)
+    lr_factor: float = option(10.0, "the detector learns this much faster than the backbone", minimum=0.01, maximum=1000.0)
+    min_points: int = option(
+        1, "labelled boxes with fewer points in them are neither asked for nor counted as wrong", minimum=0, maximum=1000
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class AugmentConfig:
     """What is done to a training frame: to all its modalities and its label alike, unless it says otherwise."""
 
@@ -64,8 +92,17 @@ class AugmentConfig:
     blur: float = option(0.2, "rgb alone: share of frames blurred", minimum=0.0, maximum=1.0)
     noise: float = option(0.0, "depth and lidar alone: largest relative error of one frame's scale", minimum=0.0, maximum=0.5)
     drop_points: float = option(
-        0.0, "lidar and event alone: largest share of a frame's pixels that lose their data", minimum=0.0, maximum=0.9
+        0.0,
+        "lidar and event alone: largest share of a frame's pixels, and of its points, that lose their data",
+        minimum=0.0,
+        maximum=0.9,
     )
+    turn_deg: float = option(0.0, "points and boxes alone: largest turn about the vertical", minimum=0.0, maximum=180.0)
+    stretch: float = option(0.0, "points and boxes alone: largest relative change of their scale", minimum=0.0, maximum=0.5)
+    paste: int = option(
+        0, "most things of other frames put into a frame: points, boxes, pixels of all modalities, label", minimum=0, maximum=50
+    )
+    paste_points: int = option(5, "points that such a thing has at least", minimum=1, maximum=1000)
     modality_dropout: float = option(
         0.1, "rate at which each extra modality is missing from a whole batch, as the node meets it", minimum=0.0, maximum=0.9
     )
@@ -128,6 +165,7 @@ class TrainingConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -151,14 +189,32 @@ class TrainingConfig:
                 f"phase, got {self.optimizer.warmup_steps}"
             )
             raise ConfigError(msg)
-        self.segmenter(num_classes=1)
+        if not (self.data.labels or self.detection.alone):
+            msg = "data.labels: expected a topic of label images, but for detection.alone, got none"
+            raise ConfigError(msg)
+        if self.detection.alone and not self.detection.enabled:
+            msg = "detection.alone: expected detection.enabled, got false"
+            raise ConfigError(msg)
+        self.segmenter(1, ("any",))
 
-    def segmenter(self, num_classes: int) -> SegmenterConfig:
+    def segmenter(self, num_classes: int, box_classes: tuple[str, ...]) -> SegmenterConfig:
         """Give the network's own configuration.
 
+        Args:
+            num_classes: of masks.
+            box_classes: names of boxes, used where a detector is to be trained.
+
         Raises:
-            ConfigError: modalities, rates or blocks that the network cannot take.
+            ConfigError: modalities, rates, blocks or ranges that the network cannot take.
         """
+        wanted = self.detection
+        detector = DetectorConfig(
+            box_classes,
+            range_m=(wanted.x_min_m, -wanted.y_max_m, wanted.z_min_m, wanted.x_max_m, wanted.y_max_m, wanted.z_max_m),
+            cell_m=wanted.cell_m,
+            fusion=wanted.fusion,  # type: ignore[arg-type]  # one of its choices
+            covariance=wanted.covariance,
+        )
         return SegmenterConfig(
             backbone=self.model.backbone,
             modalities=self.model.modalities,
@@ -169,6 +225,7 @@ class TrainingConfig:
             fusion=self.model.fusion,
             fused_blocks=None if self.model.fused_blocks == ALL_BLOCKS else self.model.fused_blocks,
             gradient_checkpointing=self.model.gradient_checkpointing,
+            detector=detector if wanted.enabled else None,
         )
 
 

@@ -13,23 +13,41 @@ from torch.utils.data import DataLoader, Dataset
 
 from gemini_core.errors import DataError, GeminiError
 from gemini_core.model.checkpoints import Normalization
+from gemini_core.model.detection.codec import IGNORED
+from gemini_core.model.detection.detector import Cloud
 from gemini_core.types import U8
 from training.augment import augment
 from training.cache import CachedBag, ShardReader
 from training.config import AugmentConfig
+from training.paste import Sample, label_values, paste
+from training.space import SOURCES, Space, View
 
 
 class Batch(NamedTuple):
     """Frames of one pass.
 
     ``images`` (M, B, 3, h, w) float32, normalised, zeros for what a frame lacks; ``present`` (M, B) bool; ``label`` (B, h, w)
-    int64; ``number`` (B,) int64, which frames these are.
+    int64; ``number`` (B,) int64, which frames these are; ``spaces`` what each frame knows of space, where boxes are wanted.
     """
 
     images: Tensor
     present: Tensor
     label: Tensor
     number: Tensor
+    spaces: tuple[SpaceBatch, ...] = ()
+
+
+class SpaceBatch(NamedTuple):
+    """One frame in space, as tensors.
+
+    ``clouds``, one for each of ``SOURCES`` (of the other source where the frame lacks one); ``boxes`` (M, 7) float32 and
+    ``classes`` (M,) int64, ``IGNORED`` for those with too few points; ``view``: what the camera sees of the ground.
+    """
+
+    clouds: tuple[Cloud, ...]
+    boxes: Tensor
+    classes: Tensor
+    view: View
 
 
 class FrameDataset(Dataset[Batch]):
@@ -44,8 +62,26 @@ class FrameDataset(Dataset[Batch]):
         modalities: tuple[str, ...],
         normalization: tuple[Normalization, ...],
         augmentation: AugmentConfig | None = None,
+        *,
+        min_points: int | None = None,
     ) -> None:
+        """Open the frames.
+
+        Args:
+            bags: where they are.
+            modalities: that a network takes.
+            normalization: of each.
+            augmentation: what is done to each frame.
+            min_points: points that a box has at least to be asked for; None: no boxes and points are wanted.
+
+        Raises:
+            DataError: things are to be pasted, and a shard is damaged or has no boxes.
+        """
         self.reader = ShardReader(bags)
+        self._min_points = min_points
+        self._donors = (
+            Donors(self.reader, augmentation) if augmentation and augmentation.paste and min_points is not None else None
+        )
         self._modalities = modalities
         self._mean = np.array([item.mean for item in normalization], np.float32)[:, :, None, None]  # (M, 3, 1, 1)
         self._std = np.array([item.std for item in normalization], np.float32)[:, :, None, None]
@@ -59,20 +95,58 @@ class FrameDataset(Dataset[Batch]):
         """Give one frame, without the batch's dimension."""
         index, seed = item
         frame, label = self.reader.read(index, self._modalities)
+        space = None if self._min_points is None else self.reader.space(index)
         if self._augmentation is not None:
-            frame, label = augment(frame, label, self._augmentation, np.random.default_rng(seed))
+            rng = np.random.default_rng(seed)
+            if space is not None and self._donors is not None:
+                host = Sample(frame, label, space)
+                host = self._donors.paste(index, host, self._modalities, np.random.default_rng([5, seed]))
+                frame, label, space = host.frame, host.label, host.space
+            frame, label, space = augment(frame, label, self._augmentation, rng, space)
         images = np.zeros((len(self._modalities), 3, *label.shape), np.float32)
         for place, modality in enumerate(self._modalities):
             if modality in frame:
                 images[place] = (frame[modality] - self._mean[place]) / self._std[place]
         present = torch.tensor([modality in frame for modality in self._modalities])
-        return Batch(torch.from_numpy(images), present, torch.from_numpy(label.astype(np.int64)), torch.tensor(index))
+        spaces = () if space is None else (self._tensors(space),)
+        return Batch(torch.from_numpy(images), present, torch.from_numpy(label.astype(np.int64)), torch.tensor(index), spaces)
+
+    def _tensors(self, space: Space) -> SpaceBatch:
+        classes = np.where(space.counts >= (self._min_points or 0), space.classes, IGNORED)
+        clouds = tuple(space.cloud(source) for source in SOURCES)
+        return SpaceBatch(clouds, torch.from_numpy(space.boxes), torch.from_numpy(classes), space.view)
 
     def image(self, batch: Batch, place: int) -> U8:
         """The first frame of a batch as the modality at ``place`` gives it: (h, w, 3) uint8."""
         channels = batch.images[place, 0].numpy() * self._std[place] + self._mean[place]
         picture: U8 = np.rint(np.clip(channels, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(1, 2, 0)
         return np.ascontiguousarray(picture)
+
+
+class Donors:
+    """The things that can be pasted, by how their frames were made: things of the night are not put into the day."""
+
+    def __init__(self, reader: ShardReader, config: AugmentConfig) -> None:
+        self._reader = reader
+        self._most = config.paste
+        bags = [reader.bag_of(index) for index in range(len(reader))]
+        self._kinds = [(bag.tags.get("world"), bag.tags.get("condition")) for bag in bags]
+        self._values = {bag.box_classes: label_values(bag.box_classes, bag.classes) for bag in bags}
+        self._things: dict[object, dict[int, list[tuple[int, int]]]] = {}
+        for frame, row, named, count in reader.labelled_boxes():
+            if count >= config.paste_points:
+                self._things.setdefault(self._kinds[frame], {}).setdefault(named, []).append((frame, row))
+
+    def paste(self, index: int, host: Sample, modalities: tuple[str, ...], rng: np.random.Generator) -> Sample:
+        """Put up to ``augment.paste`` things into frame ``index``; each class is as likely."""
+        things = self._things.get(self._kinds[index], {})
+        for _ in range(int(rng.integers(self._most + 1)) if things else 0):
+            named = sorted(things)[int(rng.integers(len(things)))]
+            frame, row = things[named][int(rng.integers(len(things[named])))]
+            bag = self._reader.bag_of(frame)
+            donor = Sample(*self._reader.read(frame, modalities), self._reader.space(frame))
+            host = paste(host, donor, row, self._values[bag.box_classes][named])
+        return host
 
 
 class Order(torch.utils.data.Sampler[list[tuple[int, int]]]):
@@ -183,6 +257,7 @@ def collate(items: list[Batch]) -> Batch:
         torch.stack([item.present for item in items], dim=1),
         torch.stack([item.label for item in items]),
         torch.stack([item.number for item in items]),
+        tuple(space for item in items for space in item.spaces),
     )
 
 

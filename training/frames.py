@@ -14,17 +14,24 @@ from gemini_core.bag.labels import LABELS_SUFFIX, BagLabels, LabelTopics
 from gemini_core.bag.reader import STORAGE_SUFFIXES, BagReader
 from gemini_core.config import FusionConfig
 from gemini_core.errors import BagError, ConfigError, DataError
+from gemini_core.project.points import points_of_depth
 from gemini_core.project.projector import Projector
 from gemini_core.replay import Replay
-from gemini_core.types import U8, AlignedGrids, GridGeometry
+from gemini_core.types import F32, I64, U8, UNLABELLED, AlignedGrids, DetectionFrames, GridGeometry
+from training.box_labels import BoxLabels
+from training.space import Space, space_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFrame:
-    """One frame on the network's pixels and ``label`` (h, w) uint8 on the same ones, ``UNLABELLED`` where nothing is known."""
+    """One frame on the network's pixels and ``label`` (h, w) uint8 on the same ones, ``UNLABELLED`` where nothing is known.
+
+    ``space`` is there where boxes were asked for.
+    """
 
     grids: AlignedGrids
     label: U8
+    space: Space | None = None
 
 
 def find_bags(patterns: tuple[str, ...], key: str) -> tuple[Path, ...]:
@@ -52,33 +59,66 @@ def _bags_in(path: Path) -> list[Path]:
     return [bag for bag in bags if not bag.stem.endswith(LABELS_SUFFIX)]
 
 
-def labelled_frames(path: Path, config: FusionConfig, topics: LabelTopics) -> Iterator[LabelledFrame]:
+def labelled_frames(path: Path, config: FusionConfig, topics: LabelTopics, boxes: str = "") -> Iterator[LabelledFrame]:
     """Give the frames of a bag that have a label, in the order of their stamps.
 
     Labels are images of one channel (mono8, 8UC1, mono16 or 16UC1) of the reference image's size and stamp, in the bag itself
     or in one beside it. A frame without a label, such as one between labelled key frames, is left out.
 
+    Args:
+        path: the bag.
+        config: by which frames are made; with ``boxes``, one whose ``detections.enabled`` is true.
+        topics: of the label images; no topic of images: there are none, and all pixels are ``UNLABELLED``.
+        boxes: topic of labelled boxes (vision_msgs/Detection3DArray), which a frame has to have as well; empty: none wanted.
+
     Raises:
         BagError: the bag cannot be read, is damaged, or has no labels that belong to its frames.
-        DataError: a label has another size than its image, or values that are no class.
+        DataError: a label has another size than its image, values that are no class, or boxes in an unknown frame.
     """
-    labels = BagLabels(path, config.model.classes, topics)
+    images = BagLabels(path, config.model.classes, topics) if topics.images else None
+    box_labels = BoxLabels(path, config.detections, boxes) if boxes else None
     projector = Projector(config)
-    used = 0
+    used, unplaced = 0, ""
     with BagReader(path) as bag:
         run = Replay(bag, config)
         for frame in run.frames():
-            image = labels.at(frame.stamp_ns)
-            if image is None:
+            image = images.at(frame.stamp_ns) if images else None
+            if images and image is None:
                 continue
-            used += 1
             grids = projector.project(frame)
-            yield LabelledFrame(grids, label_on_grid(image, grids.geometry, f"{path}: label at {frame.stamp_ns} ns"))
+            space = None
+            if box_labels is not None:
+                frames = None if frame.calibration is None else frame.calibration.detections
+                if frames is None or not frames.known or grids.camera is None:
+                    unplaced = "the reference's intrinsics" if frames is None or frames.known else frames.detail
+                    continue
+                space = _space(grids, box_labels.at(frame.stamp_ns, frame.frame_id, frames), frames, config)
+                if space is None:
+                    continue
+            used += 1
+            label = np.full((grids.geometry.height, grids.geometry.width), UNLABELLED, np.uint8)
+            if image is not None:
+                label = label_on_grid(image, grids.geometry, f"{path}: label at {frame.stamp_ns} ns")
+            yield LabelledFrame(grids, label, space)
         if run.damage:
             raise BagError(run.damage)
     if not used:
-        msg = f"{path}: expected labels on {topics.images} with the stamps of its {run.closed} frames, got none that fits"
+        wanted = " and ".join(name for name in (topics.images, boxes) if name)
+        lack = f"got none that can be placed ({unplaced})" if unplaced else "got none that fits"
+        msg = f"{path}: expected labels on {wanted} with the stamps of its {run.closed} frames, {lack}"
         raise BagError(msg)
+
+
+def _space(grids: AlignedGrids, labels: tuple[F32, I64] | None, frames: DetectionFrames, config: FusionConfig) -> Space | None:
+    """What a frame knows of space; None without labelled boxes. Points of depth are made beside those of a LiDAR."""
+    if labels is None or grids.camera is None or frames.reference_from_base is None:
+        return None
+    points = {} if grids.points is None else {grids.points.source: grids.points}
+    depth = grids.grid("depth")
+    if "depth" not in points and depth is not None:
+        stride = config.detections.depth_stride
+        points["depth"] = points_of_depth(depth, grids.camera, frames.reference_from_base, stride)
+    return space_of(points, *labels, grids.camera, frames.reference_from_base)
 
 
 def label_on_grid(label: U8, geometry: GridGeometry, where: str) -> U8:

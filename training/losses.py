@@ -1,4 +1,4 @@
-"""What training makes small: the loss of each stream's logits and of the ensemble's."""
+"""What training makes small: the loss of each stream's logits and of the ensemble's, and that of boxes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor
 
+from gemini_core.model.detection.codec import BevMaps
+from gemini_core.model.detection.detector import Detector
+from gemini_core.model.detection.losses import DetectionLoss, detection_loss
 from gemini_core.model.segmentation import SegmentationOutput, upsample
 from gemini_core.types import UNLABELLED
 from training.config import OptimizerConfig
+from training.data import SpaceBatch
+from training.space import in_view
 
 
 def segmentation_loss(
@@ -25,6 +30,22 @@ def segmentation_loss(
     logits = [*output.streams] if len(output.streams) == 1 else [*output.streams, output.ensemble]
     losses = [_loss(upsample(each.float(), label.shape[1:]), label, config, class_weights) for each in logits]
     return torch.stack(losses).sum()
+
+
+def boxes_loss(maps: BevMaps, spaces: tuple[SpaceBatch, ...], detector: Detector) -> DetectionLoss:
+    """Compare maps with labelled boxes. Where the camera does not look, labels say nothing, and no box found there is wrong.
+
+    Args:
+        maps: of the batch.
+        spaces: of the same frames.
+        detector: whose maps they are.
+    """
+    device = maps.heat.device
+    boxes, classes = ([each[part].to(device) for each in spaces] for part in (1, 2))
+    targets = detector.targets(boxes, classes)
+    seen = in_view([each.view for each in spaces], detector.config.head_grid, targets.counted)
+    counted = targets.counted * torch.maximum(seen, (targets.heat.amax(1, keepdim=True) == 1).to(seen.dtype))
+    return detection_loss(maps, targets._replace(counted=counted), detector.config.head_grid.cell_m)
 
 
 def _loss(logits: Tensor, label: Tensor, config: OptimizerConfig, class_weights: Tensor | None) -> Tensor:

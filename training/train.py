@@ -35,13 +35,16 @@ from gemini_core.errors import ConfigError, DataError, GeminiError
 from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import default_normalization
+from gemini_core.model.detection.detector import Cloud
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
 from training.cache import CachedBag, cache_bag
 from training.checkpoint import TrainingState, load_state, save_state, write_whole
 from training.config import DataConfig, OptimizerConfig, TrainingConfig, load_training_config
 from training.data import Batch, FrameDataset, Order, plain_batches, training_batches
+from training.detection import Scored, bev_scores, mean_precision, scored
 from training.frames import find_bags
-from training.losses import class_weights, segmentation_loss
+from training.losses import boxes_loss, class_weights, segmentation_loss
+from training.space import SOURCES
 
 _NOT_PART_OF_A_RUN = ("run.out", "run.log_every", "run.checkpoint_every", "data.workers", "data.cache")
 
@@ -91,17 +94,21 @@ def train(config: TrainingConfig) -> float:
     fusion, bags, val_bags = _frames(config, place)
     classes = fusion.model.classes
     normalization = default_normalization(config.model.modalities)
-    dataset = FrameDataset(bags, config.model.modalities, normalization, config.augment)
-    val_dataset = FrameDataset(val_bags, config.model.modalities, normalization)
+    min_points = config.detection.min_points if config.detection.enabled else None
+    dataset = FrameDataset(bags, config.model.modalities, normalization, config.augment, min_points=min_points)
+    val_dataset = FrameDataset(val_bags, config.model.modalities, normalization, min_points=min_points)
     if len(dataset) < settings.batch_size * place.world:
         msg = f"data.train: expected {settings.batch_size * place.world} labelled frames for a batch, got {len(dataset)}"
         raise ConfigError(msg)
 
     torch.manual_seed(config.run.seed)
-    segmenter = _segmenter(config, len(classes)).to(place.device).train()
+    segmenter = _segmenter(config, len(classes), fusion.detections.classes).to(place.device).train()
+    if config.detection.alone:
+        _freeze(segmenter)
     averaged = copy.deepcopy(segmenter).eval().requires_grad_(requires_grad=False)
     betas = (settings.beta1, settings.beta2)
-    optimizer = torch.optim.AdamW(parameter_groups(segmenter, settings), lr=settings.lr, betas=betas)
+    groups = parameter_groups(segmenter, settings, config.detection.lr_factor)
+    optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=betas)
     run, step, best = run_hash(config, (*bags, *val_bags), place.world), 0, -1.0
     if (out / "last.pt").is_file():
         state = load_state(out / "last.pt", run)
@@ -127,7 +134,7 @@ def train(config: TrainingConfig) -> float:
             rate = learning_rate(step, settings)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-            total, waited, began = 0.0, 0.0, time.monotonic()
+            total, boxes_total, waited, began = 0.0, 0.0, 0.0, time.monotonic()
             for number in range(step * passes, (step + 1) * passes):
                 asked = time.monotonic()
                 batch = next(batches)
@@ -137,8 +144,15 @@ def train(config: TrainingConfig) -> float:
                 unsynced = place.world > 1 and (number + 1) % passes
                 with network.no_sync() if unsynced else contextlib.nullcontext():  # type: ignore[operator]  # DDP's own
                     with torch.autocast(place.device.type, torch.bfloat16, enabled=config.run.precision == "bf16"):
-                        output = network(*_inputs(batch, keep, place.device))
-                    loss = segmentation_loss(output, batch.label.to(place.device), settings, weights) / passes
+                        output = network(*_inputs(batch, keep, place.device), _clouds(config, batch, keep, place.device))
+                    losses = []
+                    if not config.detection.alone:
+                        losses.append(segmentation_loss(output, batch.label.to(place.device), settings, weights) / passes)
+                    if output.boxes is not None and segmenter.detector is not None:
+                        of_boxes = boxes_loss(output.boxes, batch.spaces, segmenter.detector).total / passes
+                        boxes_total += float(of_boxes.detach())
+                        losses.append(config.detection.weight * of_boxes)
+                    loss = torch.stack(losses).sum()
                     loss.backward()  # type: ignore[no-untyped-call]  # torch's own
                 total += float(loss.detach())
             if not math.isfinite(total):
@@ -155,14 +169,15 @@ def train(config: TrainingConfig) -> float:
                 continue
             done = step == settings.steps
             if step % config.run.log_every == 0 or done:
-                log.write(step, {"loss": total, "lr": rate, "seconds": time.monotonic() - began, "waited": waited})
+                values = {"loss": total, "lr": rate, "seconds": time.monotonic() - began, "waited": waited}
+                log.write(step, values | ({"boxes_loss": boxes_total} if config.detection.enabled else {}))
                 progress.set_postfix(loss=f"{total:.3f}", best=f"{100 * max(best, 0):.1f}")
             if val_bags and (step % config.run.validate_every == 0 or done):
                 scores = validate(averaged, val_dataset, classes, config, place.device)
-                log.write(step, {"mean_iou": scores.mean_iou, "pixel_accuracy": scores.pixel_accuracy})
-                if scores.mean_iou > best:
-                    best = scores.mean_iou
-                    said = f"step {step}, validation mean IoU {100 * best:.1f} %"
+                log.write(step, scores.logged())
+                if scores.overall > best:
+                    best = scores.overall
+                    said = f"step {step}, validation {scores}"
                     _save_weights(averaged, out / "best.safetensors", fusion, config, said)
             if step % config.run.checkpoint_every == 0 or done:
                 _save_weights(averaged, out / "last.safetensors", fusion, config, f"step {step}")
@@ -209,12 +224,15 @@ def learning_rate(step: int, config: OptimizerConfig) -> float:
     return peak * math.pow(1.0 - within / length, config.power)
 
 
-def parameter_groups(segmenter: Segmenter, config: OptimizerConfig) -> list[dict[str, object]]:
-    """Parameters by rate and weight decay: the head faster; norms, biases and the streams' weights without decay."""
+def parameter_groups(segmenter: Segmenter, config: OptimizerConfig, detector_factor: float = 1.0) -> list[dict[str, object]]:
+    """Parameters by rate and weight decay: head and detector faster; norms, biases and the streams' weights without decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in segmenter.named_parameters():
+        if not parameter.requires_grad:
+            continue
         plain = parameter.ndim == 1 or name.endswith("bias") or "norm" in name
         factor = config.head_lr_factor if name.startswith(("head.", "stream_weights")) else 1.0
+        factor = detector_factor if name.startswith("detector.") else factor
         groups.setdefault((factor, 0.0 if plain else config.weight_decay), []).append(parameter)
     return [{"params": parameters, "factor": factor, "weight_decay": decay} for (factor, decay), parameters in groups.items()]
 
@@ -229,18 +247,70 @@ def update_average(averaged: nn.Module, network: nn.Module, decay: float, step: 
         kept.copy_(current)
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a validation found: of the masks, and of the boxes (average precision from above, 0 to 1); None: not trained."""
+
+    masks: SegmentationScores | None
+    boxes: float | None
+
+    @property
+    def overall(self) -> float:
+        """The mean of what there is, by which the best weights are chosen."""
+        parts = [] if self.masks is None else [self.masks.mean_iou]
+        parts += [] if self.boxes is None else [self.boxes]
+        return sum(parts) / len(parts)
+
+    def logged(self) -> dict[str, float]:
+        """Give the numbers for the log."""
+        masks = self.masks
+        of_masks = {} if masks is None else {"mean_iou": masks.mean_iou, "pixel_accuracy": masks.pixel_accuracy}
+        return of_masks | ({} if self.boxes is None else {"bev_ap": self.boxes})
+
+    def __str__(self) -> str:
+        """Say it for people."""
+        masks = "" if self.masks is None else f"mean IoU {100 * self.masks.mean_iou:.1f} %"
+        boxes = "" if self.boxes is None else f"mean AP of boxes {100 * self.boxes:.1f} %"
+        return ", ".join(each for each in (masks, boxes) if each)
+
+
 @torch.inference_mode()
 def validate(
     network: Segmenter, dataset: FrameDataset, classes: Sequence[str], config: TrainingConfig, device: torch.device
-) -> SegmentationScores:
+) -> Scores:
     """Score a network on all frames of a data set, with what each frame has."""
     matrix = ConfusionMatrix(len(classes))
+    found: list[Scored] = []
     for batch in plain_batches(dataset, 1, config.data.workers):  # one by one, as the node meets them
         present = batch.present[:, 0].tolist()
-        logits = network(tuple(batch.images.to(device)), present).ensemble
-        prediction = upsample(logits, batch.label.shape[1:]).argmax(dim=1)
+        clouds = _clouds(config, batch, present, device)
+        output = network(tuple(batch.images.to(device)), present, clouds=clouds)
+        prediction = upsample(output.ensemble, batch.label.shape[1:]).argmax(dim=1)
         matrix.add(batch.label[0].numpy().astype(np.uint8), prediction[0].to(torch.uint8).cpu().numpy())
-    return matrix.scores()
+        if output.boxes is not None and network.detector is not None:
+            found.append(scored(batch.spaces[0], network.detector, output.boxes))
+    boxes = mean_precision(bev_scores(found, network.detector.config.classes)) if network.detector is not None else None
+    return Scores(None if config.detection.alone else matrix.scores(), boxes)
+
+
+def _clouds(config: TrainingConfig, batch: Batch, keep: Sequence[bool], device: torch.device) -> list[Cloud] | None:
+    """The points of a batch, of depth where the LiDAR is taken away; None where no boxes are wanted."""
+    if not config.detection.enabled:
+        return None
+    modalities = config.model.modalities
+    without_lidar = "lidar" in modalities and not keep[modalities.index("lidar")]
+    source = SOURCES.index("depth" if without_lidar else "lidar")
+    clouds = [space.clouds[source] for space in batch.spaces]
+    return [Cloud(*(None if part is None else part.to(device, non_blocking=True) for part in cloud)) for cloud in clouds]  # type: ignore[arg-type]  # points are there
+
+
+def _freeze(segmenter: Segmenter) -> None:
+    """Leave everything but the detector as it is, noise of training included."""
+    for name, module in segmenter.named_children():
+        if name != "detector":
+            module.requires_grad_(requires_grad=False).eval()
+    if segmenter.stream_weights is not None:
+        segmenter.stream_weights.requires_grad_(requires_grad=False)
 
 
 class Log:
@@ -307,32 +377,41 @@ def _frames(config: TrainingConfig, place: Place) -> tuple[FusionConfig, tuple[C
         raise ConfigError(msg)
     if not place.main:
         dist.barrier()
-    bags = cached(config.data, fusion, config.data.train, "data.train")
-    val_bags = cached(config.data, fusion, config.data.val, "data.val") if config.data.val else ()
+    boxes = config.detection.enabled
+    bags = cached(config.data, fusion, config.data.train, "data.train", boxes=boxes)
+    val_bags = cached(config.data, fusion, config.data.val, "data.val", boxes=boxes) if config.data.val else ()
     if place.main and place.world > 1:
         dist.barrier()
     return fusion, bags, val_bags
 
 
-def cached(data: DataConfig, fusion: FusionConfig, patterns: tuple[str, ...], key: str) -> tuple[CachedBag, ...]:
+def cached(
+    data: DataConfig, fusion: FusionConfig, patterns: tuple[str, ...], key: str, *, boxes: bool = False
+) -> tuple[CachedBag, ...]:
     """Open the cached frames of all bags that ``patterns`` of the option ``key`` name, making what is missing.
+
+    ``boxes``: frames with points and labelled boxes.
 
     Raises:
         GeminiError: no bag, or one that cannot be used.
     """
-    topics = LabelTopics(data.labels, data.label_info)
+    topics = LabelTopics(data.labels, data.label_info if data.labels else "")
     with tqdm(find_bags(patterns, key), desc=f"frames of {key}", unit="bag") as bags:
-        return tuple(cache_bag(bag, fusion, topics, Path(data.cache)) for bag in bags)
+        return tuple(cache_bag(bag, fusion, topics, Path(data.cache), boxes=data.boxes if boxes else "") for bag in bags)
 
 
-def _segmenter(config: TrainingConfig, num_classes: int) -> Segmenter:
-    segmenter = Segmenter(config.segmenter(num_classes))
+def _segmenter(config: TrainingConfig, num_classes: int, box_classes: tuple[str, ...]) -> Segmenter:
+    segmenter = Segmenter(config.segmenter(num_classes, box_classes))
     if config.model.weights:
         begun, _ = checkpoints.load(config.model.weights)
         if _differ(begun.config, segmenter.config):
             msg = f"model.weights: expected weights of {segmenter.config}, got {begun.config} in {config.model.weights}"
             raise ConfigError(msg)
-        segmenter.load_state_dict(begun.state_dict())
+        # A detector begins anew where the weights have none or another one.
+        same = begun.config.detector == segmenter.config.detector
+        fresh = {} if same else {key: value for key, value in segmenter.state_dict().items() if key.startswith("detector.")}
+        kept = {key: value for key, value in begun.state_dict().items() if same or not key.startswith("detector.")}
+        segmenter.load_state_dict(kept | fresh)
     return segmenter
 
 

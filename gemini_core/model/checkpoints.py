@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.model.detection.detector import DetectorConfig
 from gemini_core.model.importing import load_official, load_pretrained
 from gemini_core.model.mit import MiTConfig
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
@@ -193,7 +194,12 @@ def _config_from(fields: Mapping[str, Any]) -> SegmenterConfig:
     if isinstance(backbone, dict):
         numbers: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in backbone.items()}
         backbone = SwinConfig(**numbers) if "window" in numbers else MiTConfig(**numbers)
-    return SegmenterConfig(**{**fields, "backbone": backbone, "modalities": tuple(fields["modalities"])})
+    detector = fields.get("detector")
+    if detector is not None:
+        detector = DetectorConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in detector.items()})
+    return SegmenterConfig(
+        **{**fields, "backbone": backbone, "modalities": tuple(fields["modalities"]), "detector": detector}
+    )
 
 
 def _tuple(numbers: Iterable[float]) -> tuple[float, float, float]:

@@ -19,7 +19,10 @@ from typing import cast
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from gemini_core.model.detection.detector import Detector
+from gemini_core.model.detection.point_fusion import PointFusion
 from gemini_core.model.fusion import GeminiFusion, TwoKeyAttention, finite, wide
 from gemini_core.model.mit import ReducedAttention
 from gemini_core.model.segmentation import MlpHead, Segmenter, StageMapping, upsample
@@ -200,3 +203,39 @@ def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     if bias is not None:
         layer.bias = nn.Parameter(bias.clone())
     return layer
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The detector
+
+
+def fold_detector(detector: Detector) -> Detector:
+    """Make the inference form of a detector, which stays as it is: norms and fusion folded as above, no gradients."""
+    folded = copy.deepcopy(detector).eval()
+    with torch.no_grad():
+        for module in list(folded.modules()):
+            if isinstance(module, nn.Sequential):
+                _fold_norm(module)
+            elif isinstance(module, PointFusion):
+                _fold_point_fusion(module)
+    return folded.requires_grad_(requires_grad=False)
+
+
+def _fold_norm(layers: nn.Sequential) -> None:
+    """Make the norm behind a convolution or linear layer part of it."""
+    for index in range(len(layers) - 1):
+        layer, norm = layers[index], layers[index + 1]
+        if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            layers[index], layers[index + 1] = fuse_conv_bn_eval(layer, norm), nn.Identity()
+        elif isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
+            layers[index], layers[index + 1] = fuse_linear_bn_eval(layer, norm), nn.Identity()
+
+
+def _fold_point_fusion(layer: PointFusion) -> None:
+    for side in ("point", "image"):
+        linear, norm = getattr(layer, f"{side}_map"), getattr(layer, f"{side}_norm")
+        if linear is not None:
+            setattr(layer, f"{side}_map", fuse_linear_bn_eval(linear, norm))
+            setattr(layer, f"{side}_norm", nn.Identity())
+    if isinstance(layer.fusion, GeminiFusion):
+        layer.fusion = FoldedFusion(layer.fusion, None)

@@ -112,7 +112,7 @@ def load_pretrained(
         raise WeightsError(msg)
     if family == _TRANSFORMERS and isinstance(numbers, MiTConfig):
         config = replace(config, backbone=replace(numbers, norm_eps=1e-5))
-    return _load_plain(_Account(tensors, released=False), config, opened, family, root, backbone_only=backbone_only)
+    return _load_plain(Account(tensors, released=False), config, opened, family, root, backbone_only=backbone_only)
 
 
 def _load_released(opened: _Opened, config: SegmenterConfig) -> Imported:
@@ -127,7 +127,7 @@ def _load_released(opened: _Opened, config: SegmenterConfig) -> Imported:
     if config.fusion != "gemini":
         msg = f"{opened.where}: expected the fusion gemini, since these are weights of GeminiFusion, got {config.fusion}"
         raise WeightsError(msg)
-    account = _Account(opened.tensors, released=True)
+    account = Account(opened.tensors, released=True)
     nyu = any(name.startswith("encoder.") for name in opened.tensors)  # else DeLiVER's names
     root, head = ("encoder.", "decoder") if nyu else ("backbone.", "decode_head")
     state = {"stream_weights": account.take("alpha")}
@@ -141,7 +141,7 @@ def _load_released(opened: _Opened, config: SegmenterConfig) -> Imported:
 
 
 def _load_plain(
-    account: _Account, config: SegmenterConfig, opened: _Opened, family: str, root: str, *, backbone_only: bool
+    account: Account, config: SegmenterConfig, opened: _Opened, family: str, root: str, *, backbone_only: bool
 ) -> Imported:
     """Fill the backbone, and the head if there is one."""
     state = (_convert_swin if family == "Swin" else _convert_mit)(account, config, root)
@@ -247,7 +247,7 @@ def _strange(tensor: Tensor) -> str:
     return "" if tensor.layout == torch.strided else str(tensor.layout).removeprefix("torch.")
 
 
-class _Account:
+class Account:
     """Tensors under foreign names, handed out once each; keeps account of what was not there and what nobody took.
 
     Released GeminiFusion models wrap layers that the modalities share (``.module``) and hold a norm per modality (``.ln_0``,
@@ -261,6 +261,7 @@ class _Account:
         self.dropped: list[str] = []
 
     def take(self, name: str) -> Tensor:
+        """Take one tensor; an empty one in its place where it is missing."""
         if name in self.left:
             return self.left.pop(name)
         self.missing.append(name)
@@ -314,7 +315,7 @@ class _Account:
 # Mix Transformers
 
 
-def _convert_mit(account: _Account, config: SegmenterConfig, root: str) -> dict[str, Tensor]:
+def _convert_mit(account: Account, config: SegmenterConfig, root: str) -> dict[str, Tensor]:
     numbers = config.backbone_config
     modalities = len(config.modalities)
     fused = _fused_from(account, config)
@@ -331,13 +332,13 @@ def _convert_mit(account: _Account, config: SegmenterConfig, root: str) -> dict[
             theirs, own = f"{root}block{number}.{index}", f"{ours}.blocks.{index}"
             state |= _convert_mit_block(account, theirs, own, min(modalities, 2), reduced=reduced)
             if block >= fused:
-                state |= _convert_fusion(account, f"{theirs}.attn", f"{own}.attention.fusion")
+                state |= convert_fusion(account, f"{theirs}.attn", f"{own}.attention.fusion")
             block += 1
         state |= account.norm(f"{root}norm{number}", f"{ours}.norm", min(modalities, 2))
     return state
 
 
-def _fused_from(account: _Account, config: SegmenterConfig) -> int:
+def _fused_from(account: Account, config: SegmenterConfig) -> int:
     """Count the blocks before the first one for which there are weights of a fusion."""
     blocks = sum(config.backbone_config.depths)
     if not account.released:
@@ -345,7 +346,7 @@ def _fused_from(account: _Account, config: SegmenterConfig) -> int:
     return 0 if config.fused_blocks is None else blocks - config.fused_blocks
 
 
-def _convert_scores(account: _Account, theirs: str, ours: str, modalities: int) -> dict[str, Tensor]:
+def _convert_scores(account: Account, theirs: str, ours: str, modalities: int) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for index in range(modalities - 1):
         state |= account.layer(f"{theirs}.{index}.0", f"{ours}.scores.{index}.depthwise")
@@ -357,7 +358,7 @@ def _convert_scores(account: _Account, theirs: str, ours: str, modalities: int) 
     return state
 
 
-def _convert_mit_block(account: _Account, theirs: str, ours: str, streams: int, *, reduced: bool) -> dict[str, Tensor]:
+def _convert_mit_block(account: Account, theirs: str, ours: str, streams: int, *, reduced: bool) -> dict[str, Tensor]:
     return {
         **account.norm(f"{theirs}.norm1", f"{ours}.attention_norm", streams),
         **_convert_attention(account, f"{theirs}.attn", f"{ours}.attention", streams, reduced=reduced),
@@ -368,7 +369,7 @@ def _convert_mit_block(account: _Account, theirs: str, ours: str, streams: int, 
     }
 
 
-def _convert_attention(account: _Account, theirs: str, ours: str, streams: int, *, reduced: bool) -> dict[str, Tensor]:
+def _convert_attention(account: Account, theirs: str, ours: str, streams: int, *, reduced: bool) -> dict[str, Tensor]:
     state = {
         **account.layer(account.shared(f"{theirs}.q"), f"{ours}.query"),
         **account.layer(account.shared(f"{theirs}.kv"), f"{ours}.key_value"),
@@ -384,7 +385,7 @@ def _convert_attention(account: _Account, theirs: str, ours: str, streams: int, 
 # Swin Transformers
 
 
-def _convert_swin(account: _Account, config: SegmenterConfig, root: str) -> dict[str, Tensor]:
+def _convert_swin(account: Account, config: SegmenterConfig, root: str) -> dict[str, Tensor]:
     numbers = config.backbone_config
     streams = min(len(config.modalities), 2)
     fused = _fused_from(account, config)
@@ -404,7 +405,7 @@ def _convert_swin(account: _Account, config: SegmenterConfig, root: str) -> dict
             theirs, own = f"{root}layers.{stage}.blocks.{index}", f"{ours}.blocks.{index}"
             state |= _convert_swin_block(account, theirs, own, window)
             if block >= fused:
-                state |= _convert_fusion(account, theirs, f"{own}.fusion")
+                state |= convert_fusion(account, theirs, f"{own}.fusion")
             block += 1
         if account.released or f"{root}norm{stage}.weight" in account.left:
             state |= account.norm(f"{root}norm{stage}", f"{ours}.norm", streams)
@@ -413,7 +414,7 @@ def _convert_swin(account: _Account, config: SegmenterConfig, root: str) -> dict
     return state
 
 
-def _convert_swin_block(account: _Account, theirs: str, ours: str, window: int) -> dict[str, Tensor]:
+def _convert_swin_block(account: Account, theirs: str, ours: str, window: int) -> dict[str, Tensor]:
     attention = account.shared(f"{theirs}.attn")
     table = account.take(f"{attention}.relative_position_bias_table")
     account.drop(f"{attention}.relative_position_index")  # follows from the window
@@ -443,7 +444,8 @@ def _resize_table(table: Tensor, window: int) -> Tensor:
 # Fusion and head
 
 
-def _convert_fusion(account: _Account, theirs: str, ours: str) -> dict[str, Tensor]:
+def convert_fusion(account: Account, theirs: str, ours: str) -> dict[str, Tensor]:
+    """Take one fusion layer; gives it by our names, under ``ours``."""
     state = {
         **account.layer(f"{theirs}.relation_judger.0.fc1", f"{ours}.relation.0"),
         **account.layer(f"{theirs}.relation_judger.0.fc2", f"{ours}.relation.2"),
@@ -465,7 +467,7 @@ def _convert_fusion(account: _Account, theirs: str, ours: str) -> dict[str, Tens
     return state
 
 
-def _convert_head(account: _Account, theirs: str) -> dict[str, Tensor]:
+def _convert_head(account: Account, theirs: str) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for stage in range(STAGES):
         state |= account.layer(f"{theirs}.linear_c{stage + 1}.proj", f"head.mappings.{stage}.projection")

@@ -1,4 +1,4 @@
-"""The whole segmentation network: backbone with fusion, one shared head, and the ensemble of both streams.
+"""The whole network: backbone with fusion, one shared head, the ensemble of both streams, and a detector of boxes if wanted.
 
 A pixel that is not a number (NaN) spreads through the self-attention over the whole of its image, in all streams; other images
 of the batch keep their values. Nothing here looks for one, since a graph cannot branch on it: the predictor does.
@@ -16,6 +16,8 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
 from gemini_core.errors import ConfigError, ShapeError, nearest_names
+from gemini_core.model.detection.codec import BevMaps
+from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig, Image
 from gemini_core.model.fusions import FUSIONS
 from gemini_core.model.mit import MIT_CONFIGS, MiTConfig, MixTransformer
 from gemini_core.model.streams import Backbone, BackboneOptions
@@ -45,6 +47,8 @@ class SegmenterConfig:
     Only for training: ``drop_path`` and ``head_dropout`` are rates; ``modality_dropout`` is the rate at which each extra
     modality of each sample is taken to be absent (by its validity, so the others of the batch keep it);
     ``gradient_checkpointing`` computes blocks twice instead of keeping what they compute.
+
+    ``detector`` finds boxes from points and the same backbone's features; None: there is none.
     """
 
     backbone: str | MiTConfig | SwinConfig
@@ -58,6 +62,7 @@ class SegmenterConfig:
     fused_blocks: int | None = None
     modality_dropout: float = 0.0
     gradient_checkpointing: bool = False
+    detector: DetectorConfig | None = None
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -115,11 +120,13 @@ def _check_modalities(modalities: tuple[str, ...]) -> None:
 class SegmentationOutput(NamedTuple):
     """Logits (B, num_classes, h, w): one per stream (RGB, the others) and their weighted sum.
 
-    Where RGB is the only modality, or the only one present, there is one stream, which is also the ensemble.
+    Where RGB is the only modality, or the only one present, there is one stream, which is also the ensemble. ``boxes`` are the
+    detector's maps, where points were given to it.
     """
 
     streams: tuple[Tensor, ...]
     ensemble: Tensor
+    boxes: BevMaps | None = None
 
 
 class StageMapping(nn.Module):
@@ -175,14 +182,17 @@ class Segmenter(nn.Module):
         weighted = len(config.modalities) > 1 and config.fusion != "none"
         self.stream_weights = nn.Parameter(torch.ones(2)) if weighted else None
         self.apply(_initialise)
+        # after the others, so that these get the same random numbers with and without it; it keeps torch's own beginnings
+        self.detector = None if config.detector is None else Detector(config.detector, config.backbone_config.widths)
 
     def forward(
         self,
         inputs: Sequence[Tensor | None],
         present: Sequence[bool] | None = None,
         valid: Sequence[Tensor | None] | None = None,
+        clouds: Sequence[Cloud] | None = None,
     ) -> SegmentationOutput:
-        """Segment a batch.
+        """Segment a batch, and say where boxes are.
 
         Args:
             inputs: one (B, 3, H, W) per modality, in the order of ``config.modalities``; H and W at least 32.
@@ -190,40 +200,55 @@ class Segmenter(nn.Module):
                 nothing is computed for it (``streams.py`` says what this means for the others).
             valid: one mask (B, 1, H, W) per modality, true where it has data, or None where it has data everywhere. Nothing is
                 fused from where a modality has none.
+            clouds: the points of each sample, with their pixels on the inputs; None: no boxes are wanted.
 
         Returns:
             Logits at 1/4 of the input's size (rounded up), or at the input's size, as the configuration says.
 
         Raises:
-            ShapeError: not one input, flag or mask per modality, RGB absent, or shapes that differ or are too small.
+            ShapeError: not one input, flag or mask per modality, RGB absent, or shapes that differ or are too small; points for
+                a network without a detector.
         """
-        output = self.quarter_logits(inputs, present, valid)
+        output = self.quarter_logits(inputs, present, valid, clouds)
         if not self.config.full_size:
             return output
         size = next(image.shape[2:] for image in inputs if image is not None)
         streams = tuple(upsample(logits, size) for logits in output.streams)
-        return SegmentationOutput(streams, streams[0] if len(streams) == 1 else upsample(output.ensemble, size))
+        return output._replace(streams=streams, ensemble=streams[0] if len(streams) == 1 else upsample(output.ensemble, size))
 
     def quarter_logits(
         self,
         inputs: Sequence[Tensor | None],
         present: Sequence[bool] | None = None,
         valid: Sequence[Tensor | None] | None = None,
+        clouds: Sequence[Cloud] | None = None,
     ) -> SegmentationOutput:
         """Segment a batch like ``forward``, but always at 1/4 of the input's size."""
         which = self._which(present)
         images = self._check(inputs, which)
         mask = self._masks(images, which, valid)
-        logits: Tensor = self.head(self.backbone(torch.cat(images), which, mask))  # (S*B, K, h, w)
+        features = self.backbone(torch.cat(images), which, mask)
+        boxes = None if clouds is None else self._boxes(clouds, features, images[0])
+        logits: Tensor = self.head(features)  # (S*B, K, h, w)
         if len(which) == 1:
-            return SegmentationOutput((logits,), logits)
+            return SegmentationOutput((logits,), logits, boxes)
         streams = logits.chunk(2)
         # Detached: the ensemble trains its two weights only; each stream answers for its own logits.
         first, second = (stream.detach() for stream in streams)
         if self.stream_weights is None:
-            return SegmentationOutput(streams, 0.5 * (first + second))
+            return SegmentationOutput(streams, 0.5 * (first + second), boxes)
         weights = self.stream_weights.softmax(0)
-        return SegmentationOutput(streams, weights[0] * first + weights[1] * second)
+        return SegmentationOutput(streams, weights[0] * first + weights[1] * second, boxes)
+
+    def _boxes(self, clouds: Sequence[Cloud], features: Sequence[Tensor], image: Tensor) -> BevMaps:
+        if self.detector is None:
+            msg = "segmenter points: expected none for a network without a detector, got some"
+            raise ShapeError(msg)
+        if len(clouds) != len(image):
+            msg = f"segmenter points: expected one cloud for each of the batch's {len(image)} samples, got {len(clouds)}"
+            raise ShapeError(msg)
+        maps: BevMaps = self.detector(clouds, Image(features, (image.shape[2], image.shape[3])))
+        return maps
 
     def _which(self, present: Sequence[bool] | None) -> tuple[int, ...]:
         """Give the indices of the modalities that are present."""

@@ -91,13 +91,22 @@ def points_of_cloud(
     )
 
 
-def points_of_depth(grid: AlignedGrid, camera: CameraModel, reference_from_base: F64) -> AlignedPoints:
-    """Give a point for every pixel of an aligned depth grid that has a reading, at that pixel; all are visible."""
+def points_of_depth(grid: AlignedGrid, camera: CameraModel, reference_from_base: F64, stride: int = 1) -> AlignedPoints:
+    """Give a point for every pixel of an aligned depth grid that has a reading, at that pixel; all are visible.
+
+    Args:
+        grid: of depth.
+        camera: the reference camera at grid size.
+        reference_from_base: (4, 4) from the base frame to the reference's optical frame.
+        stride: take every ``stride``-th row and column only.
+    """
     depth_m = np.empty((0, 0), np.float32) if grid.depth_m is None else grid.depth_m
-    count = int(np.count_nonzero(grid.valid))
+    valid = np.zeros_like(grid.valid)
+    valid[::stride, ::stride] = grid.valid[::stride, ::stride]
+    count = int(np.count_nonzero(valid))
     points_m, pixels, rows = np.empty((count, 3), np.float32), np.empty((count, 2), np.float32), np.empty(count, np.int32)
     base_from_reference = np.ascontiguousarray(invert_transform(reference_from_base))
-    kept = _lift(np.ascontiguousarray(depth_m), grid.valid, ray_table(camera), base_from_reference, points_m, pixels, rows)
+    kept = _lift(np.ascontiguousarray(depth_m), valid, ray_table(camera), base_from_reference, points_m, pixels, rows)
     return AlignedPoints(
         "depth",
         points_m[:kept],

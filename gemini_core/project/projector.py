@@ -106,7 +106,7 @@ class Projector:
         depth = next((grid for grid in grids if grid.modality == "depth"), None)
         if frame.lidar is not None and placed is not None and (placed.z.size or depth is None):
             return points_of_cloud(frame.lidar, placed, camera, base, self._config.lidar.max_intensity)
-        return None if depth is None else points_of_depth(depth, camera, base)
+        return None if depth is None else points_of_depth(depth, camera, base, self._config.detections.depth_stride)
 
     def _event_map(
         self,

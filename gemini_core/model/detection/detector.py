@@ -9,7 +9,6 @@ exported; ``Detector.forward`` first leaves out what cannot count.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +16,13 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from gemini_core.errors import ConfigError, ShapeError
 from gemini_core.model.detection.bev import BEV_STRIDE, BevNetwork
 from gemini_core.model.detection.codec import BevMaps, Found, Targets, decode, encode
 from gemini_core.model.detection.head import CentreHead
 from gemini_core.model.detection.pillars import BevGrid, PillarEncoder, Points
-from gemini_core.model.detection.point_fusion import PointFusion
 from gemini_core.model.detection.sampling import map_and_sample
-from gemini_core.model.folding import FoldedFusion
-from gemini_core.model.fusion import GeminiFusion
 from gemini_core.model.streams import STAGES
 
 FUSIONS = ("gemini", "none", "lidar")
@@ -300,39 +295,3 @@ class Detector(nn.Module):
 def _packed(points: list[Tensor]) -> Points:
     samples = [torch.full((len(own),), index, dtype=torch.long, device=own.device) for index, own in enumerate(points)]
     return Points(torch.cat(points), torch.cat(samples))
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# The inference form
-
-
-def fold(detector: Detector) -> Detector:
-    """Make the inference form of a detector, which stays as it is: norms and fusion folded (``folding.py``), no gradients."""
-    folded = copy.deepcopy(detector).eval()
-    with torch.no_grad():
-        for module in list(folded.modules()):
-            if isinstance(module, nn.Sequential):
-                _fold_norm(module)
-            elif isinstance(module, PointFusion):
-                _fold_point_fusion(module)
-    return folded.requires_grad_(requires_grad=False)
-
-
-def _fold_norm(layers: nn.Sequential) -> None:
-    """Make the norm behind a convolution or linear layer part of it."""
-    for index in range(len(layers) - 1):
-        layer, norm = layers[index], layers[index + 1]
-        if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            layers[index], layers[index + 1] = fuse_conv_bn_eval(layer, norm), nn.Identity()
-        elif isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
-            layers[index], layers[index + 1] = fuse_linear_bn_eval(layer, norm), nn.Identity()
-
-
-def _fold_point_fusion(layer: PointFusion) -> None:
-    for side in ("point", "image"):
-        linear, norm = getattr(layer, f"{side}_map"), getattr(layer, f"{side}_norm")
-        if linear is not None:
-            setattr(layer, f"{side}_map", fuse_linear_bn_eval(linear, norm))
-            setattr(layer, f"{side}_norm", nn.Identity())
-    if isinstance(layer.fusion, GeminiFusion):
-        layer.fusion = FoldedFusion(layer.fusion, None)

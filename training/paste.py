@@ -1,0 +1,111 @@
+"""Things of other frames put into a frame: their points, boxes, pixels of all modalities, and label (ground-truth sampling).
+
+Sampling of points alone is SECOND's (Yan et al., Sensors 2018); that the picture must follow is shown by Wang et al.,
+"PointAugmenting", CVPR 2021. A thing keeps its place in space, and so its pixels: it comes from a frame of the same rig. What
+it hides in the frame, points and pixels, goes; where something of the frame would hide it, it is not put there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from gemini_core.model.detection.boxes import corners_3d, iou_bev
+from gemini_core.types import F32, U8, Bool
+from training.augment import Frame
+from training.space import PointSet, Space, inside
+
+_MARGIN_M = 0.1  # a thing's points lie up to this far out of its box, since sensors and labels are not exact
+_HIDDEN_SHARE = 0.1  # of the thing's pixels, in front of which the frame may have something
+_APART_M = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A labelled frame, in picture and space."""
+
+    frame: Frame
+    label: U8
+    space: Space
+
+
+def paste(host: Sample, donor: Sample, row: int, label_value: int) -> Sample:
+    """Put one thing of ``donor`` into ``host``; gives ``host`` itself where there is no place for it.
+
+    Args:
+        host: where to.
+        donor: where from, of the same grid.
+        row: which of the donor's boxes.
+        label_value: the value of its class in the label; below 0: its class has none, and all pixels of the box's outline move.
+    """
+    box = donor.space.boxes[row : row + 1]
+    if not host.space.rig.same(donor.space.rig) or host.label.shape != donor.label.shape or set(host.frame) - set(donor.frame):
+        return host
+    if len(host.space.boxes) and float(iou_bev(torch.from_numpy(box), torch.from_numpy(host.space.boxes)).max()) > 0:
+        return host
+    mask = _outline(donor, box)
+    if label_value >= 0:
+        mask &= donor.label == label_value
+    distance = float(np.hypot(*box[0, :2]))
+    if not mask.any() or _hidden(host, mask, distance):
+        return host
+    grown = box + np.array([0, 0, 0, 2, 2, 2, 0], np.float32) * np.float32(_MARGIN_M)
+    points = {}
+    for source, own in host.space.points.items():
+        behind = _on(own, mask) & (np.hypot(own.values[:, 0], own.values[:, 1]) > distance)
+        left = own.take(~(behind | inside(own, grown)[0]))
+        theirs = donor.space.points.get(source)
+        points[source] = left if theirs is None else left.joined(theirs.take(inside(theirs, grown)[0]))
+    space = replace(
+        host.space,
+        points=points,
+        boxes=np.concatenate([host.space.boxes, box]),
+        classes=np.concatenate([host.space.classes, donor.space.classes[row : row + 1]]),
+        counts=np.concatenate([host.space.counts, donor.space.counts[row : row + 1]]),
+    )
+    frame = {
+        modality: np.where(mask, donor.frame[modality], channels).astype(np.float32)
+        for modality, channels in host.frame.items()
+    }
+    return Sample(frame, np.where(mask, donor.label, host.label).astype(np.uint8), space)
+
+
+def _outline(sample: Sample, box: F32) -> Bool:
+    """The pixels (h, w) within the rectangle around a box in the picture."""
+    mask = np.zeros(sample.label.shape, np.bool_)
+    corners = corners_3d(torch.from_numpy(box.astype(np.float64)))[0].numpy()
+    projected = sample.space.rig.project(corners)
+    if (projected[:, 2] > _MARGIN_M).all():
+        height, width = mask.shape
+        (left, top), (right, bottom) = projected[:, :2].min(axis=0), projected[:, :2].max(axis=0)
+        rows = slice(*(int(np.clip(edge, 0, height)) for edge in (np.floor(top), np.ceil(bottom) + 1)))
+        columns = slice(*(int(np.clip(edge, 0, width)) for edge in (np.floor(left), np.ceil(right) + 1)))
+        mask[rows, columns] = True
+    return mask
+
+
+def _on(points: PointSet, mask: Bool) -> Bool:
+    """Which points the picture shows on the mask: (N,) bool."""
+    column, row = np.rint(points.pixels).astype(np.int64).T
+    height, width = mask.shape
+    within = points.visible & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    found: Bool = within & mask[np.where(within, row, 0), np.where(within, column, 0)]
+    return found
+
+
+def _hidden(host: Sample, mask: Bool, distance: float) -> bool:
+    """Whether the frame has something in front of the mask at this distance."""
+    for points in host.space.points.values():
+        on = _on(points, mask)
+        nearer = np.hypot(points.values[on, 0], points.values[on, 1]) < distance - _APART_M
+        if on.any() and nearer.mean() > _HIDDEN_SHARE:
+            return True
+    return False
+
+
+def label_values(box_classes: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
+    """Give the value in label images of each class of boxes, -1 where it has none."""
+    return tuple(classes.index(name) if name in classes else -1 for name in box_classes)
