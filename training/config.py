@@ -44,6 +44,7 @@ class ModelConfig:
     """The network to train; its classes are those of the node's configuration."""
 
     modalities: tuple[str, ...] = option(("rgb", "depth", "event", "lidar"), "inputs of the network, rgb first")
+    given: tuple[str, ...] = option((), "the ones of them that this run gives it, rgb first; empty: all")
     backbone: str = option("mit_b0", "backbone", choices=BACKBONES)
     head_width: int = option(256, "width of the segmentation head", minimum=8, maximum=4096)
     fusion: str = option("gemini", "how the streams are fused", choices=FUSIONS)
@@ -72,6 +73,11 @@ class DetectionConfig:
     covariance: bool = option(False, "give the variance of a box's place and yaw")
     weight: float = option(1.0, "what the boxes' loss counts beside that of the masks", minimum=0.0, maximum=1000.0)
     lr_factor: float = option(10.0, "the detector learns this much faster than the backbone", minimum=0.01, maximum=1000.0)
+    points: str = option(
+        "auto",
+        "whose points it gets; auto: the LiDAR's, of depth where the LiDAR is taken away",
+        choices=("auto", "lidar", "depth"),
+    )
     min_points: int = option(
         1, "labelled boxes with fewer points in them are neither asked for nor counted as wrong", minimum=0, maximum=1000
     )
@@ -188,6 +194,10 @@ class TrainingConfig:
                 f"optimizer.warmup_steps: expected less than the {self.optimizer.steps // self.optimizer.phases} steps of a "
                 f"phase, got {self.optimizer.warmup_steps}"
             )
+            raise ConfigError(msg)
+        given = self.model.given
+        if given and (given[0] != "rgb" or not set(given) <= set(self.model.modalities)):
+            msg = f"model.given: expected rgb and others of {', '.join(self.model.modalities)}, got {', '.join(given)}"
             raise ConfigError(msg)
         if not (self.data.labels or self.detection.alone):
             msg = "data.labels: expected a topic of label images, but for detection.alone, got none"

@@ -1,7 +1,7 @@
 """Found boxes beside labelled ones, by the rule that all of training and evaluation share.
 
-A labelled box counts where it has enough points in it and its centre is in the camera's view; the others are neither missed nor
-wrong to find. What is found outside of the view, where nothing is labelled, is left out.
+A labelled box counts where it has enough points in it and its centre is in the camera's view and the detector's range; the
+others are neither missed nor wrong to find. What is found outside of the view, where nothing is labelled, is left out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gemini_core.evaluate.detection import EVERYWHERE, FoundFrame, TruthFrame
 from gemini_core.evaluate.detection_kitti import ClassRule, Difficulty, KittiScore, View, kitti_scores
 from gemini_core.model.detection.codec import IGNORED, BevMaps, Found
 from gemini_core.model.detection.detector import Detector
+from gemini_core.model.detection.pillars import BevGrid
 from training.data import SpaceBatch
 
 MIN_IOU = 0.5
@@ -39,14 +40,16 @@ class Scored:
 
 def scored(space: SpaceBatch, detector: Detector, maps: BevMaps) -> Scored:
     """Find the boxes in the maps of one frame, and put them beside its labelled ones."""
-    return beside(space, detector.find(maps, min_score=MIN_SCORE)[0], detector.config.classes)
+    config = detector.config
+    found = detector.find(maps, min_score=MIN_SCORE)[0]
+    return beside(space, found, config.classes, config.head_grid)
 
 
-def beside(space: SpaceBatch, found: Found, classes: Sequence[str]) -> Scored:
-    """Put found boxes beside labelled ones; ``IGNORED`` labels may be of any class."""
-    in_view = space.view.holds(space.boxes[:, :2]).numpy()
+def beside(space: SpaceBatch, found: Found, classes: Sequence[str], grid: BevGrid) -> Scored:
+    """Put found boxes beside labelled ones, of which those on the grid count; ``IGNORED`` labels may be of any class."""
+    reachable = space.view.holds(space.boxes[:, :2]) & grid.holds(grid.place(space.boxes[:, :2]))
     named = space.classes.numpy()
-    counts = in_view & (named != IGNORED)
+    counts = reachable.numpy() & (named != IGNORED)
     # An ignored label has lost its class; it stands once for each, so that a find of any class may take it.
     rows = [(row, classes[named[row]], 0) for row in np.flatnonzero(counts)]
     rows += [(row, name, _HIDDEN) for row in np.flatnonzero(~counts) for name in classes]

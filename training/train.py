@@ -207,7 +207,13 @@ def modality_presence(config: TrainingConfig, number: int) -> list[bool]:
     """Which modalities pass ``number`` keeps; the same in all processes, since the graph depends on it."""
     rng = np.random.default_rng([config.run.seed, 3, number])
     drawn = rng.random(len(config.model.modalities)) >= config.augment.modality_dropout
-    return [place == 0 or bool(flag) for place, flag in enumerate(drawn)]
+    kept = [place == 0 or bool(flag) for place, flag in enumerate(drawn)]
+    return [flag and there for flag, there in zip(kept, _given(config), strict=True)]
+
+
+def _given(config: TrainingConfig) -> list[bool]:
+    """Which modalities the run gives the network."""
+    return [not config.model.given or modality in config.model.given for modality in config.model.modalities]
 
 
 def _seed_of_pass(config: TrainingConfig, number: int, rank: int) -> int:
@@ -282,7 +288,7 @@ def validate(
     matrix = ConfusionMatrix(len(classes))
     found: list[Scored] = []
     for batch in plain_batches(dataset, 1, config.data.workers):  # one by one, as the node meets them
-        present = batch.present[:, 0].tolist()
+        present = [flag and given for flag, given in zip(batch.present[:, 0].tolist(), _given(config), strict=True)]
         clouds = _clouds(config, batch, present, device)
         output = network(tuple(batch.images.to(device)), present, clouds=clouds)
         prediction = upsample(output.ensemble, batch.label.shape[1:]).argmax(dim=1)
@@ -298,9 +304,11 @@ def _clouds(config: TrainingConfig, batch: Batch, keep: Sequence[bool], device: 
     if not config.detection.enabled:
         return None
     modalities = config.model.modalities
-    without_lidar = "lidar" in modalities and not keep[modalities.index("lidar")]
-    source = SOURCES.index("depth" if without_lidar else "lidar")
-    clouds = [space.clouds[source] for space in batch.spaces]
+    source = config.detection.points
+    if source == "auto":
+        taken = "lidar" in modalities and not keep[modalities.index("lidar")]
+        source = "depth" if taken else "lidar"
+    clouds = [space.clouds[SOURCES.index(source)] for space in batch.spaces]  # type: ignore[arg-type]  # one of its choices
     return [Cloud(*(None if part is None else part.to(device, non_blocking=True) for part in cloud)) for cloud in clouds]  # type: ignore[arg-type]  # points are there
 
 
