@@ -15,6 +15,7 @@ import numpy as np
 
 from gemini_core.calibration import CalibrationStore
 from gemini_core.config import FusionConfig
+from gemini_core.outgoing import NO_POINTS, why_no_boxes
 from gemini_core.project.projector import Projector
 from gemini_core.synchronize import Synchronizer
 from gemini_core.types import (
@@ -157,7 +158,8 @@ class Pipeline:
         The synchronizer's and the calibration's counts, ``<modality>.missing.<reason>`` (closed frames without the modality),
         ``<modality>.motion.<note>`` (closed frames by what was done about motion), ``rgb.not_rectified`` (frames that
         ``rgb.rectify`` had no intrinsics for), ``points.dropped.not_finite`` (points for the detector whose place is not a
-        number), ``detections.missing.no_transform`` (frames whose boxes could not be made or placed) and ``frames.processed``.
+        number), ``detections.missing.no_transform`` and ``detections.missing.no_points`` (frames whose boxes could not be made
+        or placed, and why) and ``frames.processed``.
         """
         tally = (Count(what, number) for what, number in sorted(self._tally.items()))
         rare = {"rgb.not_rectified": self._not_rectified, "points.dropped.not_finite": self._not_finite}
@@ -176,9 +178,8 @@ class Pipeline:
         for frame in resolved:
             self._tally.update(f"{entry.modality}.missing.{entry.reason}" for entry in frame.status if not entry.present)
             self._tally.update(f"{entry.modality}.motion.{entry.motion}" for entry in frame.status if entry.motion)
-            boxes_in = None if frame.calibration is None else frame.calibration.detections
-            if boxes_in is not None and not boxes_in.known:
-                self._tally["detections.missing.no_transform"] += 1
+            if lack := why_no_boxes(frame):
+                self._tally[f"detections.missing.{'no_points' if lack == NO_POINTS else 'no_transform'}"] += 1
         return resolved
 
     def _timed(self, stage: str, timings: list[StageTime], work: Callable[[], _Result]) -> _Result:

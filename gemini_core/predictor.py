@@ -1,8 +1,9 @@
-"""Aligned grids in, mask out: owns the device, the arithmetic, the normalisation and the weights of the network."""
+"""Aligned grids in, mask and boxes out: owns the device, the arithmetic, the normalisation and the weights of the network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,25 @@ from gemini_core.config import FusionConfig
 from gemini_core.errors import ConfigError, DataError, GeminiError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
+from gemini_core.model.detection.codec import BevMaps, decode
+from gemini_core.model.detection.detector import Cloud
+from gemini_core.model.detection.pillars import BevGrid
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
+from gemini_core.outgoing import move_boxes
 from gemini_core.runtimes import artifact
 from gemini_core.runtimes.base import Runtime
 from gemini_core.runtimes.eager import TorchRuntime
 from gemini_core.runtimes.exported import EXPORTED_RUNTIMES, ExportedRuntime
-from gemini_core.types import U8, UNLABELLED, AlignedGrids, Detection3D, GridGeometry
+from gemini_core.types import U8, UNLABELLED, AlignedGrids, AlignedPoints, Detection3D, GridGeometry
 
 CHANNELS = 3
 """Channels of each modality that a network takes."""
+
+LEAST_SCORE = 0.05
+"""Boxes below it are not made, whatever ``detections.min_score`` says: there are many, and hardly any is right."""
+
+MOST_BOXES = 500
+"""Boxes of a frame that are made at most, before those that overlap are left out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,16 +61,15 @@ class Predictor:
 
         Raises:
             ConfigError: the device or the runtime is not there, the runtime cannot run these weights, voxel grids have
-                another number of bins than networks take, or boxes are asked for, which no weights find yet.
-            WeightsError: ``model.weights`` cannot be read, or is for other modalities, classes, sizes or another precision than
-                configured.
+                another number of bins than networks take, or boxes are asked for of an exported network.
+            WeightsError: ``model.weights`` cannot be read, is for other modalities, classes, sizes or another precision than
+                configured, or has no detector where boxes are asked for, or one of other classes.
         """
         _check_channels(config)
-        _check_detector(config)
         self._config = config
         self._threads = config.model.threads or torch.get_num_threads()
         network = _exported(config, self._threads) if artifact.is_export(config.model.weights) else _torch(config)
-        self._runtime, self._network, info = network
+        self._runtime, self._network, segmenter, info = network
         self._device = self._runtime.device
         self.trained = info.trained
         self.class_names = info.class_names
@@ -67,14 +77,17 @@ class Predictor:
         self._mean = torch.tensor([item.mean for item in info.normalization])[:, :, None, None]
         self._std = torch.tensor([item.std for item in info.normalization])[:, :, None, None].to(self._device)
         self._staging = torch.empty(0)
+        self._cells = _detector_cells(config, segmenter)
+        self._detector = self._runtime if isinstance(self._runtime, TorchRuntime) else None
 
     def predict(self, grids: AlignedGrids) -> Prediction:
-        """Segment one frame.
+        """Segment one frame, and find boxes where these are asked for.
 
-        A modality that the frame lacks is not computed; the network fuses what there is.
+        A modality that the frame lacks is not computed; the network fuses what there is. Without points there are no boxes.
 
         Returns:
-            The mask at the size of the reference image, ``UNLABELLED`` outside the part that the grids show.
+            The mask at the size of the reference image, ``UNLABELLED`` outside the part that the grids show; boxes from
+            ``LEAST_SCORE`` on.
 
         Raises:
             ShapeError: a grid has another size than the geometry says.
@@ -88,13 +101,19 @@ class Predictor:
         which = tuple(index for index, flag in enumerate(present) if flag)
         with torch.inference_mode(), _fixed_arithmetic(self._threads):
             inputs = self._to_device(grids)
-            logits = self._runtime.run(inputs if all(present) else inputs[list(which)], which)
+            images = inputs if all(present) else inputs[list(which)]
+            boxes: tuple[Detection3D, ...] = ()
+            if self._detector is None or self._cells is None or grids.points is None:
+                logits = self._runtime.run(images, which)
+            else:
+                logits, maps = self._detector.run_with_boxes(images, which, self._cloud(grids.points))
+                boxes = self._boxes(maps, grids.points, self._cells)
             logits = upsample(logits, inputs.shape[2:])  # (1, K, h, w)
             best = logits.max(dim=1)  # argmax of the same is many times slower on the CPU
             if not best.values.isfinite().all():
                 raise self._not_finite()
             mask: U8 = best.indices[0].to(torch.uint8).cpu().numpy()
-        return Prediction(to_reference(mask, grids.geometry))
+        return Prediction(to_reference(mask, grids.geometry), boxes)
 
     def describe(self) -> str:
         """Say in one line what runs where, for logs."""
@@ -102,6 +121,27 @@ class Predictor:
         threads = f" with {self._threads} threads" if self._device.type == "cpu" else ""
         weights = f"{'trained' if self.trained else 'untrained'} weights ({model.weights or f'seed {model.seed}'})"
         return f"GeminiFusion {self._network}, {weights}, {self._runtime.describe()}{threads}"
+
+    def _cloud(self, points: AlignedPoints) -> Cloud:
+        """Put a frame's points on the device, as the detector takes them."""
+        values = torch.from_numpy(np.hstack([points.points_m, points.intensity[:, None]]))
+        parts = (values, torch.from_numpy(points.pixels), torch.from_numpy(points.visible))
+        return Cloud(*(part.to(self._device, non_blocking=True) for part in parts))
+
+    def _boxes(self, maps: BevMaps, points: AlignedPoints, cells: BevGrid) -> tuple[Detection3D, ...]:
+        """Find the boxes in maps, in the frame of the reference.
+
+        Raises:
+            WeightsError: the weights give maps that are not finite.
+        """
+        if not (maps.heat.isfinite().all() and maps.boxes.isfinite().all()):
+            raise self._not_finite()
+        found = decode(maps, cells, max_boxes=MOST_BOXES, min_score=LEAST_SCORE)[0]
+        names = self._config.detections.classes
+        variances = [None] * len(found.boxes) if found.variances is None else found.variances.tolist()
+        rows = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), variances, strict=True)
+        boxes = [_upright_box(names[named], score, box, variance) for box, score, named, variance in rows]
+        return move_boxes(boxes, points.reference_from_base)
 
     def _not_finite(self) -> GeminiError:
         """Say why logits are not finite numbers although the grids are."""
@@ -161,12 +201,38 @@ def _check_channels(config: FusionConfig) -> None:
         raise ConfigError(msg)
 
 
-def _check_detector(config: FusionConfig) -> None:
-    """An empty list of boxes would say that nothing is there."""
-    if config.detections.enabled:
-        got = config.model.weights or "untrained ones"
-        msg = f"detections.enabled: expected weights with a detector, got {got} without one"
+def _detector_cells(config: FusionConfig, segmenter: SegmenterConfig) -> BevGrid | None:
+    """The cells of the detector's maps, None where no boxes are asked for.
+
+    Raises:
+        WeightsError: there is no detector, or one of other classes.
+        ConfigError: the network is an exported one, of which only the masks are.
+    """
+    if not config.detections.enabled:
+        return None
+    weights = config.model.weights
+    if segmenter.detector is None:
+        msg = f"detections.enabled: expected weights with a detector, got {weights or 'untrained ones'} without one"
+        raise WeightsError(msg)
+    if artifact.is_export(weights):
+        msg = f"detections.enabled: expected weights that torch runs, since exports have no detector, got {weights}"
         raise ConfigError(msg)
+    if segmenter.detector.classes != config.detections.classes:
+        expected, got = ", ".join(config.detections.classes), ", ".join(segmenter.detector.classes)
+        msg = f"detections.classes: expected those of the detector in {weights}, {got}, got {expected}"
+        raise WeightsError(msg)
+    return segmenter.detector.head_grid
+
+
+def _upright_box(name: str, score: float, box: Sequence[float], variances: Sequence[float] | None) -> Detection3D:
+    """Make a box of seven numbers and, where there are, the variances of x, y, z and yaw."""
+    x, y, z, length, width, height, yaw = box
+    covariance = None
+    if variances is not None:
+        along_x, along_y, along_z, turn = variances
+        covariance = tuple(np.diag([along_x, along_y, along_z, 0.0, 0.0, turn]).ravel().tolist())
+    turned = (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2))
+    return Detection3D(name, score, (x, y, z), (length, width, height), turned, covariance)
 
 
 def _device(name: str) -> torch.device:
@@ -178,8 +244,8 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _torch(config: FusionConfig) -> tuple[Runtime, str, CheckpointInfo]:
-    """Make the network in torch: the runtime, what it is for people, and what is known of its weights."""
+def _torch(config: FusionConfig) -> tuple[Runtime, str, SegmenterConfig, CheckpointInfo]:
+    """Make the network in torch: the runtime, what it is for people, and what is known of it and of its weights."""
     model = config.model
     if model.runtime in EXPORTED_RUNTIMES:
         msg = (
@@ -197,10 +263,10 @@ def _torch(config: FusionConfig) -> tuple[Runtime, str, CheckpointInfo]:
     segmenter, info = _load(config) if model.weights else _untrained(config)
     millions = sum(parameter.numel() for parameter in segmenter.parameters()) / 1e6
     runtime = TorchRuntime(segmenter, device, model.precision, compiled=model.runtime == "torch_compile")
-    return runtime, f"{_name(segmenter.config)}, {millions:.1f} M parameters", info
+    return runtime, f"{_name(segmenter.config)}, {millions:.1f} M parameters", segmenter.config, info
 
 
-def _exported(config: FusionConfig, threads: int) -> tuple[Runtime, str, CheckpointInfo]:
+def _exported(config: FusionConfig, threads: int) -> tuple[Runtime, str, SegmenterConfig, CheckpointInfo]:
     """Open an exported network, like ``_torch``."""
     model, grid = config.model, config.grid
     description = artifact.read_description(model.weights)
@@ -216,12 +282,14 @@ def _exported(config: FusionConfig, threads: int) -> tuple[Runtime, str, Checkpo
     if model.device not in ("auto", runtime.device.type):
         msg = f"model.device: expected {runtime.device.type} for {description.runtime}, got {model.device}"
         raise ConfigError(msg)
-    return runtime, f"{_name(description.segmenter)} at {grid.width}x{grid.height}", description.checkpoint
+    name = f"{_name(description.segmenter)} at {grid.width}x{grid.height}"
+    return runtime, name, description.segmenter, description.checkpoint
 
 
 def _name(config: SegmenterConfig) -> str:
     backbone = config.backbone if isinstance(config.backbone, str) else type(config.backbone).__name__.removesuffix("Config")
-    return f"{backbone} on {'+'.join(config.modalities)}, {config.num_classes} classes"
+    boxes = "" if config.detector is None else f", boxes of {len(config.detector.classes)} classes"
+    return f"{backbone} on {'+'.join(config.modalities)}, {config.num_classes} classes{boxes}"
 
 
 def _load(config: FusionConfig) -> tuple[Segmenter, CheckpointInfo]:

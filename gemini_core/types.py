@@ -437,13 +437,18 @@ class AlignedGrids:
 
 @dataclass(frozen=True, slots=True)
 class Detection3D:
-    """One oriented box: centre (metres), size along its own x, y, z (metres), orientation quaternion (x, y, z, w)."""
+    """One oriented box: centre (metres), size along its own x, y, z (metres), orientation quaternion (x, y, z, w).
+
+    ``covariance`` (36 numbers, row by row) is of x, y, z (metres) and of turns about the frame's x, y, z (radians), as
+    geometry_msgs/PoseWithCovariance has it; None where it is not known.
+    """
 
     class_name: str
     score: float
     center_m: tuple[float, float, float]
     size_m: tuple[float, float, float]
     orientation_xyzw: tuple[float, float, float, float]
+    covariance: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,8 @@ def _detection(header: Header, box: Box) -> Detection3D:
     size_x, size_y, size_z = box.size_m
     hypothesis = ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(class_id=box.class_name, score=box.score))
     hypothesis.pose.pose = pose
+    if box.covariance is not None:
+        hypothesis.pose.covariance = np.array(box.covariance)
     return Detection3D(
         header=header,
         results=[hypothesis],

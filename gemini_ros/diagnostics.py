@@ -15,7 +15,8 @@ from typing import Any, Literal
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from gemini_core.decode.sensor_clock import ClockState
-from gemini_core.types import Count, FrameCalibration, MissingReason, Modality, ModalityStatus, MotionNote, Role
+from gemini_core.outgoing import why_no_boxes
+from gemini_core.types import Count, MissingReason, Modality, ModalityStatus, MotionNote, Role, SensorFrame
 
 # rclpy has the levels as bytes
 OK, WARN, ERROR, STALE = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE)
@@ -247,15 +248,14 @@ class BoxHealth:
         self._since_s = 0.0
         self._frames = 0
 
-    def saw_frame(self, calibration: FrameCalibration | None, now: float) -> None:
-        """Take up which transforms of 3D detection one closed frame lacks."""
-        frames = None if calibration is None else calibration.detections
-        if frames is None or frames.known:
-            self._detail, self._frames = "", 0
+    def saw_frame(self, frame: SensorFrame, now: float) -> None:
+        """Take up what one closed frame lacks for 3D detection."""
+        self._detail = why_no_boxes(frame)
+        if not self._detail:
+            self._frames = 0
             return
         if not self._frames:
             self._since_s = now
-        self._detail = frames.detail
         self._frames += 1
 
     def status(self, name: str, hardware_id: str, values: Mapping[str, str], now: float) -> DiagnosticStatus:

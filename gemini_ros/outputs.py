@@ -19,7 +19,7 @@ from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from gemini_core.config import FusionConfig
-from gemini_core.outgoing import OutgoingBoxes, outgoing_boxes
+from gemini_core.outgoing import NO_POINTS, OutgoingBoxes, outgoing_boxes
 from gemini_core.project.points import labelled_sweep
 from gemini_core.render import alignment, overlay
 from gemini_core.types import CloudSample, Perception, SensorFrame
@@ -165,7 +165,7 @@ class Outputs:
         values.update({f"coverage.{grid.modality}": f"{grid.coverage:.4f}" for grid in perception.grids.grids})
         if (frames := perception.detection_frames) is not None:
             values["boxes"] = "unknown" if outgoing is None else str(len(outgoing.boxes))
-            values.update({"missing_detail.boxes": frames.detail} if outgoing is None else {})
+            values.update({"missing_detail.boxes": frames.detail or NO_POINTS} if outgoing is None else {})
         values.update({f"stage_ms.{stage}": f"{duration / NS_PER_MS:.3f}" for stage, duration in stages.items()})
         values.update({key: f"{duration / NS_PER_MS:.3f}" for key, duration in waits.items()})
         values["age_ms"] = f"{age_ms:.3f}"

@@ -190,7 +190,7 @@ class Session:
         now_ns = time.perf_counter_ns()
         for frame in frames:
             self.health.saw_frame(frame.status, time.monotonic(), self._pipeline.expects_motion(frame))
-            self.box_health.saw_frame(frame.calibration, time.monotonic())
+            self.box_health.saw_frame(frame, time.monotonic())
             arrived_ns = self._arrived_ns.pop(frame.stamp_ns, now_ns)
             self._worker.put(QueuedFrame(frame, arrived_ns, now_ns, self._decode_ns, self._synchronize_ns))
             self._decode_ns = self._synchronize_ns = 0

@@ -138,6 +138,7 @@ def run_of(frames_in, masks, *, node_exit=0, **counters):
         recorded=Path("recorded"),
         rate=1.0,
         frames_in=frames_in,
+        boxes={},
         masks={stamp_ns: np.zeros((2, 2), np.uint8) for stamp_ns in range(masks)},
         overlays={},
         timings=(),

@@ -244,7 +244,7 @@ def test_voxel_grids_of_another_number_of_bins_are_refused_before_anything_is_lo
 
 
 def test_boxes_are_refused_where_no_weights_find_them():
-    with pytest.raises(ConfigError, match=r"detections\.enabled: expected weights with a detector, got untrained ones"):
+    with pytest.raises(WeightsError, match=r"detections\.enabled: expected weights with a detector, got untrained ones"):
         Predictor(from_flat({"modalities": ["rgb", "depth"], "detections.enabled": True}))
 
 

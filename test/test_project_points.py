@@ -76,7 +76,8 @@ def frame(camera=CAMERA, lidar=None, depth=None, frames=None, reference_from_lid
 
 def config(camera=CAMERA, **options):
     dotted = {key.replace("__", "."): value for key, value in options.items()}
-    return from_flat({"grid.width": camera.width, "grid.height": camera.height, "detections.enabled": True, **dotted})
+    base = {"grid.width": camera.width, "grid.height": camera.height, "detections.enabled": True, "detections.depth_stride": 1}
+    return from_flat({**base, **dotted})
 
 
 def based(reference_from_base):
@@ -198,6 +199,14 @@ def test_points_from_depth_where_there_is_no_sweep():
     assert not found.intensity.any()
     expected = [(7.0, -7.0 * (300 - 159.5) / 200, 1.0 - 7.0 * (10 - 119.5) / 200), (4.0, 0.01, 1.01)]
     np.testing.assert_allclose(found.points_m, expected, atol=1e-4)
+
+
+def test_points_from_depth_are_thinned_by_rows_and_columns():
+    depth_m = np.full((240, 320), 3.0, np.float32)
+    given = frame(depth=depth_m, frames=based(OPTICAL_FROM_BODY))
+    points = Projector(config(**{"detections.depth_stride": 3})).project(given).points
+    assert points.rows.tolist() == [row * 320 + column for row in range(0, 240, 3) for column in range(0, 320, 3)]
+    assert points.pixels[:2].tolist() == [[0.0, 0.0], [3.0, 0.0]]
 
 
 def test_the_sweep_counts_where_there_are_both_and_depth_where_the_sweep_is_empty():

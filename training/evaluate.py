@@ -1,42 +1,38 @@
 """Score trained weights on labelled bags: ``python -m training.evaluate --weights FILE --data BAGS --fusion CONFIG ...``.
 
 Every frame is segmented with each subset of the sensors, as the node does it when a sensor is missing; scores are grouped by
-what the bags say of themselves (condition, failure, world). Writes ``evaluation.json`` and ``index.html``.
+what the bags say of themselves (condition, failure, world). Writes ``evaluation.json`` and ``index.html``. With
+``--task detection``, boxes are scored instead (``evaluate_detection.py``).
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import jinja2
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from gemini_core.bag.labels import LabelTopics
-from gemini_core.config import load_config
+from gemini_core.config import FusionConfig, load_config
 from gemini_core.errors import ConfigError, GeminiError, WeightsError
-from gemini_core.evaluate.report import write_png
 from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
 from gemini_core.model import checkpoints
 from gemini_core.model.segmentation import Segmenter, upsample
 from gemini_core.render import mask_image, palette
 from gemini_core.types import U8, UNLABELLED
 from training.cache import CachedBag, cache_bag
-from training.checkpoint import write_whole
 from training.data import Batch, FrameDataset, plain_batches
+from training.evaluate_detection import MIN_POINTS, evaluate_detection, load_detector, write_detection
 from training.frames import find_bags
+from training.report import ALL, write_panels, write_report
 
-ALL = "all"
 _WRONG = (200, 30, 30)
 
 
@@ -85,21 +81,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", required=True, nargs="+", help="bags, folders of bags, or patterns")
     parser.add_argument("--fusion", required=True, help="the node's configuration that the weights were trained with")
     parser.add_argument("--cache", type=Path, default=Path("out/training/cache"), help="folder for the aligned frames")
-    parser.add_argument("--out", required=True, type=Path, help="folder for evaluation.json and index.html")
-    parser.add_argument("--labels", default="/ground_truth/segmentation", help="topic of the label images")
+    parser.add_argument("--out", required=True, type=Path, help="folder for evaluation.json (detection.json) and index.html")
+    parser.add_argument("--task", default="segmentation", choices=("segmentation", "detection"), help="masks or boxes")
+    labels_help = "topic of the label images; '' for none, where boxes are scored"
+    parser.add_argument("--labels", default="/ground_truth/segmentation", help=labels_help)
     parser.add_argument("--label-info", default="/ground_truth/label_info", help="topic of the labels' names; '' for none")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="score every Nth frame only")
     parser.add_argument("--only-all", action="store_true", help="all sensors together, no subsets of them")
     parser.add_argument("--workers", type=int, default=1, help="processes that load frames")
+    boxes = parser.add_argument_group("with --task detection")
+    boxes.add_argument("--boxes", default="/ground_truth/detections", help="topic of the labelled boxes")
+    points_help = f"points in a labelled box from which on it counts ({MIN_POINTS})"
+    boxes.add_argument("--min-points", type=int, default=MIN_POINTS, metavar="N", help=points_help)
+    given_help = "modalities that the network was trained with (model.given): no subsets then"
+    boxes.add_argument("--given", nargs="+", default=(), metavar="MODALITY", help=given_help)
+    source_help = "whose points it was trained with (detection.points): no subsets then, but for auto"
+    boxes.add_argument("--points", default="auto", choices=("auto", "lidar", "depth"), help=source_help)
     given = parser.parse_args(arguments)
     try:
         if given.every < 1:
             msg = f"--every: expected 1 or more, got {given.every}"
             raise ConfigError(msg)
         fusion = load_config(given.fusion)
+        if given.task == "detection":
+            print(_evaluate_boxes(given, fusion))
+            return 0
+        if not given.labels:
+            msg = "--labels: expected a topic of label images, but for --task detection, got none"
+            raise ConfigError(msg)
         topics = LabelTopics(given.labels, given.label_info)
-        with tqdm(find_bags(tuple(given.data), "--data"), desc="frames", unit="bag") as paths:
-            bags = tuple(cache_bag(path, fusion, topics, given.cache) for path in paths)
+        bags = _cached(given, fusion, topics)
         subsets_wanted = not given.only_all
         evaluation = evaluate(given.weights, bags, given.out, every=given.every, subsets=subsets_wanted, workers=given.workers)
         write_evaluation(evaluation, given.out)
@@ -109,6 +120,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overall = evaluation.results[0]
     print(f"mean IoU {100 * overall.scores.mean_iou:.1f} % over {overall.frames} frames; {given.out / 'index.html'}")
     return 0
+
+
+def _cached(given: argparse.Namespace, fusion: FusionConfig, topics: LabelTopics, boxes: str = "") -> tuple[CachedBag, ...]:
+    """Open the frames of all bags."""
+    with tqdm(find_bags(tuple(given.data), "--data"), desc="frames", unit="bag") as paths:
+        return tuple(cache_bag(path, fusion, topics, given.cache, boxes=boxes) for path in paths)
+
+
+def _evaluate_boxes(given: argparse.Namespace, fusion: FusionConfig) -> str:
+    """Score boxes and write their page; gives what to say of it."""
+    if given.min_points < 0:
+        msg = f"--min-points: expected 0 or more, got {given.min_points}"
+        raise ConfigError(msg)
+    if not given.boxes:
+        msg = "--boxes: expected a topic of labelled boxes, got none"
+        raise ConfigError(msg)
+    load_detector(given.weights, fusion.detections.classes)  # before the frames are made, which takes long
+    bags = _cached(given, fusion, LabelTopics(given.labels, given.label_info if given.labels else ""), given.boxes)
+    evaluation = evaluate_detection(
+        given.weights,
+        bags,
+        given.out,
+        every=given.every,
+        subsets=not given.only_all,
+        workers=given.workers,
+        points=given.points,
+        given=tuple(given.given),
+        min_points=given.min_points,
+    )
+    write_detection(evaluation, fusion.model.classes, given.out)
+    overall = evaluation.result(ALL, ALL)
+    mean = overall.mean.everywhere
+    found = f"mean AP of boxes {100 * mean.bev_r40:.1f} % from above, {100 * mean.space_r40:.1f} % in 3D"
+    return f"{found}, over {mean.objects} in {overall.frames} frames; {given.out / 'index.html'}"
 
 
 def evaluate(
@@ -149,7 +194,7 @@ def evaluate(
                 images = {modality: dataset.image(batch, place) for place, modality in enumerate(modalities)}
                 masks = {"label": mask_image(label, info.class_names), "prediction": mask_image(prediction, info.class_names)}
                 panels = {**images, **masks, "errors": _errors(images["rgb"], label, prediction)}
-                pictures[title] = Picture(title, one.scores().mean_iou, _write_panels(title, panels, out))
+                pictures[title] = Picture(title, one.scores().mean_iou, write_panels(title, panels, out))
     names = sorted(frames, key=lambda group: (group != ALL, group))
     results = tuple(
         GroupScores(group, subset, wanted[subset], frames[group], matrices[group, subset].scores())
@@ -198,39 +243,15 @@ def _errors(image: U8, label: U8, prediction: U8) -> U8:
     return errors
 
 
-def _write_panels(title: str, panels: dict[str, U8], out: Path) -> tuple[tuple[str, str], ...]:
-    """Write pictures into ``out``: (caption, file) of each."""
-    files = tuple((caption, f"pictures/{title.replace(' ', '-')}-{caption}.png") for caption in panels)
-    for caption, name in files:
-        write_png(out / name, panels[caption])
-    return files
-
-
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     """Write ``evaluation.json`` and ``index.html``.
 
     Raises:
         WeightsError: they cannot be written.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("training"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    environment.filters["percent"] = lambda share: "–" if math.isnan(share) else f"{100 * share:.1f}"
     colors = palette(evaluation.classes)
     legend = [(name, f"#{bytes(colors[index]).hex()}") for index, name in enumerate(evaluation.classes)]
-    page = environment.get_template("evaluation.html").render(evaluation=evaluation, legend=legend, all=ALL)
-    plain = json.dumps(_plain(dataclasses.asdict(evaluation)), indent=1)
-    write_whole(out / "evaluation.json", lambda temporary: temporary.write_text(plain, encoding="utf-8"))
-    write_whole(out / "index.html", lambda temporary: temporary.write_text(page, encoding="utf-8"))
-
-
-def _plain(value: object) -> object:
-    """NaN, which JSON does not have, becomes null."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    write_report(evaluation, out / "evaluation.json", "evaluation.html", legend=legend)
 
 
 if __name__ == "__main__":

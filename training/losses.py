@@ -41,7 +41,7 @@ def boxes_loss(maps: BevMaps, spaces: tuple[SpaceBatch, ...], detector: Detector
         detector: whose maps they are.
     """
     device = maps.heat.device
-    boxes, classes = ([each[part].to(device) for each in spaces] for part in (1, 2))
+    boxes, classes = [each.boxes.to(device) for each in spaces], [each.classes.to(device) for each in spaces]
     targets = detector.targets(boxes, classes)
     seen = in_view([each.view for each in spaces], detector.config.head_grid, targets.counted)
     counted = targets.counted * torch.maximum(seen, (targets.heat.amax(1, keepdim=True) == 1).to(seen.dtype))

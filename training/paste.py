@@ -80,16 +80,18 @@ def _outline(sample: Sample, box: F32) -> Bool:
     projected = sample.space.rig.project(corners)
     if (projected[:, 2] > _MARGIN_M).all():
         height, width = mask.shape
-        (left, top), (right, bottom) = projected[:, :2].min(axis=0), projected[:, :2].max(axis=0)
-        rows = slice(*(int(np.clip(edge, 0, height)) for edge in (np.floor(top), np.ceil(bottom) + 1)))
-        columns = slice(*(int(np.clip(edge, 0, width)) for edge in (np.floor(left), np.ceil(right) + 1)))
+        left, top = np.floor(projected[:, :2].min(axis=0))
+        right, bottom = np.ceil(projected[:, :2].max(axis=0)) + 1
+        rows = slice(int(np.clip(top, 0, height)), int(np.clip(bottom, 0, height)))
+        columns = slice(int(np.clip(left, 0, width)), int(np.clip(right, 0, width)))
         mask[rows, columns] = True
     return mask
 
 
 def _on(points: PointSet, mask: Bool) -> Bool:
     """Which points the picture shows on the mask: (N,) bool."""
-    column, row = np.rint(points.pixels).astype(np.int64).T
+    pixels = np.rint(points.pixels).astype(np.int64)
+    column, row = pixels[:, 0], pixels[:, 1]
     height, width = mask.shape
     within = points.visible & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     found: Bool = within & mask[np.where(within, row, 0), np.where(within, column, 0)]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gemini_core.geometry import invert_transform
+from gemini_core.evaluate.box_pictures import camera_wedge
 from gemini_core.model.detection.boxes import points_in_boxes
 from gemini_core.model.detection.detector import Cloud
 from gemini_core.model.detection.pillars import BevGrid
@@ -42,8 +42,11 @@ class PointSet:
 
     def joined(self, other: PointSet) -> PointSet:
         """Give these points and others."""
-        pairs = ((self.values, other.values), (self.pixels, other.pixels), (self.visible, other.visible))
-        return PointSet(*(np.concatenate(pair) for pair in pairs))
+        return PointSet(
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.pixels, other.pixels]),
+            np.concatenate([self.visible, other.visible]),
+        )
 
     def cloud(self) -> Cloud:
         """Give the points as the detector takes them."""
@@ -83,13 +86,8 @@ class Rig:
 
     def view(self, width: int, height: int) -> View:
         """Give what a grid of this size sees of the ground."""
-        base_from_reference = invert_transform(self.reference_from_base)
-        row = ((height - 1) / 2 - self.cy) / self.fy
-        edges = np.array([[(u - self.cx) / self.fx, row, 1.0] for u in (-0.5, width - 0.5)]) @ base_from_reference[:3, :3].T
-        left, right = np.arctan2(edges[:, 1], edges[:, 0])
-        half = math.remainder(left - right, 2 * math.pi) / 2
-        x, y = base_from_reference[:2, 3]
-        return View(float(x), float(y), float(right + half), abs(float(half)))
+        camera = CameraModel(width, height, self.fx, self.fy, self.cx, self.cy)
+        return View(*camera_wedge(camera, self.reference_from_base))
 
     def same(self, other: Rig) -> bool:
         """Whether a thing at the same place is seen at the same pixel."""
@@ -229,7 +227,8 @@ def unpack_space(file: Any, row: int, width: int, height: int) -> Space | None: 
         if bool(file.get_slice(f"{source}.there")[row])
     }
     numbers = file.get_slice("rig")[row].numpy()
-    rig = Rig(*numbers[16:].tolist(), reference_from_base=numbers[:16].reshape(4, 4))
+    fx, fy, cx, cy = numbers[16:].tolist()
+    rig = Rig(fx, fy, cx, cy, numbers[:16].reshape(4, 4))
     return Space(points, part("boxes"), part("box_classes"), part("box_counts"), rig, rig.view(width, height))
 
 

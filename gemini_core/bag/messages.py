@@ -262,6 +262,28 @@ def detections(boxes: Sequence[Detection3D], stamp_ns: int, frame_id: str) -> Me
     )
 
 
+def read_detections(message: Message) -> tuple[Detection3D, ...]:
+    """Read a vision_msgs/Detection3DArray: each box with the class and score of its first hypothesis.
+
+    Boxes are in the message's frame; those without a hypothesis are left out. A covariance of zeros says that none is known.
+    """
+    return tuple(_read_detection(each) for each in message.detections if len(each.results))
+
+
+def _read_detection(detection: Message) -> Detection3D:
+    first, box = detection.results[0], detection.bbox
+    place, turn, size = box.center.position, box.center.orientation, box.size
+    covariance = tuple(np.asarray(first.pose.covariance, np.float64).tolist())
+    return Detection3D(
+        class_name=first.hypothesis.class_id,
+        score=first.hypothesis.score,
+        center_m=(place.x, place.y, place.z),
+        size_m=(size.x, size.y, size.z),
+        orientation_xyzw=(turn.x, turn.y, turn.z, turn.w),
+        covariance=covariance if any(covariance) else None,
+    )
+
+
 def _detection(box: Detection3D, stamp_ns: int, frame_id: str) -> Message:
     pose = make(
         "geometry_msgs/msg/Pose",
@@ -271,7 +293,7 @@ def _detection(box: Detection3D, stamp_ns: int, frame_id: str) -> Message:
     hypothesis = make(
         "vision_msgs/msg/ObjectHypothesisWithPose",
         hypothesis=make("vision_msgs/msg/ObjectHypothesis", class_id=box.class_name, score=box.score),
-        pose=make("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=np.zeros(36)),
+        pose=make("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=np.array(box.covariance or [0.0] * 36)),
     )
     return make(
         "vision_msgs/msg/Detection3D",

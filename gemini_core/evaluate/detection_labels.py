@@ -102,7 +102,7 @@ def seen_in_image(boxes: F32, camera: CameraModel, camera_from_boxes: F64) -> tu
         1, 1 where nothing is seen.
     """
     corners = corners_3d(torch.from_numpy(boxes.astype(np.float64))).numpy()
-    points = _before_camera(corners @ camera_from_boxes[:3, :3].T + camera_from_boxes[:3, 3])
+    points = edges_before_camera(corners @ camera_from_boxes[:3, :3].T + camera_from_boxes[:3, 3])
     pixels = points[..., :2] / points[..., 2:] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
     # -inf to inf where nothing is before the camera, which leaves no area inside
     low, high = np.fmin.reduce(pixels, axis=1, initial=np.inf), np.fmax.reduce(pixels, axis=1, initial=-np.inf)
@@ -115,8 +115,12 @@ def seen_in_image(boxes: F32, camera: CameraModel, camera_from_boxes: F64) -> tu
     return in_image.astype(np.float32), np.where(seen, 1.0 - inside / whole, 1.0).astype(np.float32)
 
 
-def _before_camera(corners: F64) -> F64:
-    """Ends of the edges of (N, 8, 3) boxes in an optical frame, cut off at the nearest plane: (N, 24, 3), NaN where behind."""
+def edges_before_camera(corners: F64) -> F64:
+    """Cut the edges of boxes at the nearest plane: (N, 24, 3), the twelve edges' one ends, then the others; NaN where behind.
+
+    Args:
+        corners: (N, 8, 3) of ``corners_3d``, metres in an optical frame (z forward).
+    """
     one, two = corners[:, _EDGES[:, 0]], corners[:, _EDGES[:, 1]]
     rise = two[..., 2:] - one[..., 2:]
     share = (NEAREST_M - one[..., 2:]) / np.where(rise == 0, 1.0, rise)

@@ -196,10 +196,9 @@ def _config_from(fields: Mapping[str, Any]) -> SegmenterConfig:
         backbone = SwinConfig(**numbers) if "window" in numbers else MiTConfig(**numbers)
     detector = fields.get("detector")
     if detector is not None:
-        detector = DetectorConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in detector.items()})
-    return SegmenterConfig(
-        **{**fields, "backbone": backbone, "modalities": tuple(fields["modalities"]), "detector": detector}
-    )
+        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in detector.items()}
+        detector = DetectorConfig(**plain)
+    return SegmenterConfig(**{**fields, "backbone": backbone, "modalities": tuple(fields["modalities"]), "detector": detector})
 
 
 def _tuple(numbers: Iterable[float]) -> tuple[float, float, float]:

@@ -35,7 +35,7 @@ def fold(segmenter: Segmenter) -> FoldedSegmenter:
 
 
 class FoldedSegmenter(nn.Module):
-    """A segmenter that gives its ensemble's logits at 1/4 of the input's size, and nothing else."""
+    """A segmenter that gives its ensemble's logits at 1/4 of the input's size; its detector, if any, stands beside it."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         super().__init__()
@@ -44,9 +44,16 @@ class FoldedSegmenter(nn.Module):
         _replace_fusions(self.backbone)
         _scale_queries(self.backbone)
         self.head = FoldedHead(segmenter.head, segmenter.stream_weights)
+        self.detector = None if segmenter.detector is None else fold_detector(segmenter.detector)
 
     def forward(self, images: Tensor, present: tuple[int, ...] | None = None, valid: Tensor | None = None) -> Tensor:
-        """Segment.
+        """Segment; see ``with_features``."""
+        return self.with_features(images, present, valid)[0]
+
+    def with_features(
+        self, images: Tensor, present: tuple[int, ...] | None = None, valid: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Segment, and give what the detector takes of the images.
 
         Args:
             images: (A*B, 3, H, W), the modalities that are present, all of the first one first; H and W at least 32.
@@ -54,11 +61,12 @@ class FoldedSegmenter(nn.Module):
             valid: (A*B, 1, H, W), above 0 where a modality has data; None: everywhere.
 
         Returns:
-            (B, num_classes, h, w), what ``Segmenter.quarter_logits`` calls the ensemble.
+            (B, num_classes, h, w), what ``Segmenter.quarter_logits`` calls the ensemble; (S*B, C, h, w) features of each stage.
         """
         streams = len(self.config.modalities) if present is None else len(present)
-        logits: Tensor = self.head(self.backbone(images, present, valid), min(streams, 2))
-        return logits
+        features: list[Tensor] = self.backbone(images, present, valid)
+        logits: Tensor = self.head(features, min(streams, 2))
+        return logits, features
 
 
 def _replace_fusions(backbone: nn.Module) -> None:

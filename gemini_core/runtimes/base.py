@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from gemini_core.errors import ConfigError
+from gemini_core.model.detection.codec import BevMaps
+from gemini_core.model.detection.detector import Cloud
 
 
 class Runtime(Protocol):
@@ -30,6 +32,25 @@ class Runtime(Protocol):
 
     def describe(self) -> str:
         """Say in a few words what runs where, for logs."""
+
+
+class RuntimeWithBoxes(Runtime, Protocol):
+    """A runtime whose network may have a detector."""
+
+    def run_with_boxes(self, images: Tensor, present: tuple[int, ...], cloud: Cloud) -> tuple[Tensor, BevMaps]:
+        """Segment one frame and say where boxes are.
+
+        Args:
+            images: as of ``run``.
+            present: as of ``run``.
+            cloud: the frame's points, on ``device``.
+
+        Returns:
+            The logits as of ``run``, and the detector's maps (1, ...) float32.
+
+        Raises:
+            ConfigError: the network has no detector.
+        """
 
 
 def require(module: str, extra: str, what: str) -> ModuleType:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from gemini_core.errors import ConfigError
+from gemini_core.model.detection.codec import BevMaps
+from gemini_core.model.detection.detector import Cloud, Image
 from gemini_core.model.folding import fold
 from gemini_core.model.segmentation import Segmenter
 
@@ -30,14 +32,35 @@ class TorchRuntime:
         self._precision = precision
         self._compiled = compiled
         folded = fold(segmenter).to(device)
-        self._network = torch.compile(folded) if compiled else folded
+        self._detector = folded.detector
+        self._network = torch.compile(folded.with_features) if compiled else folded.with_features
 
     def run(self, images: Tensor, present: tuple[int, ...]) -> Tensor:
         """Segment one frame; see ``Runtime``."""
         dtype = _DTYPES[self._precision]
         with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            logits: Tensor = self._network(images, present)
+            logits: Tensor = self._network(images, present)[0]
         return logits.float()
+
+    def run_with_boxes(self, images: Tensor, present: tuple[int, ...], cloud: Cloud) -> tuple[Tensor, BevMaps]:
+        """Segment one frame and say where boxes are; see ``Runtime``.
+
+        The detector stays in fp32: places need more digits than masks, and its number of points, which changes from frame to
+        frame, is nothing to compile for.
+
+        Raises:
+            ConfigError: the network has no detector.
+        """
+        if self._detector is None:
+            msg = "detections.enabled: expected weights with a detector, got some without one"
+            raise ConfigError(msg)
+        dtype = _DTYPES[self._precision]
+        with torch.inference_mode():
+            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                logits, features = self._network(images, present)
+            image = Image([level.float() for level in features], (images.shape[2], images.shape[3]))
+            maps: BevMaps = self._detector([cloud], image)
+        return logits.float(), maps
 
     def describe(self) -> str:
         """Say in a few words what runs where."""

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the demo.
 
     Gives exit code 0 when every reference frame has a mask or was skipped because the network was busy, and every mask is the
-    replay's; 1 when not; 2 when a bag or a configuration cannot be used or a process fails.
+    replay's, and so are all boxes; 1 when not; 2 when a bag or a configuration cannot be used or a process fails.
     """
     parser = argparse.ArgumentParser(prog="gemini-fusion-demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for everything (default out/demo)")
@@ -108,10 +108,10 @@ def run_demo(options: argparse.Namespace) -> int:
         differing, page = write_page(out, bag, fusion, run, problems)
     print(
         f"{run.frames_in} reference images in, {len(run.masks)} masks out, {run.counter('frames.skipped_busy')} skipped "
-        f"(network busy); {len(run.masks) - differing} of {len(run.masks)} live masks equal the replay's bit for bit"
+        f"(network busy); {len(run.masks) - differing} of {len(run.masks)} equal the replay's bit for bit, masks and boxes"
     )
     if differing:
-        problems = (*problems, f"{differing} live masks differ from the replay of the same bag")
+        problems = (*problems, f"{differing} live frames differ from the replay of the same bag")
     for problem in problems:
         print(f"demo: {problem}", file=sys.stderr)
     print(f"look at {page}")

@@ -14,16 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
+from gemini_core.bag.messages import read_detections
 from gemini_core.bag.reader import BagReader
 from gemini_core.config import load_config
 from gemini_core.errors import GeminiError
-from gemini_core.types import U8
+from gemini_core.types import U8, Detection3D
 from gemini_ros.tools.processes import LiveProcess, cpu_seconds
 from gemini_ros.transport import environment
 
 NODE = "/gemini_fusion"
 MASK, TIMING, OVERLAY = f"{NODE}/segmentation/mask", f"{NODE}/timing", f"{NODE}/segmentation/overlay"
-OUTPUTS = (MASK, f"{NODE}/segmentation/label_info", f"{NODE}/detections", TIMING, "/diagnostics")
+BOXES = f"{NODE}/detections"
+OUTPUTS = (MASK, f"{NODE}/segmentation/label_info", BOXES, TIMING, "/diagnostics")
 _BILLION = 1_000_000_000
 
 
@@ -35,7 +37,7 @@ class LiveRunError(GeminiError):
 class LiveRun:
     """What came out of a live run; all stamps are those of the bag (restamping undone).
 
-    ``masks`` by stamp; ``timings`` one mapping of the ~/timing status' keys per frame; ``counters`` from the last
+    ``masks`` and ``boxes`` by stamp; ``timings`` one mapping of the ~/timing status' keys per frame; ``counters`` from the last
     /diagnostics; ``rate`` is the speed of playing; ``frames_in`` reference images that were played; ``seconds`` of wall time
     that the playing took; ``node_cpu_s`` CPU time of the node's process while it played.
     """
@@ -44,6 +46,7 @@ class LiveRun:
     rate: float
     frames_in: int
     masks: Mapping[int, U8]
+    boxes: Mapping[int, tuple[Detection3D, ...]]
     overlays: Mapping[int, U8]
     timings: tuple[Mapping[str, str], ...]
     counters: Mapping[str, str]
@@ -200,6 +203,7 @@ def _read_back(recorded: Path, report: Mapping[str, object], outcome: _Outcome) 
     offset_ns = int(str(report["offset_ns"]))
     sent: dict[str, int] = dict(report["sent"])  # type: ignore[call-overload] # our own file, written by the player
     masks: dict[int, U8] = {}
+    boxes: dict[int, tuple[Detection3D, ...]] = {}
     overlays: dict[int, U8] = {}
     timings: list[Mapping[str, str]] = []
     counters: dict[str, str] = {}
@@ -210,6 +214,8 @@ def _read_back(recorded: Path, report: Mapping[str, object], outcome: _Outcome) 
             stamp_ns = stamp.sec * _BILLION + stamp.nanosec - offset_ns
             if item.topic == MASK:
                 masks[stamp_ns] = np.asarray(message.data).reshape(message.height, message.width)
+            elif item.topic == BOXES:
+                boxes[stamp_ns] = read_detections(message)
             elif item.topic == OVERLAY:
                 overlays[stamp_ns] = np.asarray(message.data).reshape(message.height, message.width, 3)
             elif item.topic == TIMING:
@@ -223,6 +229,7 @@ def _read_back(recorded: Path, report: Mapping[str, object], outcome: _Outcome) 
         rate=outcome.rate,
         frames_in=sent.get(image_topic, 0),
         masks=masks,
+        boxes=boxes,
         overlays=overlays,
         timings=tuple(timings),
         counters=counters,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from gemini_core.config import FusionConfig
 from gemini_core.errors import DataError
 from gemini_core.evaluate.report import DemoReport, Distribution, Fact, FrameRow, Missing, Picture, render_demo_page, write_png
 from gemini_core.evaluate.segmentation import ConfusionMatrix
+from gemini_core.outgoing import outgoing_boxes
 from gemini_core.predictor import Predictor
 from gemini_core.render import grid_image, mask_image
 from gemini_core.replay import Replay
-from gemini_core.types import U8, AlignedGrids, Count, ModalityStatus, Perception
+from gemini_core.types import U8, AlignedGrids, Count, Detection3D, ModalityStatus, Perception
 from gemini_ros.tools.live import LiveRun
+from gemini_ros.tools.page_boxes import BoxPage, truth_by_stamp
 
 MAX_FRAMES_SHOWN = 60
 _TITLES = {"rgb": "camera", "depth": "depth, registered", "lidar": "LiDAR, projected", "event": "events"}
@@ -28,11 +31,12 @@ _TITLES = {"rgb": "camera", "depth": "depth, registered", "lidar": "LiDAR, proje
 def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problems: tuple[str, ...]) -> tuple[int, Path]:
     """Replay the bag, compare with the live masks, write pictures and page.
 
-    Where the bag says what there was (``GROUND_TRUTH``), live masks are scored against it, and it is shown beside them.
+    Where the bag says what there was (``GROUND_TRUTH``), live masks are scored against it, and it is shown beside them; so are
+    boxes, where the configuration asks for these.
 
     Returns:
-        How many live masks differ from the replayed ones (a mask of a frame that the replay does not know differs too), and
-        the page's path.
+        How many live frames differ from the replayed ones, in mask or boxes (one that the replay does not know differs too),
+        and the page's path.
 
     Raises:
         GeminiError: the bag cannot be read, or the page cannot be written.
@@ -43,25 +47,33 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
     class_names: tuple[str, ...] = config.model.classes
     truth, why_none = _ground_truth(bag, config)
     scored = ConfusionMatrix(len(class_names))
+    wants_boxes = config.detections.enabled and config.model.enabled
+    true_boxes = truth_by_stamp(where_labels_are(bag)) if wants_boxes else {}
+    boxes = BoxPage(out, config, true_boxes)
     with BagReader(bag) as reader:
         replay = Replay(reader, config, predictor)
         for frame in replay.frames():
             if frame.stamp_ns not in run.masks:
                 continue
             perception = replay.process(frame)
-            same = np.array_equal(perception.mask, run.masks[frame.stamp_ns])
+            live_boxes = run.boxes.get(frame.stamp_ns)
+            same = np.array_equal(perception.mask, run.masks[frame.stamp_ns]) and _same_boxes(perception, config, live_boxes)
             equal += same
             label = None if truth is None else truth.at(frame.stamp_ns)
             if label is not None:
                 scored.add(label, run.masks[frame.stamp_ns])
-            if len(rows) < MAX_FRAMES_SHOWN:
-                rows.append(_row(out, perception, run, label, same=same))
+            shown = len(rows) < MAX_FRAMES_SHOWN
+            pictures = boxes.frame(perception, live_boxes, draw=shown) if wants_boxes else []
+            if shown:
+                row = _row(out, perception, run, label, same=same)
+                row = replace(row, pictures=(*row.pictures, *pictures))
+                rows.append(row)
     differing = len(run.masks) - equal
     if differing:
-        problems = (*problems, f"{differing} live masks differ from the replay of the same bag")
+        problems = (*problems, f"{differing} live frames differ from the replay of the same bag")
     report = DemoReport(
         title="gemini_ros: four sensors on the same pixels, live",
-        facts=(*_facts(bag, config, predictor, run, equal), *_score(scored, why_none)),
+        facts=(*_facts(bag, config, predictor, run, equal), *_score(scored, why_none), *boxes.tally.facts()),
         trained=predictor is not None and predictor.trained,
         frames_in=run.frames_in,
         frames_out=len(run.masks),
@@ -76,6 +88,12 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
         frames=tuple(rows),
     )
     return differing, render_demo_page(report, out)
+
+
+def _same_boxes(perception: Perception, config: FusionConfig, live: tuple[Detection3D, ...] | None) -> bool:
+    """Whether the node published the boxes that the replay makes, number for number; None: it published none."""
+    outgoing = outgoing_boxes(perception, config.detections)
+    return live == (None if outgoing is None else outgoing.boxes)
 
 
 def _ground_truth(bag: Path, config: FusionConfig) -> tuple[BagLabels | None, str]:
@@ -119,7 +137,7 @@ def _row(out: Path, perception: Perception, run: LiveRun, label: U8 | None, *, s
         f"{status.modality} missing: {status.detail or status.reason}" for status in perception.status if not status.present
     ]
     sentence = "; ".join(missing) or "all sensors"
-    sentence += "; live mask equals the replay's" if same else "; LIVE MASK DIFFERS FROM THE REPLAY"
+    sentence += "; live output equals the replay's" if same else "; LIVE OUTPUT DIFFERS FROM THE REPLAY"
     return FrameRow(perception.index, perception.stamp_ns, not missing, sentence, tuple(pictures))
 
 
@@ -140,7 +158,7 @@ def _facts(bag: Path, config: FusionConfig, predictor: Predictor | None, run: Li
         Fact("messages played", played),
         Fact("network", "none" if predictor is None else predictor.describe()),
         Fact("network input", f"{config.grid.width} x {config.grid.height}, {', '.join(config.modalities)}"),
-        Fact("live masks equal to the replay's, bit for bit", f"{equal} of {len(run.masks)}"),
+        Fact("live masks and boxes equal to the replay's, bit for bit", f"{equal} of {len(run.masks)}"),
         Fact("played at", f"{run.rate:g} times its own rate"),
         Fact("the player was late by at most", f"{run.player_late_ms:.0f} ms"),
         Fact("machine", f"{platform.machine()}, {platform.system()} {platform.release()}, Python {platform.python_version()}"),

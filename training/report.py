@@ -1,0 +1,55 @@
+"""What the pages of an evaluation share: how they are written, and the pictures beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from gemini_core.evaluate.report import write_png
+from gemini_core.types import U8
+from training.checkpoint import write_whole
+
+ALL = "all"
+"""The group of all frames, and the subset of all sensors."""
+
+
+def write_panels(title: str, panels: dict[str, U8], out: Path) -> tuple[tuple[str, str], ...]:
+    """Write pictures into ``out``: (caption, file) of each.
+
+    Raises:
+        DataError: they cannot be written.
+    """
+    files = tuple((caption, f"pictures/{title.replace(' ', '-')}-{caption}.png") for caption in panels)
+    for caption, name in files:
+        write_png(out / name, panels[caption])
+    return files
+
+
+def write_report(evaluation: Any, data: Path, template: str, **context: object) -> None:  # noqa: ANN401 - any dataclass
+    """Write an evaluation, a dataclass, as JSON to ``data``, and as ``index.html`` beside it.
+
+    Raises:
+        WeightsError: they cannot be written.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("training"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters["percent"] = lambda share: "–" if math.isnan(share) else f"{100 * share:.1f}"
+    page = environment.get_template(template).render(evaluation=evaluation, all=ALL, **context)
+    plain = json.dumps(_plain(dataclasses.asdict(evaluation)), indent=1)
+    write_whole(data, lambda temporary: temporary.write_text(plain, encoding="utf-8"))
+    write_whole(data.with_name("index.html"), lambda temporary: temporary.write_text(page, encoding="utf-8"))
+
+
+def _plain(value: object) -> object:
+    """NaN, which JSON does not have, becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
