@@ -49,6 +49,7 @@ SHOWN_SCORE = 0.3
 
 IGNORED_COLOR = (170, 175, 182)
 _ABOVE_PX = 640
+_IMAGE_PX = 960  # of the image's width, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +392,10 @@ def _picture(
     ignored = truth_boxes(one.scored.truth.boxes[~_counted(one.scored.truth)], IGNORED_COLOR)
     shown = (ignored, truth_boxes(one.truth.boxes), found)
     rig, view = space.rig, space.view
-    camera = CameraModel(image.shape[1], image.shape[0], rig.fx, rig.fy, rig.cx, rig.cy)
+    factor = max(round(_IMAGE_PX / image.shape[1]), 1)  # lines and letters need room
+    image = np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
+    centre = [(each + 0.5) * factor - 0.5 for each in (rig.cx, rig.cy)]
+    camera = CameraModel(image.shape[1], image.shape[0], rig.fx * factor, rig.fy * factor, centre[0], centre[1])
     x, y, _, x_end, y_end, _ = config.range_m
     above = birds_eye(
         space.cloud(points).points.numpy(),

@@ -26,7 +26,7 @@ TRUTH_COLOR = (0, 190, 90)
 
 GROUND_COLOR = (244, 246, 248)
 SEEN_COLOR = (255, 255, 255)
-POINT_COLOR = (150, 155, 162)
+POINT_COLOR = (130, 135, 142)
 RING_COLOR = (205, 210, 216)
 RING_TEXT_COLOR = (120, 126, 134)
 TEXT_COLOR = (255, 255, 255)
@@ -34,7 +34,7 @@ RING_M = 10.0
 
 _FRACTION_BITS = 4  # of a pixel, in OpenCV's whole coordinates
 _FARTHEST_PX = 1e6  # what is farther out of a picture is drawn as if it were here, so that whole numbers can hold it
-_STROKE_PX = 320.0  # of a picture's shorter side, for each pixel of an outline
+_STROKE_PX = 400.0  # of a picture's shorter side, for each pixel of an outline
 
 
 @dataclass(frozen=True, slots=True, eq=False)

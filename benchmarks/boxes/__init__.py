@@ -1,0 +1,1 @@
+"""The detector of boxes: what the image brings to it, and what it costs."""

@@ -1,0 +1,70 @@
+"""Compares detectors: ``python -m benchmarks.boxes [--only NAME ...] [section.option=value ...]``, or their time: ``--timing``.
+
+Trains a detector on the LiDAR's points alone, one with the image averaged in, and one with Gemini fusion, with the same budget,
+evaluates each and the shipped checkpoint on the test bags, and keeps benchmarks/results/boxes.md. What is there already is not
+done again, and a training that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.boxes.page import RESULTS, TIME, write_results
+from benchmarks.boxes.runs import CHECKPOINT, CONTENDERS, contender_config, evaluate_once, test_frames, train_once
+from benchmarks.boxes.timing import timing
+from benchmarks.page import replace_section
+from gemini_core.errors import GeminiError
+from gemini_core.model import checkpoints
+from training.train import parse_override
+
+PAGE = Path(__file__).resolve().parents[1] / "results" / "boxes.md"
+TITLE = "# Boxes: what the image brings to the points, and what a detector costs\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 done, 1 an error in one sentence."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.boxes", description=__doc__)
+    parser.add_argument("--timing", action="store_true", help="time the detector beside the segmentation, and nothing else")
+    parser.add_argument("--only", nargs="+", choices=[*CONTENDERS, CHECKPOINT], help="do just these")
+    parser.add_argument("--report", action="store_true", help="write the page from the evaluations that are there")
+    parser.add_argument("--runs", type=Path, default=Path("out/boxes"), help="folder of all runs")
+    parser.add_argument("--test", nargs="+", default=["out/simulated/test"], help="bags to evaluate on")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="score every Nth test frame only")
+    parser.add_argument("--weights", default="shipped:simulated", help="the checkpoint to evaluate, and to time")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page to keep")
+    parser.add_argument("overrides", nargs="*", metavar="section.option=value", help="options of training for all contenders")
+    given = parser.parse_intermixed_args(arguments)
+    try:
+        if given.timing:
+            replace_section(TIME, timing(checkpoints.find(given.weights)), given.page, TITLE)
+        else:
+            _measure(given)
+            replace_section(RESULTS, write_results(given.runs), given.page, TITLE)
+    except GeminiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {given.page}")
+    return 0
+
+
+def _measure(given: argparse.Namespace) -> None:
+    if given.report:
+        return
+    overrides = dict(parse_override(each) for each in given.overrides)
+    names = given.only or [*CONTENDERS, CHECKPOINT]
+    configs = {name: contender_config(name, given.runs, overrides) for name in CONTENDERS}
+    frames = test_frames(configs["lidar"], tuple(given.test))
+    for name in CONTENDERS:
+        if name in names:
+            train_once(configs[name])
+            weights = Path(configs[name].run.out) / "best.safetensors"
+            evaluate_once(weights, frames, given.runs / name / "test", given.every, configs[name])
+    if CHECKPOINT in names:
+        evaluate_once(checkpoints.find(given.weights), frames, given.runs / CHECKPOINT / "test", given.every, None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Trains and evaluates what is not there yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.page import write_whole
+from gemini_core.config import load_config
+from gemini_core.errors import ConfigError
+from training.cache import CachedBag
+from training.config import TrainingConfig, load_training_config
+from training.evaluate_detection import evaluate_detection, load_detector, write_detection
+from training.train import cached, train
+
+RECIPE = "simulated_boxes"
+CONTENDERS = {"lidar": "LiDAR alone", "none": "LiDAR + RGB, averaged (none)", "gemini": "LiDAR + RGB, Gemini fusion"}
+CHECKPOINT = "checkpoint"
+INPUTS = "inputs.json"
+
+
+def contender_config(name: str, runs: Path, overrides: Mapping[str, object]) -> TrainingConfig:
+    """Give the configuration of one contender; they differ in the detector's fusion alone.
+
+    Raises:
+        ConfigError: ``overrides`` (dotted keys) change what they differ in, or are no options of training.
+    """
+    own = {"detection.fusion": name, "run.out": str(runs / name)}
+    taken = [key for key in own if key in overrides]
+    if taken:
+        msg = f"{taken[0]}: expected an option that all contenders share, got one that tells them apart"
+        raise ConfigError(msg)
+    return load_training_config(RECIPE, {**overrides, **own})
+
+
+def test_frames(config: TrainingConfig, test: tuple[str, ...]) -> tuple[CachedBag, ...]:
+    """The frames to evaluate on, made where they are missing.
+
+    Raises:
+        GeminiError: no bags, or some that cannot be used.
+    """
+    return cached(config.data, load_config(config.data.fusion), test, "--test", boxes=True)
+
+
+def train_once(config: TrainingConfig) -> None:
+    """Train, or go on; a run that is at its end loads its last checkpoint and ends again.
+
+    Raises:
+        GeminiError: the data cannot be used, or the folder holds a run of another configuration.
+    """
+    train(config)
+
+
+def evaluate_once(weights: Path, frames: tuple[CachedBag, ...], out: Path, every: int, config: TrainingConfig | None) -> None:
+    """Evaluate weights on every ``every``-th frame, unless that was done.
+
+    ``config`` is that of a contender, which is scored with what it was trained with; None: with every subset of the sensors.
+
+    Raises:
+        GeminiError: the weights or frames cannot be used, or ``out`` cannot be written.
+    """
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    inputs = {"weights_sha256": sha256, "every": every, "frames": [bag.folder.name for bag in frames]}
+    kept = out / INPUTS
+    if kept.is_file() and json.loads(kept.read_text(encoding="utf-8")) == inputs:
+        return
+    if config is None:
+        evaluation = evaluate_detection(weights, frames, out, every=every)
+    else:
+        given, points = config.model.given, config.detection.points
+        evaluation = evaluate_detection(weights, frames, out, every=every, subsets=False, points=points, given=given)
+    _, _, info = load_detector(weights, evaluation.classes)
+    write_detection(evaluation, info.class_names, out)
+    write_whole(kept, json.dumps(inputs, indent=1))

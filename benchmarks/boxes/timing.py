@@ -1,0 +1,84 @@
+"""The time of the detector beside the segmentation, as a ratio, and of the suppression of overlapping boxes."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.model.timing import in_turns
+from gemini_core.errors import WeightsError
+from gemini_core.model import checkpoints
+from gemini_core.model.detection.boxes import nms
+from gemini_core.model.detection.codec import decode
+from gemini_core.model.detection.detector import Cloud
+from gemini_core.runtimes.eager import TorchRuntime
+
+POINTS, BOXES, ROUNDS = 120_000, 1000, 25
+_SIZE = (480, 640)
+_MAX_IOU = 0.2
+
+
+def timing(weights: Path) -> str:
+    """Time both and give the section.
+
+    Raises:
+        WeightsError: the weights cannot be read or have no detector.
+    """
+    segmenter, _ = checkpoints.load(weights)
+    if segmenter.detector is None:
+        msg = f"{weights}: expected weights with a detector, got some without one"
+        raise WeightsError(msg)
+    grid = segmenter.detector.config.head_grid
+    runtime = TorchRuntime(segmenter, torch.device("cpu"), "fp32")
+    which = tuple(range(len(segmenter.config.modalities)))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(len(which), 3, *_SIZE, generator=generator)
+    cloud, boxes, scores = _sweep(generator), _boxes(generator), torch.rand(BOXES, generator=generator)
+
+    def both() -> None:
+        _, maps = runtime.run_with_boxes(images, which, cloud)
+        decode(maps, grid, max_boxes=500, min_score=0.05)
+
+    with torch.inference_mode():
+        seconds = in_turns({"segmentation": lambda: runtime.run(images, which), "both": both}, ROUNDS)
+        suppression = in_turns({"nms": lambda: nms(boxes, scores, _MAX_IOU)}, ROUNDS, time.process_time)["nms"]
+    ratio = np.median(seconds["both"] / seconds["segmentation"])
+    milliseconds = {name: f"{1e3 * np.median(values):.0f}" for name, values in seconds.items()}
+    inside = int(cloud.visible.sum()) if cloud.visible is not None else 0
+    kept = len(nms(boxes, scores, _MAX_IOU))
+    return (
+        f"`python -m benchmarks.boxes --timing`: {len(which)} modalities at {_SIZE[1]}x{_SIZE[0]}, {POINTS:,} points in the "
+        f"detector's range, of which the image sees {inside:,}; fp32 in torch, {torch.get_num_threads()} threads of "
+        f"{platform.machine()}, medians of {ROUNDS} rounds in turns.\n\n"
+        "| | ms | beside the segmentation |\n|---|---:|---:|\n"
+        f"| masks | {milliseconds['segmentation']} | 1 |\n"
+        f"| masks and boxes | {milliseconds['both']} | {ratio:.2f} (at most 1.5) |\n\n"
+        f"Suppression of {BOXES} boxes of one class by their exact overlap ({kept} left): {1e3 * np.median(suppression):.1f} ms "
+        "of CPU time (at most 20)."
+    )
+
+
+def _sweep(generator: torch.Generator) -> Cloud:
+    """Points all over the range, two in five within an image of 80 degrees."""
+    x = 51.2 * torch.rand(POINTS, generator=generator)
+    y = 51.2 * torch.rand(POINTS, generator=generator) - 25.6
+    z = 4 * torch.rand(POINTS, generator=generator) - 0.5
+    height, width = _SIZE
+    focal = width / 2 / np.tan(np.radians(40))
+    u = width / 2 - focal * y / x.clamp(min=0.1)
+    v = height / 2 - focal * (z - 1.6) / x.clamp(min=0.1)
+    visible = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    values = torch.stack([x, y, z, torch.rand(POINTS, generator=generator)], dim=1)
+    return Cloud(values, torch.stack([u, v], dim=1), visible)
+
+
+def _boxes(generator: torch.Generator) -> torch.Tensor:
+    """Cars of a full car park, many of them on each other."""
+    places = torch.rand(BOXES, 3, generator=generator) * torch.tensor([51.2, 51.2, 0.5]) - torch.tensor([0.0, 25.6, 0.0])
+    sizes = torch.tensor([4.2, 1.8, 1.5]).expand(BOXES, 3)
+    yaw = 2 * np.pi * torch.rand(BOXES, 1, generator=generator)
+    return torch.cat([places, sizes, yaw], dim=1)
