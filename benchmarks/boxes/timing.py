@@ -49,7 +49,8 @@ def timing(weights: Path) -> str:
     ratio = np.median(seconds["both"] / seconds["segmentation"])
     milliseconds = {name: f"{1e3 * np.median(values):.0f}" for name, values in seconds.items()}
     inside = int(cloud.visible.sum()) if cloud.visible is not None else 0
-    kept = len(nms(boxes, scores, _MAX_IOU))
+    left = len(nms(boxes, scores, _MAX_IOU))
+    suppression_ms = 1e3 * np.median(suppression)
     return (
         f"`python -m benchmarks.boxes --timing`: {len(which)} modalities at {_SIZE[1]}x{_SIZE[0]}, {POINTS:,} points in the "
         f"detector's range, of which the image sees {inside:,}; fp32 in torch, {torch.get_num_threads()} threads of "
@@ -57,7 +58,7 @@ def timing(weights: Path) -> str:
         "| | ms | beside the segmentation |\n|---|---:|---:|\n"
         f"| masks | {milliseconds['segmentation']} | 1 |\n"
         f"| masks and boxes | {milliseconds['both']} | {ratio:.2f} (at most 1.5) |\n\n"
-        f"Suppression of {BOXES} boxes of one class by their exact overlap ({kept} left): {1e3 * np.median(suppression):.1f} ms "
+        f"Suppression of {BOXES} boxes of one class by their exact overlap ({left} left): {suppression_ms:.1f} ms "
         "of CPU time (at most 20)."
     )
 

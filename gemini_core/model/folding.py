@@ -156,7 +156,7 @@ class FoldedDirection(nn.Module):
 
     def forward(self, own: Tensor, difference: Tensor, relation: Tensor, valid: Tensor | None) -> Tensor:
         """Attend from ``own`` to itself and the other; all (B, N, C), ``valid`` (B, N, 1) is where the other has data."""
-        by_head = (*own.shape[:2], self.heads, -1)
+        by_head = (*own.shape[:2], self.heads, own.shape[2] // self.heads)  # N may be 0, which leaves nothing for a -1 to mean
         key = self.key(own - own * relation)
         score = (wide(finite(self.query(own))) * finite(key)).view(by_head).sum(-1, keepdim=True)  # (B, N, h, 1)
         share = torch.sigmoid(score).to(own.dtype)
