@@ -17,6 +17,7 @@ from gemini_core.bag.writer import BagWriter
 from gemini_core.config import FusionConfig, load_config
 from gemini_core.errors import ConfigError
 from gemini_core.evaluate.segmentation import ConfusionMatrix
+from gemini_core.outgoing import outgoing_boxes
 from gemini_core.predictor import Predictor
 from gemini_core.replay import Replay
 from gemini_core.simulation.record import simulate
@@ -32,10 +33,10 @@ from gemini_ros.transport import config_file
 PATIENT = {"sync.max_wait_ms": 20000.0, "node.queue_size": 50, "node.idle_flush_ms": 3000.0, "model.threads": 2}
 
 
-def replayed_masks(bag, config):
+def replayed(bag, config):
     with BagReader(bag) as reader:
         perceptions = Replay(reader, config, Predictor(config)).perceptions()
-        return {perception.stamp_ns: (perception.mask, perception.status) for perception in perceptions}
+        return {perception.stamp_ns: (perception, outgoing_boxes(perception, config.detections)) for perception in perceptions}
 
 
 @pytest.mark.ros
@@ -44,20 +45,25 @@ def replayed_masks(bag, config):
 def test_four_sensors_live_equal_the_replay_bit_for_bit(tmp_path):
     bag = tmp_path / "street"
     simulate(bag, seed=3, seconds=1.0, rig=default_rig(0.25))
-    overrides = {**PATIENT, "grid.height": 96, "grid.width": 128}
+    boxes = {"detections.enabled": True, "detections.base_frame": "base_link", "detections.frame": "odom"}
+    trained = {"model.weights": "shipped:simulated", "lidar.point_size_px": 3, "detections.min_score": 0.05}
+    overrides = {**PATIENT, "grid.height": 96, "grid.width": 128, **boxes, **trained}
     params_file = config_file("fusion.yaml")
     run = run_live(LivePlan(bag=bag, params_file=params_file, out=tmp_path / "live", overrides=overrides))
     assert run.frames_in == 10
     assert judge(run) == ()
-    expected = replayed_masks(bag, load_config(params_file, overrides))
-    assert sorted(run.masks) == sorted(expected)
-    for stamp_ns, (mask, status) in expected.items():
-        np.testing.assert_array_equal(run.masks[stamp_ns], mask)
-        assert all(entry.present for entry in status)
+    expected = replayed(bag, load_config(params_file, overrides))
+    assert sorted(run.masks) == sorted(expected) == sorted(run.boxes)
+    for stamp_ns, (perception, outgoing) in expected.items():
+        np.testing.assert_array_equal(run.masks[stamp_ns], perception.mask)
+        assert run.boxes[stamp_ns] == outgoing.boxes
+        assert all(entry.present for entry in perception.status)
+    assert any(run.boxes.values())
     assert all(timing["modalities"] == "rgb, depth, event, lidar" for timing in run.timings)
     with BagReader(run.recorded) as recorded:  # the outputs carry the reference's frame, and the names of the classes
         found = {item.topic: item.message for item in recorded.messages()}
     assert found["/gemini_fusion/segmentation/mask"].header.frame_id == "rgb_optical"
+    assert found["/gemini_fusion/detections"].header.frame_id == "odom"
     assert [entry.class_name for entry in found["/gemini_fusion/segmentation/label_info"].class_map][:2] == [
         "road",
         "lane_marking",
@@ -76,6 +82,8 @@ def hold_the_page(folder: Path, bag: Path, config: FusionConfig, run: LiveRun) -
     for stamp_ns, mask in run.masks.items():
         matrix.add(labels.at(stamp_ns), mask)
     text = page.read_text()
+    assert text.count("from above, ground truth in green</figcaption>") == len(run.masks)
+    assert "live boxes against the ground truth" in text
     assert text.count("ground truth</figcaption>") == len(run.masks)
     assert f"mean IoU {100 * matrix.scores().mean_iou:.1f} % over {matrix.scores().counted} classes" in text
 
@@ -90,10 +98,10 @@ def test_kitti_live_sixteen_frames_in_sixteen_masks_out(tmp_path, real_dir):
     overrides = {**PATIENT, "grid.height": 96, "grid.width": 320}
     run = run_live(LivePlan(bag=bag, params_file=params_file, out=tmp_path / "live", overrides=overrides, rate=0.5))
     assert (run.frames_in, len(run.masks)) == (16, 16)
-    expected = replayed_masks(bag, load_config(params_file, overrides))
+    expected = replayed(bag, load_config(params_file, overrides))
     for stamp_ns, mask in run.masks.items():
         assert mask.shape == (375, 1242)
-        np.testing.assert_array_equal(mask, expected[stamp_ns][0])
+        np.testing.assert_array_equal(mask, expected[stamp_ns][0].mask)
 
 
 @pytest.mark.ros

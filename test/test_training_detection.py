@@ -621,7 +621,7 @@ def test_a_run_that_cannot_be_is_refused(recipe, options, words):
 KITTI = """
 modalities: [rgb, lidar]
 lidar: {{slop_ms: 60.0, max_m: 80.0, max_intensity: 1.0}}
-grid: {{height: 96, width: 320}}
+grid: {{height: 64, width: 224}}
 motion: {{fixed_frame: ""}}
 model: {{classes: [road, car]}}
 detections: {{classes: [{classes}]}}
@@ -630,9 +630,9 @@ KITTI_RECIPE = """
 data: {{fusion: {folder}/fusion.yaml, train: ["{folder}/kitti"], val: [], cache: {folder}/cache, workers: 0, labels: ""}}
 model: {{modalities: [rgb, lidar], given: [rgb], head_width: 32, drop_path: 0.0}}
 detection:
-  {{enabled: true, alone: true, x_max_m: 51.2, y_max_m: 25.6, cell_m: 0.4, points: lidar, lr_factor: 1.0, min_points: 5}}
+  {{enabled: true, alone: true, x_max_m: 51.2, y_max_m: 12.8, cell_m: 0.4, points: lidar, lr_factor: 1.0, min_points: 5}}
 augment: {{flip: 0.0, scale_min: 1.0, scale_max: 1.0, color_jitter: 0.0, blur: 0.0, modality_dropout: 0.0}}
-optimizer: {{lr: 3.0e-3, steps: 150, warmup_steps: 10, batch_size: 2, clip_norm: 10.0}}
+optimizer: {{lr: 3.0e-3, steps: 60, warmup_steps: 10, batch_size: 2, clip_norm: 10.0}}
 run: {{out: {folder}/run, checkpoint_every: 1000, threads: 1}}
 """
 
@@ -641,7 +641,7 @@ def test_training_on_real_frames_gives_back_their_boxes(real_dir, tmp_path):
     if not (real_dir / "kitti_object").is_dir():
         pytest.skip("no frames of KITTI object")
     kitti.from_kitti_object(real_dir / "kitti_object", tmp_path / "kitti")
-    classes = ("car", "pedestrian", "cyclist", "van", "truck")
+    classes = ("car", "cyclist", "misc")
     (tmp_path / "fusion.yaml").write_text(KITTI.format(classes=", ".join(classes)))
     (tmp_path / "recipe.yaml").write_text(KITTI_RECIPE.format(folder=tmp_path))
     config = load_training_config(str(tmp_path / "recipe.yaml"))
@@ -665,4 +665,4 @@ def test_training_on_real_frames_gives_back_their_boxes(real_dir, tmp_path):
             same = found.classes == named
             assert iou_3d(box[None], found.boxes[same]).max() >= 0.7
             count += 1
-    assert count >= 3
+    assert count == 3  # a truck and a car are farther than 51.2 m

@@ -266,7 +266,7 @@ def detection_subsets(modalities: tuple[str, ...], points: str = "auto", given: 
     source, name = next(each for each in named if each[0] in extras or each[0] == "depth")
     subsets[f"{reference}, points of {name}"] = Subset((reference,), source)
     subsets[f"points of {name} alone"] = Subset((), source)
-    if "depth" in extras:
+    if {"depth", "lidar"} <= set(extras):
         subsets[f"{reference}+depth"] = Subset((reference, "depth"), "depth")
     first = {subset: name for name, subset in reversed(subsets.items())}  # each once, by the first of its names
     return {name: subset for name, subset in subsets.items() if first[subset] == name}

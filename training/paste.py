@@ -75,15 +75,14 @@ def paste(host: Sample, donor: Sample, row: int, label_value: int) -> Sample:
 
 def _outline(sample: Sample, box: F32) -> Bool:
     """The pixels (h, w) within the rectangle around a box in the picture."""
-    mask = np.zeros(sample.label.shape, np.bool_)
+    mask: Bool = np.zeros(sample.label.shape, np.bool_)
     corners = corners_3d(torch.from_numpy(box.astype(np.float64)))[0].numpy()
     projected = sample.space.rig.project(corners)
     if (projected[:, 2] > _MARGIN_M).all():
         height, width = mask.shape
-        left, top = np.floor(projected[:, :2].min(axis=0))
-        right, bottom = np.ceil(projected[:, :2].max(axis=0)) + 1
-        rows = slice(int(np.clip(top, 0, height)), int(np.clip(bottom, 0, height)))
-        columns = slice(int(np.clip(left, 0, width)), int(np.clip(right, 0, width)))
+        low, high = np.floor(projected.min(axis=0)), np.ceil(projected.max(axis=0)) + 1
+        rows = slice(int(np.clip(low[1], 0, height)), int(np.clip(high[1], 0, height)))
+        columns = slice(int(np.clip(low[0], 0, width)), int(np.clip(high[0], 0, width)))
         mask[rows, columns] = True
     return mask
 

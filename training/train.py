@@ -309,7 +309,7 @@ def _clouds(config: TrainingConfig, batch: Batch, keep: Sequence[bool], device: 
         taken = "lidar" in modalities and not keep[modalities.index("lidar")]
         source = "depth" if taken else "lidar"
     clouds = [space.clouds[SOURCES.index(source)] for space in batch.spaces]  # type: ignore[arg-type]  # one of its choices
-    return [Cloud(*(None if part is None else part.to(device, non_blocking=True) for part in cloud)) for cloud in clouds]  # type: ignore[arg-type]  # points are there
+    return [Cloud(*(None if part is None else part.to(device, non_blocking=True) for part in cloud)) for cloud in clouds]
 
 
 def _freeze(segmenter: Segmenter) -> None:
