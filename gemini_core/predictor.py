@@ -125,8 +125,7 @@ class Predictor:
     def _cloud(self, points: AlignedPoints) -> Cloud:
         """Put a frame's points on the device, as the detector takes them."""
         values = torch.from_numpy(np.hstack([points.points_m, points.intensity[:, None]]))
-        parts = (values, torch.from_numpy(points.pixels), torch.from_numpy(points.visible))
-        return Cloud(*(part.to(self._device, non_blocking=True) for part in parts))
+        return Cloud(values, torch.from_numpy(points.pixels), torch.from_numpy(points.visible)).to(self._device)
 
     def _boxes(self, maps: BevMaps, points: AlignedPoints, cells: BevGrid) -> tuple[Detection3D, ...]:
         """Find the boxes in maps, in the frame of the reference.

@@ -21,8 +21,8 @@ from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig
 from gemini_core.model.detection.importing import load_released
 from gemini_core.model.detection.pillars import BevGrid, PillarEncoder, Points
 from gemini_core.model.detection.point_fusion import PointFusion
-from gemini_core.model.folding import fold_detector
 from gemini_core.model.detection.sampling import map_and_sample, sample, sample_levels
+from gemini_core.model.folding import fold_detector
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 
 GOLDEN = Path(__file__).parent / "golden" / "point_fusion.safetensors"

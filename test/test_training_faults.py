@@ -102,7 +102,7 @@ def test_a_damaged_shard_ends_both_commands_with_one_sentence(folder, tmp_path, 
 @pytest.mark.parametrize("content", ["[]", "5", "{}", '{"format": 1, "shards": 3}', "not JSON", "\x00"])
 def test_a_damaged_index_is_refused(tmp_path, content):
     (tmp_path / "index.json").write_text(content)
-    with pytest.raises(DataError, match=r"expected aligned frames of format 1, got .*; delete the folder"):
+    with pytest.raises(DataError, match=r"expected aligned frames of format 2, got .*; delete the folder"):
         open_cached(tmp_path)
 
 

@@ -308,8 +308,8 @@ def _clouds(config: TrainingConfig, batch: Batch, keep: Sequence[bool], device: 
     if source == "auto":
         taken = "lidar" in modalities and not keep[modalities.index("lidar")]
         source = "depth" if taken else "lidar"
-    clouds = [space.clouds[SOURCES.index(source)] for space in batch.spaces]  # type: ignore[arg-type]  # one of its choices
-    return [Cloud(*(None if part is None else part.to(device, non_blocking=True) for part in cloud)) for cloud in clouds]
+    clouds = [space.clouds[SOURCES.index(source)] for space in batch.spaces]
+    return [cloud.to(device) for cloud in clouds]
 
 
 def _freeze(segmenter: Segmenter) -> None:
@@ -318,7 +318,7 @@ def _freeze(segmenter: Segmenter) -> None:
         if name != "detector":
             module.requires_grad_(requires_grad=False).eval()
     if segmenter.stream_weights is not None:
-        segmenter.stream_weights.requires_grad_(requires_grad=False)
+        segmenter.stream_weights.requires_grad = False
 
 
 class Log:

@@ -142,6 +142,11 @@ class Cloud(NamedTuple):
     pixels: Tensor | None = None
     visible: Tensor | None = None
 
+    def to(self, device: torch.device) -> Cloud:
+        """Give the same on a device."""
+        pixels, visible = (None if part is None else part.to(device, non_blocking=True) for part in self[1:])
+        return Cloud(self.points.to(device, non_blocking=True), pixels, visible)
+
 
 class Image(NamedTuple):
     """What a backbone saw: ``features`` (S*B, C, h, w) of each stage, S streams (1 or 2), and (H, W) of the network's grid."""
