@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from gemini_core.errors import DataError
 from training import evaluate as evaluation
+from training import report
 from training.cache import open_cached
 from training.checkpoint import save_state
 from training.config import load_training_config
@@ -140,7 +141,7 @@ def test_no_room_for_frames(folder, tmp_path, capsys):
     ("size", "sentence", "left"),
     [
         (500, "config.yaml: expected a place to write to, got [Errno 27] File too large", set()),
-        (1500, "run: expected a place to write the log to, got File too large", {"config.yaml", "log.jsonl", "tensorboard"}),
+        (2500, "run: expected a place to write the log to, got File too large", {"config.yaml", "log.jsonl", "tensorboard"}),
         (
             1000 * KILOBYTE,
             "last.safetensors: expected a place to write weights to, got",
@@ -155,8 +156,8 @@ def test_no_room_for_frames(folder, tmp_path, capsys):
 )
 def test_no_room_in_the_folder_of_a_run(folder, tmp_path, capsys, *, size, sentence, left):
     overrides = [f"run.out={tmp_path / 'run'}"]
-    if size == 1500:  # a longer log than that, before there are weights
-        overrides += ["optimizer.steps=20", "run.checkpoint_every=20", "run.validate_every=20"]
+    if size == 2500:  # a longer log than that, before there are weights
+        overrides += ["optimizer.steps=30", "run.checkpoint_every=30", "run.validate_every=30"]
     with largest_file(size):
         assert main(["--config", str(folder / "recipe.yaml"), *overrides]) == 1
     assert sentence in last_line(capsys)
@@ -193,7 +194,7 @@ def test_after_a_full_disk_the_run_goes_on_from_its_last_checkpoint(folder, tmp_
 )
 def test_no_room_for_an_evaluation(folder, tmp_path, capsys, monkeypatch, *, size, sentence):
     if size == 1000:  # less than the pictures need; they find room
-        monkeypatch.setattr(evaluation, "write_png", unlimited(evaluation.write_png))
+        monkeypatch.setattr(report, "write_png", unlimited(report.write_png))
     with largest_file(size):
         assert evaluation.main(evaluation_arguments(folder, tmp_path / "page")) == 1
     assert sentence in last_line(capsys)
