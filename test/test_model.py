@@ -49,9 +49,9 @@ def test_attention_equals_the_released_code(name):
     tensors, numbers = read(GOLDEN / f"{name}.safetensors")
     width, heads, sr_ratio, fusion_heads = (int(numbers[key]) for key in ("dim", "num_heads", "sr_ratio", "fusion_heads"))
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith("weights.")}
-    account = importing._Account(weights, released=True)
+    account = importing.Account(weights, released=True)
     state = importing._convert_attention(account, "weights", "ours", 2, reduced=sr_ratio > 1)
-    state |= importing._convert_fusion(account, "weights", "ours.fusion")
+    state |= importing.convert_fusion(account, "weights", "ours.fusion")
     account.close("fixture", "these weights")
     attention = ReducedAttention(2, width, heads, sr_ratio, GeminiFusion(width, fusion_heads))
     attention.load_state_dict({name.removeprefix("ours."): tensor for name, tensor in state.items()})

@@ -64,7 +64,7 @@ def timing(weights: Path) -> str:
 
 
 def _sweep(generator: torch.Generator) -> Cloud:
-    """Points all over the range, two in five within an image of 80 degrees."""
+    """Points all over the range; an image of 80 degrees sees seven in ten of them."""
     x = 51.2 * torch.rand(POINTS, generator=generator)
     y = 51.2 * torch.rand(POINTS, generator=generator) - 25.6
     z = 4 * torch.rand(POINTS, generator=generator) - 0.5
