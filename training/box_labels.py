@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gemini_core.bag.labels import where_labels_are
+from gemini_core.bag.messages import read_detections
 from gemini_core.bag.reader import BagReader
 from gemini_core.config import DetectionsConfig
 from gemini_core.errors import BagError, DataError
@@ -52,7 +53,10 @@ class BoxLabels:
             for stored in bag.messages((topic,)):
                 header = stored.message.header
                 stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
-                boxes = tuple(self._read(each, stamp_ns) for each in stored.message.detections)
+                if not all(len(each.results) for each in stored.message.detections):
+                    msg = f"{self._path}: expected a hypothesis with a class for each box, got none at {stamp_ns} ns"
+                    raise DataError(msg)
+                boxes = read_detections(stored.message)
                 for box in boxes:
                     if box.class_name not in config.classes:
                         self.others[box.class_name] = self.others.get(box.class_name, 0) + 1
@@ -93,17 +97,3 @@ class BoxLabels:
             moved: F64 = base_from_reference @ invert_transform(frames.output_from_reference)
             return moved
         return None
-
-    def _read(self, detection: object, stamp_ns: int) -> Detection3D:
-        results, box = detection.results, detection.bbox  # type: ignore[attr-defined]  # known at run time only
-        if not results:
-            msg = f"{self._path}: expected a hypothesis with a class for each box, got none at {stamp_ns} ns"
-            raise DataError(msg)
-        place, turn, size = box.center.position, box.center.orientation, box.size
-        return Detection3D(
-            class_name=results[0].hypothesis.class_id,
-            score=1.0,
-            center_m=(place.x, place.y, place.z),
-            size_m=(size.x, size.y, size.z),
-            orientation_xyzw=(turn.x, turn.y, turn.z, turn.w),
-        )

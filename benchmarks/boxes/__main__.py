@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.boxes.page import RESULTS, TIME, write_results
-from benchmarks.boxes.runs import CHECKPOINT, CONTENDERS, contender_config, evaluate_once, test_frames, train_once
+from benchmarks.boxes.runs import CHECKPOINT, CONTENDERS, contender_config, evaluate_once, test_frames
 from benchmarks.boxes.timing import timing
 from benchmarks.page import replace_section
 from gemini_core.errors import GeminiError
 from gemini_core.model import checkpoints
-from training.train import parse_override
+from training.train import parse_override, train
 
 PAGE = Path(__file__).resolve().parents[1] / "results" / "boxes.md"
 TITLE = "# Boxes: what the image brings to the points, and what a detector costs\n"
@@ -59,7 +59,7 @@ def _measure(given: argparse.Namespace) -> None:
     frames = test_frames(configs["lidar"], tuple(given.test))
     for name in CONTENDERS:
         if name in names:
-            train_once(configs[name])
+            train(configs[name])  # goes on where it was stopped; at its end, it ends again
             weights = Path(configs[name].run.out) / "best.safetensors"
             evaluate_once(weights, frames, given.runs / name / "test", given.every, configs[name])
     if CHECKPOINT in names:

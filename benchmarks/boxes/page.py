@@ -11,7 +11,6 @@ from gemini_core.errors import DataError
 from training.report import ALL
 
 RESULTS, TIME = "What is found", "What it costs"
-_SHOWN = ("car", "pedestrian", "truck", "two_wheeler", "table", "chair", "cabinet")
 
 
 def write_results(runs: Path) -> str:
@@ -51,11 +50,12 @@ def write_results(runs: Path) -> str:
 
 
 def _table(rows: dict[str, tuple[dict[str, Any], str, str]]) -> str:
-    lines = ["| | " + " | ".join(_SHOWN) + " | mean |", "|---|" + "---:|" * (len(_SHOWN) + 1)]
+    names = next(iter(rows.values()))[0]["classes"]
+    lines = ["| | " + " | ".join(names) + " | mean |", "|---|" + "---:|" * (len(names) + 1)]
     for title, (content, group, subset) in rows.items():
         result = _result(content, group, subset)
         by_name = {each["name"]: each["near"] for each in result["classes"]}
-        cells = [_cell(by_name.get(name)) for name in _SHOWN]
+        cells = [_cell(by_name.get(name)) for name in names]
         lines.append(f"| {title} | " + " | ".join([*cells, _percent(result["mean"]["near"]["bev_r40"])]) + " |")
     return "\n".join(lines)
 

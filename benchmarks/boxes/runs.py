@@ -13,7 +13,7 @@ from gemini_core.errors import ConfigError
 from training.cache import CachedBag
 from training.config import TrainingConfig, load_training_config
 from training.evaluate_detection import evaluate_detection, load_detector, write_detection
-from training.train import cached, train
+from training.train import cached
 
 RECIPE = "simulated_boxes"
 CONTENDERS = {"lidar": "LiDAR alone", "none": "LiDAR + RGB, averaged (none)", "gemini": "LiDAR + RGB, Gemini fusion"}
@@ -42,15 +42,6 @@ def test_frames(config: TrainingConfig, test: tuple[str, ...]) -> tuple[CachedBa
         GeminiError: no bags, or some that cannot be used.
     """
     return cached(config.data, load_config(config.data.fusion), test, "--test", boxes=True)
-
-
-def train_once(config: TrainingConfig) -> None:
-    """Train, or go on; a run that is at its end loads its last checkpoint and ends again.
-
-    Raises:
-        GeminiError: the data cannot be used, or the folder holds a run of another configuration.
-    """
-    train(config)
 
 
 def evaluate_once(weights: Path, frames: tuple[CachedBag, ...], out: Path, every: int, config: TrainingConfig | None) -> None:

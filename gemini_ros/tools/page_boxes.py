@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gemini_core.bag.kitti import GROUND_TRUTH_TOPIC
 from gemini_core.bag.messages import read_detections
 from gemini_core.bag.reader import BagReader
 from gemini_core.config import FusionConfig
@@ -27,7 +28,6 @@ from gemini_core.geometry import invert_transform
 from gemini_core.model.detection.boxes import iou_bev, points_in_boxes
 from gemini_core.types import F32, F64, CameraModel, Detection3D, GridGeometry, Perception
 
-TRUTH_TOPIC = "/ground_truth/detections"
 RIGHT_IOU, NEAR_M = 0.5, 30.0
 _SHOWN_M = (-2.0, -22.0, 46.0, 22.0)
 _HEIGHT_PX = 480
@@ -56,10 +56,10 @@ class BoxTally:
 def truth_by_stamp(bag: Path) -> dict[int, tuple[str, tuple[Detection3D, ...]]]:
     """Give the labelled boxes of a bag with their frame, by stamp; none where it has none."""
     with BagReader(bag) as reader:
-        if TRUTH_TOPIC not in {topic.name for topic in reader.topics()}:
+        if GROUND_TRUTH_TOPIC not in {topic.name for topic in reader.topics()}:
             return {}
         found = {}
-        for stored in reader.messages((TRUTH_TOPIC,)):
+        for stored in reader.messages((GROUND_TRUTH_TOPIC,)):
             header = stored.message.header
             stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
             found[stamp_ns] = header.frame_id, read_detections(stored.message)

@@ -111,7 +111,7 @@ class AnchorHead(nn.Module):
         self.conv_dir_cls = nn.Conv2d(inputs, anchors * DIRECTIONS, 1)
         for conv, bias in ((self.conv_cls, math.log(_PRIOR / (1 - _PRIOR))), (self.conv_reg, 0.0), (self.conv_dir_cls, 0.0)):
             nn.init.normal_(conv.weight, std=_STD)
-            nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
+            nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]  # it has one
 
     def forward(self, values: Tensor) -> MvxMaps:
         """Say what is where."""

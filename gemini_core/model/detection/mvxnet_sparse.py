@@ -187,7 +187,7 @@ class SparseEncoder(nn.Module):
             return _from_above(features, places, shape, batch)
 
     def _blocks(self) -> list[nn.Sequential]:
-        stages = [block for stage in self.encoder_layers for block in stage if isinstance(block, nn.Sequential)]  # type: ignore[attr-defined]
+        stages = [block for stage in self.encoder_layers for block in stage if isinstance(block, nn.Sequential)]  # type: ignore[attr-defined]  # lists of modules
         return [self.conv_input, *stages, self.conv_out]
 
 
