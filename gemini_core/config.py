@@ -407,33 +407,47 @@ class DetectionsConfig:
             ConfigError: a part of ``class_scores`` is not 'class:score', names no class of ``classes`` or one twice, or has
                 a score outside of [0, 1].
         """
-        single: dict[str, float] = {}
-        for entry in (part.strip() for part in self.class_scores.split(",") if part.strip()):
-            name, score = _class_score(entry, self.classes)
-            if name in single:
-                msg = f"detections.class_scores: expected each class once, got {name!r} again in {entry!r}"
-                raise ConfigError(msg)
-            single[name] = score
+        single = named_numbers(
+            self.class_scores, "detections.class_scores", ("class", "detections.classes", self.classes), ("score", 1.0)
+        )
         return {name: single.get(name, self.min_score) for name in self.classes}
 
 
-def _class_score(entry: str, classes: tuple[str, ...]) -> tuple[str, float]:
-    """Read one 'class:score'; names may have colons themselves."""
-    name, colon, number = (part.strip() for part in entry.rpartition(":"))
-    if not colon:
-        msg = f"detections.class_scores: expected 'class:score', got {entry!r}"
-        raise ConfigError(msg)
-    if name not in classes:
-        msg = f"detections.class_scores: expected a class of detections.classes ({nearest_names(name, classes)}), got {entry!r}"
-        raise ConfigError(msg)
-    try:
-        score = float(number)
-    except ValueError:
-        score = math.nan
-    if not 0.0 <= score <= 1.0:
-        msg = f"detections.class_scores: expected a score from 0 to 1 after the class, got {entry!r}"
-        raise ConfigError(msg)
-    return name, score
+def named_numbers(
+    text: str, key: str, named: tuple[str, str, tuple[str, ...]], numbered: tuple[str, float]
+) -> dict[str, float]:
+    """Read 'name:number, name:number'; names may have colons themselves.
+
+    Args:
+        text: the value of an option.
+        key: that option's name.
+        named: what a name is of, the option that lists the names, and these.
+        numbered: what a number is, and the largest; the least is 0.
+
+    Raises:
+        ConfigError: a part has another form, a name is unknown or there twice, or a number is outside of its range.
+    """
+    (kind, source, names), (quantity, largest) = named, numbered
+    numbers: dict[str, float] = {}
+    for entry in (part.strip() for part in text.split(",") if part.strip()):
+        name, colon, number = (part.strip() for part in entry.rpartition(":"))
+        if not colon:
+            msg = f"{key}: expected '{kind}:{quantity}', got {entry!r}"
+            raise ConfigError(msg)
+        if name not in names:
+            msg = f"{key}: expected a {kind} of {source} ({nearest_names(name, names)}), got {entry!r}"
+            raise ConfigError(msg)
+        if name in numbers:
+            msg = f"{key}: expected each {kind} once, got {name!r} again in {entry!r}"
+            raise ConfigError(msg)
+        try:
+            numbers[name] = float(number)
+        except ValueError:
+            numbers[name] = math.nan
+        if not 0.0 <= numbers[name] <= largest:
+            msg = f"{key}: expected a {quantity} from 0 to {largest:g} after the {kind}, got {entry!r}"
+            raise ConfigError(msg)
+    return numbers
 
 
 @dataclass(frozen=True, slots=True)

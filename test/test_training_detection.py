@@ -593,6 +593,12 @@ def test_points_are_those_of_depth_where_the_lidar_is_taken_away(recipe, boxed, 
         np.testing.assert_array_equal(cloud.points.numpy(), values)
 
 
+def test_a_modality_is_left_out_at_its_own_rate(recipe):
+    config = recipe(augment__modality_dropout=0.1, augment__modality_rates="lidar:0.5")
+    kept = np.array([training.modality_presence(config, number) for number in range(2000)]).mean(axis=0)
+    np.testing.assert_allclose(kept, [1.0, 0.9, 0.5], atol=0.03)  # rgb, depth, lidar
+
+
 def test_boxes_with_too_few_points_are_ignored(boxed):
     modalities = ("rgb", "depth", "lidar")
     for least, wanted in ((80, {0, 1}), (81, {IGNORED})):
@@ -608,6 +614,9 @@ def test_boxes_with_too_few_points_are_ignored(boxed):
         ({"model__given": ["depth"]}, "model.given: expected rgb and others of rgb, depth, lidar, got depth"),
         ({"model__given": ["rgb", "event"]}, "model.given: expected rgb and others of rgb, depth, lidar, got rgb, event"),
         ({"detection__z_min_m": 3.0}, "range_m: expected the least z below the largest"),
+        ({"augment__modality_rates": "lidar"}, "augment.modality_rates: expected 'modality:rate', got 'lidar'"),
+        ({"augment__modality_rates": "rgb:0.1"}, "augment.modality_rates: expected a modality of model.modalities without rgb"),
+        ({"augment__modality_rates": "lidar:0.95"}, "augment.modality_rates: expected a rate from 0 to 0.9 after the modality"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused(recipe, options, words):

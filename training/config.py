@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gemini_core.config import BACKBONES, build, option, read_flat
+from gemini_core.config import BACKBONES, build, named_numbers, option, read_flat
 from gemini_core.errors import ConfigError, nearest_names
 from gemini_core.model.detection.detector import FUSIONS as DETECTOR_FUSIONS
 from gemini_core.model.detection.detector import DetectorConfig
@@ -112,6 +112,9 @@ class AugmentConfig:
     modality_dropout: float = option(
         0.1, "rate at which each extra modality is missing from a whole batch, as the node meets it", minimum=0.0, maximum=0.9
     )
+    modality_rates: str = option(
+        "", "modality_dropout of single extra modalities instead, as 'modality:rate, modality:rate', such as 'lidar:0.5'"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,23 @@ class TrainingConfig:
         if self.detection.alone and not self.detection.enabled:
             msg = "detection.alone: expected detection.enabled, got false"
             raise ConfigError(msg)
+        self.dropout_rates()
         self.segmenter(1, ("any",))
+
+    def dropout_rates(self) -> tuple[float, ...]:
+        """The rate at which each of ``model.modalities`` is missing from a batch; rgb never is.
+
+        Raises:
+            ConfigError: ``augment.modality_rates`` is not 'modality:rate', names no extra modality, or has rates above 0.9.
+        """
+        extras = self.model.modalities[1:]
+        single = named_numbers(
+            self.augment.modality_rates,
+            "augment.modality_rates",
+            ("modality", "model.modalities without rgb", extras),
+            ("rate", 0.9),
+        )
+        return (0.0, *(single.get(name, self.augment.modality_dropout) for name in extras))
 
     def segmenter(self, num_classes: int, box_classes: tuple[str, ...]) -> SegmenterConfig:
         """Give the network's own configuration.

@@ -206,9 +206,8 @@ def _inputs(
 def modality_presence(config: TrainingConfig, number: int) -> list[bool]:
     """Which modalities pass ``number`` keeps; the same in all processes, since the graph depends on it."""
     rng = np.random.default_rng([config.run.seed, 3, number])
-    drawn = rng.random(len(config.model.modalities)) >= config.augment.modality_dropout
-    kept = [place == 0 or bool(flag) for place, flag in enumerate(drawn)]
-    return [flag and there for flag, there in zip(kept, _given(config), strict=True)]
+    drawn = rng.random(len(config.model.modalities)) >= config.dropout_rates()
+    return [bool(flag) and there for flag, there in zip(drawn, _given(config), strict=True)]
 
 
 def _given(config: TrainingConfig) -> list[bool]:
