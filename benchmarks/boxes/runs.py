@@ -24,10 +24,12 @@ INPUTS = "inputs.json"
 def contender_config(name: str, runs: Path, overrides: Mapping[str, object]) -> TrainingConfig:
     """Give the configuration of one contender; they differ in the detector's fusion alone.
 
+    The one without an image trains no masks beside its boxes, since the two have no weights in common.
+
     Raises:
         ConfigError: ``overrides`` (dotted keys) change what they differ in, or are no options of training.
     """
-    own = {"detection.fusion": name, "run.out": str(runs / name)}
+    own = {"detection.fusion": name, "detection.alone": name == "lidar", "run.out": str(runs / name)}
     taken = [key for key in own if key in overrides]
     if taken:
         msg = f"{taken[0]}: expected an option that all contenders share, got one that tells them apart"
