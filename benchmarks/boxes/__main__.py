@@ -13,11 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.boxes.page import RESULTS, TIME, write_results
-from benchmarks.boxes.runs import CHECKPOINT, CONTENDERS, contender_config, evaluate_once, test_frames
+from benchmarks.boxes.runs import (
+    CHECKPOINT,
+    CONTENDERS,
+    LEAST_POINTS,
+    contender_config,
+    evaluate_once,
+    result_folder,
+    test_frames,
+)
 from benchmarks.boxes.timing import timing
 from benchmarks.page import replace_section
 from gemini_core.errors import GeminiError
 from gemini_core.model import checkpoints
+from training.evaluate_detection import MIN_POINTS
 from training.train import parse_override, train
 
 PAGE = Path(__file__).resolve().parents[1] / "results" / "boxes.md"
@@ -61,9 +70,13 @@ def _measure(given: argparse.Namespace) -> None:
         if name in names:
             train(configs[name])  # goes on where it was stopped; at its end, it ends again
             weights = Path(configs[name].run.out) / "best.safetensors"
-            evaluate_once(weights, frames, given.runs / name / "test", given.every, configs[name])
+            for least in LEAST_POINTS:
+                out = result_folder(given.runs, name, least)
+                evaluate_once(weights, frames, out, configs[name], every=given.every, least=least)
     if CHECKPOINT in names:
-        evaluate_once(checkpoints.find(given.weights), frames, given.runs / CHECKPOINT / "test", given.every, None)
+        weights, least = checkpoints.find(given.weights), MIN_POINTS
+        out = result_folder(given.runs, CHECKPOINT, least)
+        evaluate_once(weights, frames, out, None, every=given.every, least=least)
 
 
 if __name__ == "__main__":

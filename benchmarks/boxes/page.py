@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.boxes.runs import CHECKPOINT, CONTENDERS
+import yaml
+
+from benchmarks.boxes.runs import CHECKPOINT, CONTENDERS, LEAST_POINTS, RECIPE, result_folder
 from gemini_core.errors import DataError
+from training.evaluate_detection import MIN_POINTS
 from training.report import ALL
 
 RESULTS, TIME = "What is found", "What it costs"
+NIGHT = "condition=night"
 
 
 def write_results(runs: Path) -> str:
@@ -19,34 +23,53 @@ def write_results(runs: Path) -> str:
     Raises:
         DataError: there is none.
     """
-    found = {name: _read(runs / name / "test" / "detection.json") for name in (*CONTENDERS, CHECKPOINT)}
-    there = {name: content for name, content in found.items() if content is not None}
+    there = {
+        (name, least): content
+        for name in (*CONTENDERS, CHECKPOINT)
+        for least in LEAST_POINTS
+        if (content := _read(result_folder(runs, name, least) / "detection.json")) is not None
+    }
     if not there:
         msg = f"{runs}: expected evaluations of contenders, got none; run python -m benchmarks.boxes"
         raise DataError(msg)
     parts = []
-    contenders = {title: there[name] for name, title in CONTENDERS.items() if name in there}
-    if contenders:
+    for least in LEAST_POINTS:
+        contenders = {title: there[name, least] for name, title in CONTENDERS.items() if (name, least) in there}
+        if not contenders:
+            continue
         first = next(iter(contenders.values()))
-        frames = _result(first, ALL, ALL)["frames"]
-        parts.append(
-            "`python -m benchmarks.boxes`: the same data, budget and seed for each (recipe `simulated_boxes`: 2000 steps of 4 "
-            f"frames, the image branch is the segmentation's, frozen, given RGB alone). {frames} test frames of scenes that no "
-            "training saw, all conditions. "
-            f"Average precision seen from above at IoU {first['min_iou']:g} (KITTI, 40 recalls), percent, within "
-            f"{first['near_m']:g} m; labelled boxes count from {first['min_points']} points of the LiDAR on. One seed."
-        )
+        if not parts:
+            parts.append(_introduction(first, runs))
+        parts.append(f"Labelled boxes count from {least} point{'' if least == 1 else 's'} of the LiDAR on:")
         parts.append(_table({title: (content, ALL, ALL) for title, content in contenders.items()}))
-        parts.append("At night:")
-        parts.append(_table({title: (content, "condition=night", ALL) for title, content in contenders.items()}))
-    if CHECKPOINT in there:
-        content = there[CHECKPOINT]
-        parts.append(f"The shipped checkpoint ({content['description']}), with sensors taken away at run time:")
+        if NIGHT in first["groups"]:
+            parts.append("The same at night:")
+            parts.append(_table({title: (content, NIGHT, ALL) for title, content in contenders.items()}))
+    if (CHECKPOINT, MIN_POINTS) in there:
+        content = there[CHECKPOINT, MIN_POINTS]
+        parts.append(
+            f"The shipped checkpoint ({content['description']}), with sensors taken away at run time; boxes of {MIN_POINTS} "
+            "points or more:"
+        )
         parts.append(_table({subset: (content, ALL, subset) for subset in content["subsets"]}))
-        parts.append("With all sensors, by condition and failure:")
         groups = [group for group in content["groups"] if group != ALL]
-        parts.append(_table({group: (content, group, ALL) for group in groups}))
+        if groups:
+            parts.append("With all sensors, by condition and failure:")
+            parts.append(_table({group: (content, group, ALL) for group in groups}))
     return "\n\n".join(parts)
+
+
+def _introduction(content: dict[str, Any], runs: Path) -> str:
+    config = next(path for name in CONTENDERS if (path := runs / name / "config.yaml").is_file())
+    told = yaml.safe_load(config.read_text(encoding="utf-8"))
+    budget = f"{told['optimizer.steps']} steps of {told['optimizer.batch_size']} frames"
+    measure = f"IoU {content['min_iou']:g} (KITTI, 40 recalls), percent, within {content['near_m']:g} m"
+    return (
+        f"`python -m benchmarks.boxes`: the same data, budget and seed for each (recipe `{RECIPE}`: {budget}). The image "
+        "branch begins as the segmentation's, is given RGB alone, and learns with the boxes. "
+        f"{_result(content, ALL, ALL)['frames']} test frames of scenes that no training saw, all conditions. Average precision "
+        f"seen from above at {measure}. One seed."
+    )
 
 
 def _table(rows: dict[str, tuple[dict[str, Any], str, str]]) -> str:

@@ -12,12 +12,14 @@ from gemini_core.config import load_config
 from gemini_core.errors import ConfigError
 from training.cache import CachedBag
 from training.config import TrainingConfig, load_training_config
-from training.evaluate_detection import evaluate_detection, load_detector, write_detection
+from training.evaluate_detection import MIN_POINTS, evaluate_detection, load_detector, write_detection
 from training.train import cached
 
 RECIPE = "simulated_boxes"
 CONTENDERS = {"lidar": "LiDAR alone", "none": "LiDAR + RGB, averaged (none)", "gemini": "LiDAR + RGB, Gemini fusion"}
 CHECKPOINT = "checkpoint"
+LEAST_POINTS = (1, MIN_POINTS)
+"""Points of the LiDAR from which on a labelled box counts: nuScenes' rule, and that of ``training.evaluate``."""
 INPUTS = "inputs.json"
 
 
@@ -46,8 +48,15 @@ def test_frames(config: TrainingConfig, test: tuple[str, ...]) -> tuple[CachedBa
     return cached(config.data, load_config(config.data.fusion), test, "--test", boxes=True)
 
 
-def evaluate_once(weights: Path, frames: tuple[CachedBag, ...], out: Path, every: int, config: TrainingConfig | None) -> None:
-    """Evaluate weights on every ``every``-th frame, unless that was done.
+def result_folder(runs: Path, name: str, least: int) -> Path:
+    """Where the evaluation of a contender, or of the checkpoint, is kept for boxes of at least so many points."""
+    return runs / name / f"test-{least}"
+
+
+def evaluate_once(
+    weights: Path, frames: tuple[CachedBag, ...], out: Path, config: TrainingConfig | None, *, every: int, least: int
+) -> None:
+    """Evaluate weights on every ``every``-th frame and boxes of ``least`` points or more, unless that was done.
 
     ``config`` is that of a contender, which is scored with what it was trained with; None: with every subset of the sensors.
 
@@ -55,15 +64,17 @@ def evaluate_once(weights: Path, frames: tuple[CachedBag, ...], out: Path, every
         GeminiError: the weights or frames cannot be used, or ``out`` cannot be written.
     """
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    inputs = {"weights_sha256": sha256, "every": every, "frames": [bag.folder.name for bag in frames]}
+    inputs = {"weights_sha256": sha256, "every": every, "least": least, "frames": [bag.folder.name for bag in frames]}
     kept = out / INPUTS
     if kept.is_file() and json.loads(kept.read_text(encoding="utf-8")) == inputs:
         return
     if config is None:
-        evaluation = evaluate_detection(weights, frames, out, every=every)
+        evaluation = evaluate_detection(weights, frames, out, every=every, min_points=least)
     else:
         given, points = config.model.given, config.detection.points
-        evaluation = evaluate_detection(weights, frames, out, every=every, subsets=False, points=points, given=given)
+        evaluation = evaluate_detection(
+            weights, frames, out, every=every, subsets=False, points=points, given=given, min_points=least
+        )
     _, _, info = load_detector(weights, evaluation.classes)
     write_detection(evaluation, info.class_names, out)
     write_whole(kept, json.dumps(inputs, indent=1))

@@ -1,0 +1,56 @@
+"""The comparison of detectors, small, from end to end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from boxed_bags import write_boxed_training
+
+from benchmarks.boxes.__main__ import main
+from benchmarks.boxes.runs import CONTENDERS, contender_config
+from gemini_core.errors import ConfigError
+from training.config import load_training_config
+from training.train import to_flat_lists, train
+
+
+def test_contenders_differ_in_the_fusion_alone(tmp_path):
+    recipe = to_flat_lists(load_training_config("simulated_boxes"))
+    for name in CONTENDERS:
+        options = to_flat_lists(contender_config(name, tmp_path, {}))
+        changed = {key for key, value in options.items() if value != recipe[key]}
+        # without an image, masks have no weight in common with boxes
+        assert changed - {"detection.fusion", "run.out"} == ({"detection.alone"} if name == "lidar" else set())
+    with pytest.raises(ConfigError, match=r"detection\.fusion: expected an option that all contenders share"):
+        contender_config("gemini", tmp_path, {"detection.fusion": "none"})
+
+
+def test_a_small_comparison_from_end_to_end(tmp_path, capsys):
+    folder = write_boxed_training(tmp_path)
+    network = {"model.modalities": ["rgb", "depth", "lidar"], "model.head_width": 32, "model.weights": ""}
+    frames = {f"data.{split}": [str(folder / split)] for split in ("train", "val")}
+    frames |= {"data.fusion": str(folder / "fusion.yaml"), "data.cache": str(folder / "cache"), "data.workers": 0}
+    budget = {"optimizer.steps": 2, "optimizer.warmup_steps": 1, "optimizer.batch_size": 2, "run.threads": 1}
+    options = [f"{key}={json.dumps(value)}" for key, value in (network | frames | budget).items()]
+    checkpoint = tmp_path / "checkpoint"
+    train(load_training_config(str(folder / "recipe.yaml"), {"run.out": str(checkpoint)}))
+    page = tmp_path / "page.md"
+    options += ["--runs", str(tmp_path / "runs"), "--page", str(page), "--test", str(folder / "val")]
+    options += ["--weights", str(checkpoint / "best.safetensors")]
+    assert main(options) == 0
+    text = page.read_text()
+    assert "(recipe `simulated_boxes`: 2 steps of 2 frames)" in text
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
+    assert rows.count(CONTENDERS["gemini"]) == 2  # from one point and from five
+    assert "without depth" in rows
+    content = json.loads((tmp_path / "runs" / "none" / "test-5" / "detection.json").read_text())
+    assert content["min_points"] == 5
+    assert set(content["subsets"]) == {"all"}
+
+    # What is there is neither trained nor evaluated again.
+    files = sorted((tmp_path / "runs").glob("*/test-*/*.json")) + sorted((tmp_path / "runs").glob("*/*.safetensors"))
+    before = [path.stat().st_mtime_ns for path in files]
+    assert main(options) == 0
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert main([*options, "--report", "--runs", str(tmp_path / "nothing")]) == 1
+    assert "expected evaluations of contenders, got none" in capsys.readouterr().err
