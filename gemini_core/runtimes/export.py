@@ -158,7 +158,7 @@ def export(
             graph = _convert(segmenter, target, calibration, subset, unfinished / name)
             difference = _verify(segmenter, target, held_out[list(subset)], graph, unfinished)
             if not difference.distance(target.precision) <= allowed:  # also where it is not a number
-                outputs = "logits" if detector is None else "logits and maps"
+                outputs = "logits" if detector is None else "logits and maps of boxes"
                 msg = (
                     f"export of {name}: expected {outputs} within {allowed:g} of eager torch on {images.what}, got {difference}"
                 )
