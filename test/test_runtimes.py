@@ -280,7 +280,7 @@ def test_torch_compile_without_a_compiler_is_refused_at_the_start(weights, monke
 def for_tensorrt(tmp_path_factory):
     need("tensorrt")
     folder = tmp_path_factory.mktemp("tensorrt") / "out"
-    segmenter = network(1)
+    segmenter = network(1, DETECTOR)
     export(segmenter, info_of(segmenter), Target("tensorrt", "fp16", HEIGHT, WIDTH), folder, inputs_of(segmenter))
     return folder
 
@@ -290,8 +290,9 @@ def test_tensorrt_export_has_checked_shapes(for_tensorrt):
     assert (description.runtime, description.precision) == ("tensorrt", "fp16")
     onnx = pytest.importorskip("onnx")
     graph = onnx.load(for_tensorrt / description.graphs[0].file).graph
-    sizes = [[size.dim_value for size in item.type.tensor_type.shape.dim] for item in (graph.input[0], graph.output[0])]
-    assert sizes == [[1, 3, HEIGHT, WIDTH], [1, 5, HEIGHT // 4, WIDTH // 4]]
+    sizes = {item.name: [size.dim_value for size in item.type.tensor_type.shape.dim] for item in (*graph.input, *graph.output)}
+    stages = {f"features{stage}": [1, 8 * (stage + 1), HEIGHT // 4 >> stage, WIDTH // 4 >> stage] for stage in range(4)}
+    assert sizes == {"images": [1, 3, HEIGHT, WIDTH], "logits": [1, 5, HEIGHT // 4, WIDTH // 4], **stages}
 
 
 @pytest.mark.gpu
@@ -484,7 +485,7 @@ def test_graph_that_a_runtime_does_not_read_is_named(exported, tmp_path, runtime
     graph.write_bytes(b"from a later version")
     new = artifact.Graph((0,), graph.name, {graph.name: artifact.sha256(graph)})
     with pytest.raises(WeightsError, match=f"expected graphs that {runtime} as installed here reads, got: "):
-        ExportedRuntime(tmp_path, dataclasses.replace(description, graphs=(new,)), 1)
+        ExportedRuntime(tmp_path, dataclasses.replace(description, graphs=(new,), detector=None), 1)
 
 
 class Engines:
