@@ -207,7 +207,8 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     export = commands.add_parser(
         "export",
         help="make a folder of graphs for a faster runtime, held against torch before it is written",
-        description="The folder goes into model.weights. It has a graph for frames with every sensor and one for RGB alone.",
+        description="The folder goes into model.weights. It has a graph for frames with every sensor and one for RGB alone, "
+        "and gives boxes, too, where the weights have a detector.",
     )
     export.add_argument("weights", type=Path, metavar="WEIGHTS", help="safetensors file written by gemini_ros")
     export.add_argument("out", type=Path, metavar="OUT", help="folder to write")
@@ -234,7 +235,7 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--calibration", type=Path, metavar="BAG", help="bag of this robot to do so on, and to calibrate int8 with"
     )
     export.add_argument("--frames", type=_count, default=32, help="frames of the bag to calibrate with (default 32)")
-    export.add_argument("--tolerance", type=_positive, help="largest difference from torch, in deviations of the logits")
+    export.add_argument("--tolerance", type=_positive, help="largest difference from torch, in deviations of the outputs")
     _add_config_options(export)
     export.set_defaults(run=_export)
 
@@ -493,7 +494,9 @@ def _export(options: argparse.Namespace) -> int:
     subsets = [_without(lacking, names) for lacking in options.without]
     images = _export_images(options, target, names, info)
     done = export(segmenter, info, target, options.out, images, subsets=subsets, tolerance=options.tolerance)
-    print(f"wrote {options.out}: {done.precision} for {done.runtime}, {done.width}x{done.height}")
+    detector = done.segmenter.detector
+    gives = "masks" if detector is None else f"masks and boxes of {', '.join(detector.classes)}"
+    print(f"wrote {options.out}: {done.precision} for {done.runtime}, {done.width}x{done.height}, {gives}")
     print(f"checked {done.verified}")
     return EXIT_DONE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,7 @@ class Predictor:
 
         Raises:
             ConfigError: the device or the runtime is not there, the runtime cannot run these weights, voxel grids have
-                another number of bins than networks take, or boxes are asked for of an exported network.
+                another number of bins than networks take.
             WeightsError: ``model.weights`` cannot be read, is for other modalities, classes, sizes or another precision than
                 configured, or has no detector where boxes are asked for, or one of other classes.
         """
@@ -78,7 +78,6 @@ class Predictor:
         self._std = torch.tensor([item.std for item in info.normalization])[:, :, None, None].to(self._device)
         self._staging = torch.empty(0)
         self._cells = _detector_cells(config, segmenter)
-        self._detector = self._runtime if isinstance(self._runtime, TorchRuntime) else None
 
     def predict(self, grids: AlignedGrids) -> Prediction:
         """Segment one frame, and find boxes where these are asked for.
@@ -103,10 +102,10 @@ class Predictor:
             inputs = self._to_device(grids)
             images = inputs if all(present) else inputs[list(which)]
             boxes: tuple[Detection3D, ...] = ()
-            if self._detector is None or self._cells is None or grids.points is None:
+            if self._cells is None or grids.points is None:
                 logits = self._runtime.run(images, which)
             else:
-                logits, maps = self._detector.run_with_boxes(images, which, self._cloud(grids.points))
+                logits, maps = self._runtime.run_with_boxes(images, which, self._cloud(grids.points))
                 boxes = self._boxes(maps, grids.points, self._cells)
             logits = upsample(logits, inputs.shape[2:])  # (1, K, h, w)
             best = logits.max(dim=1)  # argmax of the same is many times slower on the CPU
@@ -205,7 +204,6 @@ def _detector_cells(config: FusionConfig, segmenter: SegmenterConfig) -> BevGrid
 
     Raises:
         WeightsError: there is no detector, or one of other classes.
-        ConfigError: the network is an exported one, of which only the masks are.
     """
     if not config.detections.enabled:
         return None
@@ -213,9 +211,6 @@ def _detector_cells(config: FusionConfig, segmenter: SegmenterConfig) -> BevGrid
     if segmenter.detector is None:
         msg = f"detections.enabled: expected weights with a detector, got {weights or 'untrained ones'} without one"
         raise WeightsError(msg)
-    if artifact.is_export(weights):
-        msg = f"detections.enabled: expected weights that torch runs, since exports have no detector, got {weights}"
-        raise ConfigError(msg)
     if segmenter.detector.classes != config.detections.classes:
         expected, got = ", ".join(config.detections.classes), ", ".join(segmenter.detector.classes)
         msg = f"detections.classes: expected those of the detector in {weights}, {got}, got {expected}"
@@ -269,20 +264,24 @@ def _exported(config: FusionConfig, threads: int) -> tuple[Runtime, str, Segment
     """Open an exported network, like ``_torch``."""
     model, grid = config.model, config.grid
     description = artifact.read_description(model.weights)
-    expected = {"runtime": model.runtime, "precision": model.precision, "height": grid.height, "width": grid.width}
-    for what, value in expected.items():
+    configured = {"runtime": model.runtime, "precision": model.precision, "height": grid.height, "width": grid.width}
+    for what, value in configured.items():
         got = getattr(description, what)
         if value not in ("auto", got):
             key = f"grid.{what}" if what in ("height", "width") else f"model.{what}"
             msg = f"model.weights: expected an export for {key} {value} as configured, got {got} in {model.weights}"
             raise WeightsError(msg)
     _check_weights(config, description.segmenter, description.checkpoint)
+    if config.detections.enabled and description.detector is None:
+        expected = "weights that torch runs or an export with a detector"
+        msg = f"detections.enabled: expected {expected}, got masks only in {model.weights}"
+        raise WeightsError(msg)
     runtime = ExportedRuntime(model.weights, description, threads)
     if model.device not in ("auto", runtime.device.type):
         msg = f"model.device: expected {runtime.device.type} for {description.runtime}, got {model.device}"
         raise ConfigError(msg)
-    name = f"{_name(description.segmenter)} at {grid.width}x{grid.height}"
-    return runtime, name, description.segmenter, description.checkpoint
+    segmenter = description.segmenter if description.detector is not None else replace(description.segmenter, detector=None)
+    return runtime, f"{_name(segmenter)} at {grid.width}x{grid.height}", segmenter, description.checkpoint
 
 
 def _name(config: SegmenterConfig) -> str:

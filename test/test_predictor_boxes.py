@@ -13,14 +13,13 @@ from test_predictor import CLASSES, GEOMETRY, grids_of
 
 from gemini_core.bag import messages
 from gemini_core.config import from_flat
-from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.errors import WeightsError
 from gemini_core.geometry import OPTICAL_FROM_BODY, invert_transform, transform_matrix
 from gemini_core.model import checkpoints
 from gemini_core.model.detection.detector import Cloud, DetectorConfig
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 from gemini_core.outgoing import NO_POINTS, move_boxes, outgoing_boxes
-from gemini_core.predictor import LEAST_SCORE, Predictor, _detector_cells
-from gemini_core.runtimes import artifact
+from gemini_core.predictor import LEAST_SCORE, Predictor
 from gemini_core.types import AlignedPoints, Detection3D, DetectionFrames, Perception
 
 BOX_CLASSES = ("car", "pedestrian")
@@ -158,15 +157,6 @@ def test_detector_configuration_survives_the_file(weights):
     assert segmenter.config.detector == DetectorConfig(
         BOX_CLASSES, range_m=(0.0, -10.0, -1.0, 20.0, 10.0, 3.0), covariance=True
     )
-
-
-def test_exports_are_refused_for_boxes(weights, monkeypatch):
-    segmenter, _ = checkpoints.load(weights)
-    monkeypatch.setattr(artifact, "is_export", lambda _path: True)
-    with pytest.raises(
-        ConfigError, match=r"detections\.enabled: expected weights that torch runs, since exports have no detector"
-    ):
-        _detector_cells(configured(weights), segmenter.config)
 
 
 @pytest.mark.gpu

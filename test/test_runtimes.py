@@ -1,4 +1,4 @@
-"""Exported networks: the same masks as torch, refused where they do not fit or are not what was exported."""
+"""Exported networks: the same masks and boxes as torch, refused where they do not fit or are not what was exported."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ from gemini_core.config import from_flat
 from gemini_core.errors import ConfigError, DataError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo, Normalization
+from gemini_core.model.detection.codec import BevMaps
+from gemini_core.model.detection.detector import DetectorConfig
 from gemini_core.model.mit import MiTConfig
 from gemini_core.predictor import Predictor
-from gemini_core.runtimes import artifact, images, openvino
-from gemini_core.runtimes.export import Difference, Images, Target, compare, export
+from gemini_core.runtimes import artifact, boxes, images, openvino
+from gemini_core.runtimes.eager import TorchRuntime
+from gemini_core.runtimes.export import Difference, Images, Target, Verified, compare, compare_maps, export
 from gemini_core.runtimes.exported import ExportedRuntime
 from gemini_core.runtimes.tensorrt import TensorRtRuntime
-from gemini_core.types import AlignedGrid, AlignedGrids, GridGeometry
+from gemini_core.types import AlignedGrid, AlignedGrids, AlignedPoints, GridGeometry
 
 HEIGHT, WIDTH = 64, 96
 CLASSES = ("road", "building", "tree", "car", "sky")
@@ -46,8 +49,15 @@ NORMALIZATION = (
 SHORT = MiTConfig(widths=(8, 16, 24, 32), depths=(1, 1, 1, 1), heads=(1, 2, 3, 4), mlp_ratio=2, fusion_heads=4)
 
 
-def network(modalities=2):
-    segmenter = trained(modalities, SHORT)
+BOX_CLASSES = ("car", "pedestrian")
+DETECTOR = DetectorConfig(BOX_CLASSES, range_m=(0.0, -10.0, -1.0, 20.0, 10.0, 3.0), covariance=True)
+OTHER_DETECTOR = dataclasses.replace(DETECTOR, classes=("car", "pedestrian", "truck"))
+
+
+def network(modalities=2, detector=None):
+    segmenter = trained(modalities, SHORT, detector=detector)
+    if detector is not None:
+        torch.nn.init.constant_(segmenter.detector.head.heat[1].bias, -1.0)  # boxes to compare, and not everywhere
     constant = [parameter for name, parameter in segmenter.head.named_parameters() if "bias" in name]
     for tensor in (*constant, segmenter.head.norm.running_mean):
         torch.nn.init.zeros_(tensor)  # so that what the images hold decides
@@ -89,10 +99,49 @@ def grids_of(modalities=MODALITIES, seed=0, height=HEIGHT):
     return AlignedGrids(0, 0, "camera", geometry, None, tuple(grid for grid in grids if grid.modality in modalities), ())
 
 
+def with_points(grids, count=3000, source="lidar"):
+    """Points some of which are out of range, behind the image's edge or not finite."""
+    rng = np.random.default_rng(count)
+    places = rng.uniform((-1, -11, -1.2), (21, 11, 3.2), (count, 3)).astype(np.float32)
+    places[::97] = np.nan
+    pixels = rng.uniform((-20, -20), (WIDTH + 20, HEIGHT + 20), (count, 2)).astype(np.float32)
+    own = rng.random(count, dtype=np.float32), pixels, rng.random(count) < 0.7, np.arange(count, dtype=np.int32)
+    return dataclasses.replace(grids, points=AlignedPoints(source, places, *own, np.eye(4)))
+
+
+def boxes_config(folder, **changes):
+    return config_of(folder, **{"detections.enabled": True, "detections.classes": list(BOX_CLASSES), **changes})
+
+
+def numbers_of(found):
+    """Boxes as rows; their class counts for more than any place."""
+    rows = [
+        (
+            100.0 * BOX_CLASSES.index(box.class_name),
+            box.score,
+            *box.center_m,
+            *box.size_m,
+            *box.orientation_xyzw,
+            *box.covariance,
+        )
+        for box in found
+    ]
+    return np.array(rows)
+
+
+def assert_same_boxes(got, expected):
+    """All but one in fifty: of two whose scores are equal but for rounding, either may be the one that is kept."""
+    got, expected = numbers_of(got), numbers_of(expected)
+    assert len(expected) > 3
+    distances = np.abs(got[:, None] - expected[None]).max(2)  # (found, expected)
+    for nearest in (distances.min(0), distances.min(1)):
+        assert np.mean(nearest < 1e-3) >= 0.98
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    save(network(), path)
+    save(network(detector=DETECTOR), path)
     return path
 
 
@@ -105,7 +154,7 @@ def exported(tmp_path_factory):
         need(runtime)
         if runtime not in made:
             made[runtime] = tmp_path_factory.mktemp("exports") / runtime
-            segmenter, target = network(), Target(runtime, "fp32", HEIGHT, WIDTH)
+            segmenter, target = network(detector=DETECTOR), Target(runtime, "fp32", HEIGHT, WIDTH)
             export(segmenter, info_of(segmenter), target, made[runtime], inputs_of(segmenter))
         return made[runtime]
 
@@ -146,9 +195,61 @@ def test_pixels_that_are_no_numbers_do_not_get_lost_in_a_runtime(exported, runti
 
 def test_description_says_what_runs_where(exported):
     described = Predictor(config_of(exported("openvino"))).describe()
-    assert "MiT on rgb+depth, 5 classes at 96x64, trained weights" in described
+    assert "MiT on rgb+depth, 5 classes, boxes of 2 classes at 96x64, trained weights" in described
     assert "fp32 in OpenVINO" in described
     assert described.endswith("on cpu with 2 threads")
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+@pytest.mark.parametrize("present", [MODALITIES, ("rgb",)])
+def test_boxes_are_those_of_torch(exported, weights, runtime, present):
+    grids = with_points(grids_of(present))
+    expected = Predictor(boxes_config(weights)).predict(grids)
+    predictor = Predictor(boxes_config(exported(runtime)))
+    got = predictor.predict(grids)
+    assert_same_boxes(got.detections, expected.detections)
+    assert np.mean(got.mask == expected.mask) > 0.999
+    predictor.predict(with_points(grids_of(seed=1)))
+    again = predictor.predict(grids)
+    assert again.detections == got.detections
+    assert np.array_equal(again.mask, got.mask)
+    assert np.array_equal(Predictor(config_of(exported(runtime))).predict(grids).mask, got.mask)
+    assert predictor.predict(grids_of(present)).detections == ()
+
+
+def test_what_the_image_shows_decides_about_boxes_of_an_export(exported):
+    """So that a graph whose features are those of another frame, or none, would show."""
+    predictor = Predictor(boxes_config(exported("onnx")))
+    first, second = (predictor.predict(with_points(grids_of(seed=seed))).detections for seed in range(2))
+    assert [box.score for box in first] != [box.score for box in second]
+
+
+@pytest.mark.parametrize(("count", "source"), [(0, "lidar"), (1, "lidar"), (120, "depth"), (500_000, "depth")])
+def test_an_export_takes_any_number_of_points(exported, weights, count, source):
+    grids = with_points(grids_of(), count, source)
+    expected = Predictor(boxes_config(weights)).predict(grids).detections
+    assert_same_boxes(Predictor(boxes_config(exported("onnx"))).predict(grids).detections, expected)
+
+
+def test_a_description_says_which_boxes_there_are(exported):
+    description = artifact.read_description(exported("onnx"))
+    assert description.segmenter.detector == DETECTOR
+    assert description.detector.file == boxes.FILE
+    assert "maps of boxes: largest difference" in description.verified
+
+
+def test_a_detector_without_an_image_needs_no_features(tmp_path):
+    need("onnx")
+    segmenter = network(1, dataclasses.replace(DETECTOR, fusion="lidar"))
+    target = Target("onnx", "fp32", HEIGHT, WIDTH)
+    done = export(segmenter, info_of(segmenter), target, tmp_path / "out", inputs_of(segmenter))
+    graph = pytest.importorskip("onnx").load(tmp_path / "out" / done.graphs[0].file).graph
+    assert [output.name for output in graph.output] == ["logits"]
+    cloud = boxes.made_up_points(DETECTOR, HEIGHT, WIDTH)
+    inputs = torch.randn(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    runtimes = ExportedRuntime(tmp_path / "out", done, 1), TorchRuntime(segmenter, torch.device("cpu"), "fp32")
+    got, expected = (runtime.run_with_boxes(inputs, (0,), cloud)[1] for runtime in runtimes)
+    assert compare_maps(expected, got).largest < 1e-5
 
 
 def test_frame_without_its_own_graph_goes_to_the_one_that_uses_most_of_it():
@@ -179,7 +280,7 @@ def test_torch_compile_without_a_compiler_is_refused_at_the_start(weights, monke
 def for_tensorrt(tmp_path_factory):
     need("tensorrt")
     folder = tmp_path_factory.mktemp("tensorrt") / "out"
-    segmenter = network(1)
+    segmenter = network(1, DETECTOR)
     export(segmenter, info_of(segmenter), Target("tensorrt", "fp16", HEIGHT, WIDTH), folder, inputs_of(segmenter))
     return folder
 
@@ -189,8 +290,9 @@ def test_tensorrt_export_has_checked_shapes(for_tensorrt):
     assert (description.runtime, description.precision) == ("tensorrt", "fp16")
     onnx = pytest.importorskip("onnx")
     graph = onnx.load(for_tensorrt / description.graphs[0].file).graph
-    sizes = [[size.dim_value for size in item.type.tensor_type.shape.dim] for item in (graph.input[0], graph.output[0])]
-    assert sizes == [[1, 3, HEIGHT, WIDTH], [1, 5, HEIGHT // 4, WIDTH // 4]]
+    sizes = {item.name: [size.dim_value for size in item.type.tensor_type.shape.dim] for item in (*graph.input, *graph.output)}
+    stages = {f"features{stage}": [1, 8 * (stage + 1), HEIGHT // 4 >> stage, WIDTH // 4 >> stage] for stage in range(4)}
+    assert sizes == {"images": [1, 3, HEIGHT, WIDTH], "logits": [1, 5, HEIGHT // 4, WIDTH // 4], **stages}
 
 
 @pytest.mark.gpu
@@ -242,6 +344,19 @@ def test_difference_is_relative_to_the_spread():
     assert compare(exact, exact) == Difference(0.0, 0.0, 1.0)
 
 
+def test_the_worst_of_all_outputs_decides():
+    exact = torch.tensor([0.0, 2.0, 0.0, 2.0]).view(1, 2, 1, 2)
+    maps = BevMaps(exact, exact, exact)
+    far, unknown = compare(exact, exact + 1), compare(exact, exact * torch.nan)
+    assert compare_maps(maps, maps._replace(log_variance=exact + 1)) == dataclasses.replace(far, agreement=1.0)
+    near = Difference(0.0, 0.0, 1.0)
+    assert Verified(near, far).distance("fp32") == Verified(far, near).distance("fp32") == far.largest
+    assert Verified(near, far).distance("bf16") == far.rms
+    assert np.isnan([Verified(near, unknown).distance("fp32"), Verified(unknown, near).distance("fp32")]).all()
+    broken = maps._replace(boxes=exact * torch.nan)
+    assert np.isnan([compare_maps(maps, broken).largest, compare_maps(maps, broken).rms]).all()
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # What is refused
 
@@ -273,7 +388,7 @@ def test_numbers_that_mean_something_else_are_refused(tmp_path, monkeypatch, kin
         target = Target("onnx", "fp32", HEIGHT, WIDTH)
         info = CheckpointInfo(CLASSES, NORMALIZATION, trained=True, encodings=encodings)
         monkeypatch.setattr("gemini_core.runtimes.export._convert", lambda *_: artifact.Graph((0, 1), "", {}))
-        monkeypatch.setattr("gemini_core.runtimes.export._verify", lambda *_: Difference(0.0, 0.0, 1.0))
+        monkeypatch.setattr("gemini_core.runtimes.export._verify", lambda *_: Verified(Difference(0.0, 0.0, 1.0)))
         export(segmenter, info, target, tmp_path / "out", inputs_of(segmenter))
     with pytest.raises(WeightsError, match=r"depth\.max_m: expected 7\.5, with which .*out was trained, got 8"):
         Predictor(config_of(tmp_path / "out", **{"depth.max_m": 8.0}))
@@ -294,6 +409,58 @@ def test_images_of_another_size_are_refused(exported):
 def copied(exported, tmp_path):
     shutil.copytree(exported("onnx"), tmp_path / "copy")
     return tmp_path / "copy"
+
+
+def rewrite(folder, **changes):
+    """Change the description of an export and seal it anew."""
+    path = folder / artifact.DESCRIPTION
+    path.write_text(artifact._to_json(dataclasses.replace(artifact.read_description(folder), **changes)))
+    return json.loads(path.read_text())
+
+
+def test_an_export_of_masks_only_is_refused_for_boxes(copied):
+    """As they were written before exports had detectors: nothing is said of one but in the network's configuration."""
+    content = rewrite(copied, detector=None)
+    del content["detector"], content["seal"]
+    (copied / artifact.DESCRIPTION).write_text(json.dumps({**content, "seal": artifact._seal(content)}))
+    (copied / boxes.FILE).unlink()
+    with pytest.raises(
+        WeightsError,
+        match=r"detections\.enabled: expected weights that torch runs or an export with a detector, got masks only in .*copy",
+    ):
+        Predictor(boxes_config(copied))
+    predictor = Predictor(config_of(copied))
+    assert "boxes" not in predictor.describe()
+    assert predictor.predict(with_points(grids_of())).detections == ()
+    runtime = ExportedRuntime(copied, artifact.read_description(copied), 1)
+    with pytest.raises(ConfigError, match="expected an export with a detector, got one of masks only"):
+        runtime.run_with_boxes(torch.zeros(2, 3, HEIGHT, WIDTH), (0, 1), None)
+
+
+def test_a_broken_detector_is_refused(copied):
+    weights = copied / boxes.FILE
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"detector\.safetensors: expected the file that was exported"):
+        Predictor(config_of(copied))
+    digest = artifact.sha256(weights)
+    rewrite(copied, detector=artifact.DetectorFile(boxes.FILE, digest), segmenter=network(detector=OTHER_DETECTOR).config)
+    with pytest.raises(WeightsError, match=r"detector\.safetensors: expected head\.heat\.1\.bias of shape \(3,\), got \(2,\)"):
+        Predictor(config_of(copied))
+    rewrite(copied, segmenter=network().config)
+    with pytest.raises(WeightsError, match="expected no weights of a detector beside a network without one, got some"):
+        Predictor(config_of(copied))
+    weights.unlink()
+    with pytest.raises(WeightsError, match=r"detector\.safetensors: expected the file that export\.json names, got none"):
+        Predictor(config_of(copied))
+
+
+def test_an_export_for_other_boxes_is_refused(exported):
+    with pytest.raises(
+        WeightsError, match=r"detections\.classes: expected those of the detector in .*, car, pedestrian, got car"
+    ):
+        Predictor(boxes_config(exported("onnx"), **{"detections.classes": ["car"]}))
 
 
 def test_broken_graph_is_refused(copied):
@@ -318,7 +485,7 @@ def test_graph_that_a_runtime_does_not_read_is_named(exported, tmp_path, runtime
     graph.write_bytes(b"from a later version")
     new = artifact.Graph((0,), graph.name, {graph.name: artifact.sha256(graph)})
     with pytest.raises(WeightsError, match=f"expected graphs that {runtime} as installed here reads, got: "):
-        ExportedRuntime(tmp_path, dataclasses.replace(description, graphs=(new,)), 1)
+        ExportedRuntime(tmp_path, dataclasses.replace(description, graphs=(new,), detector=None), 1)
 
 
 class Engines:
@@ -524,7 +691,7 @@ def test_int8_is_checked_on_a_frame_that_it_was_not_calibrated_with(tmp_path, mo
 
     def verify(_segmenter, _target, image, *_):
         checked.append(float(image[0, 0, 0, 0]))
-        return Difference(0.0, 0.0, 1.0)
+        return Verified(Difference(0.0, 0.0, 1.0))
 
     monkeypatch.setattr("gemini_core.runtimes.export._convert", convert)
     monkeypatch.setattr("gemini_core.runtimes.export._verify", verify)

@@ -1,21 +1,30 @@
-"""The time of the detector beside the segmentation, as a ratio, and of the suppression of overlapping boxes."""
+"""The time of the detector beside the segmentation, as a ratio, in torch and exported, and of suppressing overlapping boxes."""
 
 from __future__ import annotations
 
+import importlib.util
 import platform
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.model.timing import in_turns
+from benchmarks.model.timing import in_turns, ratio
 from gemini_core.errors import WeightsError
 from gemini_core.model import checkpoints
+from gemini_core.model.checkpoints import CheckpointInfo
 from gemini_core.model.detection.boxes import nms
 from gemini_core.model.detection.codec import decode
 from gemini_core.model.detection.detector import Cloud
+from gemini_core.model.segmentation import Segmenter
+from gemini_core.runtimes.base import Runtime
 from gemini_core.runtimes.eager import TorchRuntime
+from gemini_core.runtimes.export import Images, Target, export
+from gemini_core.runtimes.exported import ExportedRuntime
+from gemini_core.runtimes.images import made_up, normalise
 
 POINTS, BOXES, ROUNDS = 120_000, 1000, 25
 _SIZE = (480, 640)
@@ -23,44 +32,57 @@ _MAX_IOU = 0.2
 
 
 def timing(weights: Path) -> str:
-    """Time both and give the section.
+    """Time both, in OpenVINO too where it is installed, and give the section.
 
     Raises:
         WeightsError: the weights cannot be read or have no detector.
     """
-    segmenter, _ = checkpoints.load(weights)
+    segmenter, info = checkpoints.load(weights)
     if segmenter.detector is None:
         msg = f"{weights}: expected weights with a detector, got some without one"
         raise WeightsError(msg)
     grid = segmenter.detector.config.head_grid
-    runtime = TorchRuntime(segmenter, torch.device("cpu"), "fp32")
     which = tuple(range(len(segmenter.config.modalities)))
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(len(which), 3, *_SIZE, generator=generator)
     cloud, boxes, scores = _sweep(generator), _boxes(generator), torch.rand(BOXES, generator=generator)
 
-    def both() -> None:
-        _, maps = runtime.run_with_boxes(images, which, cloud)
-        decode(maps, grid, max_boxes=500, min_score=0.05)
+    def contenders(runtime: Runtime, name: str) -> dict[str, Callable[[], object]]:
+        def both() -> None:
+            _, maps = runtime.run_with_boxes(images, which, cloud)
+            decode(maps, grid, max_boxes=500, min_score=0.05)
 
+        return {f"masks, {name}": lambda: runtime.run(images, which), f"masks and boxes, {name}": both}
+
+    every = contenders(TorchRuntime(segmenter, torch.device("cpu"), "fp32"), "torch")
+    with tempfile.TemporaryDirectory() as folder:
+        if importlib.util.find_spec("openvino") is not None:
+            every |= contenders(_exported(segmenter, info, Path(folder) / "export"), "OpenVINO")
     with torch.inference_mode():
-        seconds = in_turns({"segmentation": lambda: runtime.run(images, which), "both": both}, ROUNDS)
+        seconds = in_turns(every, ROUNDS)
         suppression = in_turns({"nms": lambda: nms(boxes, scores, _MAX_IOU)}, ROUNDS, time.process_time)["nms"]
-    ratio = np.median(seconds["both"] / seconds["segmentation"])
-    milliseconds = {name: f"{1e3 * np.median(values):.0f}" for name, values in seconds.items()}
+    beside = {name: f"{ratio(seconds, name, 'masks, torch'):.2f}" for name in seconds}
+    beside["masks and boxes, torch"] += " (at most 1.5)"
+    rows = "".join(f"| {name} | {1e3 * np.median(values):.0f} | {beside[name]} |\n" for name, values in seconds.items())
     inside = int(cloud.visible.sum()) if cloud.visible is not None else 0
     left = len(nms(boxes, scores, _MAX_IOU))
     suppression_ms = 1e3 * np.median(suppression)
     return (
         f"`python -m benchmarks.boxes --timing`: {len(which)} modalities at {_SIZE[1]}x{_SIZE[0]}, {POINTS:,} points in the "
-        f"detector's range, of which the image sees {inside:,}; fp32 in torch, {torch.get_num_threads()} threads of "
+        f"detector's range, of which the image sees {inside:,}; fp32, {torch.get_num_threads()} threads of "
         f"{platform.machine()}, medians of {ROUNDS} rounds in turns.\n\n"
-        "| | ms | beside the segmentation |\n|---|---:|---:|\n"
-        f"| masks | {milliseconds['segmentation']} | 1 |\n"
-        f"| masks and boxes | {milliseconds['both']} | {ratio:.2f} (at most 1.5) |\n\n"
+        f"| | ms | beside the segmentation in torch |\n|---|---:|---:|\n{rows}\n"
         f"Suppression of {BOXES} boxes of one class by their exact overlap ({left} left): {suppression_ms:.1f} ms "
         "of CPU time (at most 20)."
     )
+
+
+def _exported(segmenter: Segmenter, info: CheckpointInfo, folder: Path) -> ExportedRuntime:
+    """Export for OpenVINO and open what was written, after which the folder may go."""
+    images = made_up(len(info.normalization), *_SIZE)
+    checked_on = Images([normalise(images, info.normalization)], "made-up images")
+    done = export(segmenter, info, Target("openvino", "fp32", *_SIZE), folder, checked_on)
+    return ExportedRuntime(folder, done, torch.get_num_threads())
 
 
 def _sweep(generator: torch.Generator) -> Cloud:

@@ -1,17 +1,19 @@
-"""Tensors into a segmenter, all or nothing: none too many, none too few, none of another shape."""
+"""Tensors into a module, all or nothing: none too many, none too few, none of another shape."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from gemini_core.errors import WeightsError
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 
+_Module = TypeVar("_Module", bound=nn.Module)
 _NAMED = 3  # keys that an error names before it only counts
 
 
@@ -37,15 +39,24 @@ def fill(config: SegmenterConfig, tensors: Mapping[str, Tensor], where: str) -> 
     """
     with torch.device("meta"):  # no time or random numbers spent on weights that are replaced at once
         segmenter = Segmenter(config)
-    expected = segmenter.state_dict()
+    return fill_module(segmenter, tensors, where)
+
+
+def fill_module(module: _Module, tensors: Mapping[str, Tensor], where: str) -> _Module:
+    """Give a module, which may be on the meta device, tensors as ``fill`` does, and evaluation mode.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape.
+    """
+    expected = module.state_dict()
     _check_keys(expected, tensors, where)
     check_shapes(expected, tensors, where)
     # Cloned, since the tensors may be the caller's, or parts of one.
     state = {
         name: tensor.to(expected[name].dtype).clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    segmenter.load_state_dict(state, assign=True)
-    return segmenter.requires_grad_(requires_grad=True).eval()
+    module.load_state_dict(state, assign=True)
+    return module.requires_grad_(requires_grad=True).eval()
 
 
 def check_shapes(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:

@@ -1,5 +1,7 @@
 """An exported network on disk: a folder of graphs, one per set of modalities, and ``export.json`` that says what they are.
 
+Where the network has a detector, its weights lie beside the graphs (``boxes.py``); exports of before that hold masks only.
+
 Nothing in the folder is executed: graphs are data to their runtimes. Every file is known by its SHA-256, so that a broken or
 exchanged one is refused before a runtime reads it.
 """
@@ -35,11 +37,20 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True)
+class DetectorFile:
+    """The weights of a detector, whose configuration is the segmenter's: a safetensors file, and its SHA-256."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """What ``export.json`` says.
 
     ``height`` and ``width`` are those of the input; ``verified`` says for people what the graphs were held against, and how
-    far they were from it; ``made_with`` has the versions of what made them.
+    far they were from it; ``made_with`` has the versions of what made them. Without ``detector``, there are masks only,
+    whatever ``segmenter`` says of the network that was exported.
     """
 
     runtime: str
@@ -51,6 +62,7 @@ class Export:
     graphs: tuple[Graph, ...]
     verified: str
     made_with: Mapping[str, str]
+    detector: DetectorFile | None = None
 
     def graph_for(self, present: tuple[int, ...]) -> Graph:
         """Give the graph that uses the most of the modalities that a frame has; RGB alone is always there."""
@@ -108,6 +120,8 @@ def read_description(folder: str | Path) -> Export:
         segmenter, checkpoint = checkpoints.parse_description(content["model"], where)
         graphs = tuple(Graph(tuple(graph["present"]), graph["file"], dict(graph["sha256"])) for graph in content["graphs"])
         others = {name: content[name] for name in ("runtime", "precision", "height", "width", "verified", "made_with")}
+        detector = content.get("detector")
+        others["detector"] = None if detector is None else DetectorFile(**detector)
         return Export(segmenter=segmenter, checkpoint=checkpoint, graphs=graphs, **others)
     except (OSError, KeyError, TypeError, ValueError) as error:
         msg = f"{where}: expected the description of an export, got something that breaks at {type(error).__name__}: {error}"
@@ -120,13 +134,11 @@ def check_files(folder: str | Path, export: Export) -> None:
     Raises:
         WeightsError: a file is missing, or is not the one that was exported.
     """
-    for graph in export.graphs:
-        _check_files(Path(folder), graph)
-
-
-def _check_files(folder: Path, graph: Graph) -> None:
-    for name, expected in graph.sha256.items():
-        path = folder / name
+    files = {name: expected for graph in export.graphs for name, expected in graph.sha256.items()}
+    if export.detector is not None:
+        files[export.detector.file] = export.detector.sha256
+    for name, expected in files.items():
+        path = Path(folder) / name
         if not path.is_file():
             msg = f"{path}: expected the file that {DESCRIPTION} names, got none"
             raise WeightsError(msg)
@@ -141,6 +153,7 @@ def _to_json(export: Export) -> str:
         **{name: getattr(export, name) for name in ("runtime", "precision", "height", "width", "verified", "made_with")},
         "model": checkpoints.describe(export.segmenter, export.checkpoint),
         "graphs": [dataclasses.asdict(graph) for graph in export.graphs],
+        "detector": None if export.detector is None else dataclasses.asdict(export.detector),
     }
     return json.dumps({**content, "seal": _seal(content)}, indent=1)
 

@@ -30,13 +30,6 @@ class Runtime(Protocol):
             (1, K, h, w) float32, logits of the ensemble at 1/4 of the size, wherever the images are.
         """
 
-    def describe(self) -> str:
-        """Say in a few words what runs where, for logs."""
-
-
-class RuntimeWithBoxes(Runtime, Protocol):
-    """A runtime whose network may have a detector."""
-
     def run_with_boxes(self, images: Tensor, present: tuple[int, ...], cloud: Cloud) -> tuple[Tensor, BevMaps]:
         """Segment one frame and say where boxes are.
 
@@ -51,6 +44,29 @@ class RuntimeWithBoxes(Runtime, Protocol):
         Raises:
             ConfigError: the network has no detector.
         """
+
+    def describe(self) -> str:
+        """Say in a few words what runs where, for logs."""
+
+
+class Graphs(Protocol):
+    """The graphs of an exported network, one per set of modalities, in what runs them; inputs are on ``device``."""
+
+    device: torch.device
+
+    def run(self, images: Tensor, present: tuple[int, ...]) -> Tensor:
+        """Segment one frame; see ``Runtime``. There is a graph for just these modalities."""
+
+    def run_with_features(self, images: Tensor, present: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        """Segment one frame, and give what its detector takes of the images.
+
+        Returns:
+            The logits as of ``run``; (S, C, h, w) float32 features of each stage, of S streams (1 or 2), none where the
+            network has no detector that takes them.
+        """
+
+    def describe(self) -> str:
+        """Say in a few words what runs where."""
 
 
 def require(module: str, extra: str, what: str) -> ModuleType:

@@ -8,9 +8,12 @@ from pathlib import Path
 from torch import Tensor
 
 from gemini_core.errors import ConfigError, GeminiError, ShapeError, WeightsError
+from gemini_core.model.detection.codec import BevMaps
+from gemini_core.model.detection.detector import Cloud
 from gemini_core.runtimes import artifact, openvino
 from gemini_core.runtimes.artifact import Export, Graph
-from gemini_core.runtimes.base import Runtime
+from gemini_core.runtimes.base import Graphs
+from gemini_core.runtimes.boxes import ExportedDetector
 from gemini_core.runtimes.onnx import OnnxRuntime
 from gemini_core.runtimes.openvino import OpenVinoRuntime
 from gemini_core.runtimes.tensorrt import TensorRtRuntime
@@ -25,7 +28,7 @@ class ExportedRuntime:
     """
 
     def __init__(self, folder: str | Path, export: Export, threads: int) -> None:
-        """Check the files and load the graphs.
+        """Check the files, load the graphs and, where there is one, the detector.
 
         Raises:
             WeightsError: the files are not those that were exported.
@@ -36,8 +39,12 @@ class ExportedRuntime:
             msg = f"model.weights: expected a CPU with {export.precision} instructions for {folder}, got one that emulates them"
             raise ConfigError(msg)
         self._export = export
-        self._runtime = open_graphs(Path(folder), export.runtime, export.precision, export.graphs, threads)
-        self.device = self._runtime.device
+        folder = Path(folder)
+        self._graphs = open_graphs(folder, export.runtime, export.precision, export.graphs, threads)
+        self._detector = None
+        if export.detector is not None:
+            self._detector = ExportedDetector(folder / export.detector.file, export.segmenter, self._graphs)
+        self.device = self._graphs.device
 
     def run(self, images: Tensor, present: tuple[int, ...]) -> Tensor:
         """Segment one frame; see ``Runtime``.
@@ -45,6 +52,26 @@ class ExportedRuntime:
         Raises:
             ShapeError: the images are of another size than the graphs.
         """
+        return self._graphs.run(*self._fitting(images, present))
+
+    def run_with_boxes(self, images: Tensor, present: tuple[int, ...], cloud: Cloud) -> tuple[Tensor, BevMaps]:
+        """Segment one frame and say where boxes are; see ``Runtime``.
+
+        Raises:
+            ShapeError: the images are of another size than the graphs, or the cloud is not of the detector's shape.
+            ConfigError: the export has no detector.
+        """
+        if self._detector is None:
+            msg = "detections.enabled: expected an export with a detector, got one of masks only"
+            raise ConfigError(msg)
+        return self._detector.run(*self._fitting(images, present), cloud)
+
+    def describe(self) -> str:
+        """Say in a few words what runs where."""
+        return self._graphs.describe()
+
+    def _fitting(self, images: Tensor, present: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+        """Leave the modalities that the graph for a frame uses: the images and which they are."""
         expected = (self._export.height, self._export.width)
         if tuple(images.shape[2:]) != expected:
             msg = f"network input: expected {expected}, height and width of the export, got {tuple(images.shape[2:])}"
@@ -52,14 +79,10 @@ class ExportedRuntime:
         used = self._export.graph_for(present).present
         if used != present:
             images = images[[present.index(index) for index in used]]
-        return self._runtime.run(images, used)
-
-    def describe(self) -> str:
-        """Say in a few words what runs where."""
-        return self._runtime.describe()
+        return images, used
 
 
-def open_graphs(folder: Path, runtime: str, precision: str, graphs: Sequence[Graph], threads: int) -> Runtime:
+def open_graphs(folder: Path, runtime: str, precision: str, graphs: Sequence[Graph], threads: int) -> Graphs:
     """Load graphs into their runtime.
 
     Raises:

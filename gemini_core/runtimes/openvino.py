@@ -91,9 +91,18 @@ class OpenVinoRuntime:
 
     def run(self, images: Tensor, present: tuple[int, ...]) -> Tensor:
         """Segment one frame; see ``Runtime``."""
-        logits = self._requests[present].infer({0: images.numpy()})[0]
-        return torch.from_numpy(np.array(logits))  # the request writes its next result into the same memory
+        return self._run(images, present, 1)[0]
+
+    def run_with_features(self, images: Tensor, present: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        """Segment one frame, and give the features of each stage; see ``Graphs``."""
+        logits, *features = self._run(images, present, len(self._requests[present].model_outputs))
+        return logits, features
 
     def describe(self) -> str:
         """Say in a few words what runs where."""
         return self._what
+
+    def _run(self, images: Tensor, present: tuple[int, ...], wanted: int) -> list[Tensor]:
+        """Run a graph; gives its first outputs, copied, since the request writes its next results into the same memory."""
+        results = self._requests[present].infer({0: images.numpy()}, share_outputs=True)
+        return [torch.from_numpy(np.array(results[index])) for index in range(wanted)]

@@ -34,22 +34,29 @@ class TensorRtRuntime:
         self._contexts = {}
         for graph in graphs:
             engine = self._engine(folder / graph.file, graph.sha256[graph.file], precision)
-            self._contexts[graph.present] = engine.create_execution_context(), tuple(engine.get_tensor_shape(OUTPUT))
+            names = sorted(engine.get_tensor_name(index) for index in range(engine.num_io_tensors))
+            shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names if name != INPUT}
+            self._contexts[graph.present] = engine.create_execution_context(), shapes
         self._what = f"{precision} in TensorRT {tensorrt.__version__} on {torch.cuda.get_device_name()}"
 
     def run(self, images: Tensor, present: tuple[int, ...]) -> Tensor:
         """Segment one frame; see ``Runtime``. The images are on the GPU, and so are the logits."""
-        context, shape = self._contexts[present]
+        return self.run_with_features(images, present)[0]
+
+    def run_with_features(self, images: Tensor, present: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        """Segment one frame, and give the features of each stage, all on the GPU; see ``Graphs``."""
+        context, shapes = self._contexts[present]
         images = images.contiguous()
-        logits = torch.empty(shape, device=images.device)
+        outputs = {name: torch.empty(shape, device=images.device) for name, shape in shapes.items()}
         context.set_tensor_address(INPUT, images.data_ptr())
-        context.set_tensor_address(OUTPUT, logits.data_ptr())
+        for name, output in outputs.items():  # an engine does not run while one of its outputs has no place
+            context.set_tensor_address(name, output.data_ptr())
         stream = torch.cuda.current_stream()
         if not context.execute_async_v3(stream.cuda_stream):
             msg = "model.runtime: expected TensorRT to run its engine, got a failure, which its log above explains"
             raise WeightsError(msg)
         stream.synchronize()
-        return logits
+        return outputs.pop(OUTPUT), list(outputs.values())
 
     def describe(self) -> str:
         """Say in a few words what runs where."""
