@@ -376,7 +376,7 @@ class ModelConfig:
 class DetectionsConfig:
     """3D boxes: in which frame they are made, and which of them go out where."""
 
-    enabled: bool = option(False, "find 3D boxes; takes weights with a detector, and points of a LiDAR or a depth camera")
+    enabled: bool = option(False, "find 3D boxes; takes weights of a detector, and points of a LiDAR or a depth camera")
     classes: tuple[str, ...] = option(
         ("car", "pedestrian", "truck", "two_wheeler", "table", "chair", "cabinet"),
         "class names of boxes; must equal those of the weights' detector",
@@ -388,6 +388,16 @@ class DetectionsConfig:
     )
     frame: str = option(
         "", "frame in which boxes go out, brought there at the reference stamp, such as odom; empty: the reference image's own"
+    )
+    weights: str = option(
+        "",
+        "safetensors file of an MVX-Net, which finds the boxes from the image and the points by itself; empty: the detector of "
+        "model.weights does",
+    )
+    sparse: str = option(
+        "auto",
+        "what computes the sparse convolutions of an MVX-Net; auto: spconv on a GPU where it is installed, else torch",
+        choices=("auto", "spconv", "torch"),
     )
     depth_stride: int = option(
         2, "of points that a depth image gives: every n-th row and column of the grid", minimum=1, maximum=16

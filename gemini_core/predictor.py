@@ -16,8 +16,10 @@ from gemini_core.config import FusionConfig
 from gemini_core.errors import ConfigError, DataError, GeminiError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
-from gemini_core.model.detection.codec import BevMaps, decode
+from gemini_core.model.detection.codec import BevMaps, Found, decode
 from gemini_core.model.detection.detector import Cloud
+from gemini_core.model.detection.mvxnet_checkpoint import load_mvxnet
+from gemini_core.model.detection.mvxnet_sparse import choose_runtime
 from gemini_core.model.detection.pillars import BevGrid
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
 from gemini_core.outgoing import move_boxes
@@ -25,6 +27,7 @@ from gemini_core.runtimes import artifact
 from gemini_core.runtimes.base import Runtime
 from gemini_core.runtimes.eager import TorchRuntime
 from gemini_core.runtimes.exported import EXPORTED_RUNTIMES, ExportedRuntime
+from gemini_core.runtimes.mvxnet import MvxRuntime
 from gemini_core.types import U8, UNLABELLED, AlignedGrids, AlignedPoints, Detection3D, GridGeometry
 
 CHANNELS = 3
@@ -61,9 +64,10 @@ class Predictor:
 
         Raises:
             ConfigError: the device or the runtime is not there, the runtime cannot run these weights, voxel grids have
-                another number of bins than networks take, or boxes are asked for of an exported network.
-            WeightsError: ``model.weights`` cannot be read, is for other modalities, classes, sizes or another precision than
-                configured, or has no detector where boxes are asked for, or one of other classes.
+                another number of bins than networks take, boxes are asked for of an exported network, or spconv is and is
+                not installed.
+            WeightsError: ``model.weights`` or ``detections.weights`` cannot be read, is for other modalities, classes, sizes
+                or another precision than configured, or has no detector where boxes are asked for, or one of other classes.
         """
         _check_channels(config)
         self._config = config
@@ -77,7 +81,8 @@ class Predictor:
         self._mean = torch.tensor([item.mean for item in info.normalization])[:, :, None, None]
         self._std = torch.tensor([item.std for item in info.normalization])[:, :, None, None].to(self._device)
         self._staging = torch.empty(0)
-        self._cells = _detector_cells(config, segmenter)
+        self._mvxnet = _mvxnet(config, self._device)
+        self._cells = None if self._mvxnet else _detector_cells(config, segmenter)
         self._detector = self._runtime if isinstance(self._runtime, TorchRuntime) else None
 
     def predict(self, grids: AlignedGrids) -> Prediction:
@@ -107,7 +112,12 @@ class Predictor:
                 logits = self._runtime.run(images, which)
             else:
                 logits, maps = self._detector.run_with_boxes(images, which, self._cloud(grids.points))
-                boxes = self._boxes(maps, grids.points, self._cells)
+                boxes = self._boxes(self._decode(maps, self._cells), grids.points)
+            if self._mvxnet is not None and grids.points is not None:
+                rgb = self._staging[:1].to(self._device, non_blocking=True)
+                cloud = self._cloud(grids.points)
+                found = self._mvxnet.find(rgb, cloud, max_boxes=MOST_BOXES, min_score=LEAST_SCORE)
+                boxes = self._boxes(found, grids.points)
             logits = upsample(logits, inputs.shape[2:])  # (1, K, h, w)
             best = logits.max(dim=1)  # argmax of the same is many times slower on the CPU
             if not best.values.isfinite().all():
@@ -120,22 +130,26 @@ class Predictor:
         model = self._config.model
         threads = f" with {self._threads} threads" if self._device.type == "cpu" else ""
         weights = f"{'trained' if self.trained else 'untrained'} weights ({model.weights or f'seed {model.seed}'})"
-        return f"GeminiFusion {self._network}, {weights}, {self._runtime.describe()}{threads}"
+        boxes = "" if self._mvxnet is None else f"; {self._mvxnet.describe()}"
+        return f"GeminiFusion {self._network}, {weights}, {self._runtime.describe()}{threads}{boxes}"
 
     def _cloud(self, points: AlignedPoints) -> Cloud:
         """Put a frame's points on the device, as the detector takes them."""
         values = torch.from_numpy(np.hstack([points.points_m, points.intensity[:, None]]))
         return Cloud(values, torch.from_numpy(points.pixels), torch.from_numpy(points.visible)).to(self._device)
 
-    def _boxes(self, maps: BevMaps, points: AlignedPoints, cells: BevGrid) -> tuple[Detection3D, ...]:
-        """Find the boxes in maps, in the frame of the reference.
+    def _decode(self, maps: BevMaps, cells: BevGrid) -> Found:
+        """Find the boxes in maps.
 
         Raises:
             WeightsError: the weights give maps that are not finite.
         """
         if not (maps.heat.isfinite().all() and maps.boxes.isfinite().all()):
             raise self._not_finite()
-        found = decode(maps, cells, max_boxes=MOST_BOXES, min_score=LEAST_SCORE)[0]
+        return decode(maps, cells, max_boxes=MOST_BOXES, min_score=LEAST_SCORE)[0]
+
+    def _boxes(self, found: Found, points: AlignedPoints) -> tuple[Detection3D, ...]:
+        """Bring found boxes to the frame of the reference."""
         names = self._config.detections.classes
         variances = [None] * len(found.boxes) if found.variances is None else found.variances.tolist()
         rows = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), variances, strict=True)
@@ -216,11 +230,31 @@ def _detector_cells(config: FusionConfig, segmenter: SegmenterConfig) -> BevGrid
     if artifact.is_export(weights):
         msg = f"detections.enabled: expected weights that torch runs, since exports have no detector, got {weights}"
         raise ConfigError(msg)
-    if segmenter.detector.classes != config.detections.classes:
-        expected, got = ", ".join(config.detections.classes), ", ".join(segmenter.detector.classes)
+    _check_box_classes(config, segmenter.detector.classes, weights)
+    return segmenter.detector.head_grid
+
+
+def _mvxnet(config: FusionConfig, device: torch.device) -> MvxRuntime | None:
+    """The MVX-Net that finds boxes, None where none is asked for.
+
+    Raises:
+        WeightsError: its weights cannot be read, or are for other classes or encodings.
+        ConfigError: spconv is asked for and not installed.
+    """
+    wanted = config.detections
+    if not (wanted.enabled and wanted.weights):
+        return None
+    network, info = load_mvxnet(wanted.weights, runtime=choose_runtime(wanted.sparse, device))
+    _check_box_classes(config, network.config.classes, wanted.weights)
+    check_encodings(config, info, wanted.weights)
+    return MvxRuntime(network, device, wanted.weights)
+
+
+def _check_box_classes(config: FusionConfig, classes: tuple[str, ...], weights: str) -> None:
+    if classes != config.detections.classes:
+        expected, got = ", ".join(config.detections.classes), ", ".join(classes)
         msg = f"detections.classes: expected those of the detector in {weights}, {got}, got {expected}"
         raise WeightsError(msg)
-    return segmenter.detector.head_grid
 
 
 def _upright_box(name: str, score: float, box: Sequence[float], variances: Sequence[float] | None) -> Detection3D:
