@@ -326,7 +326,9 @@ class GridConfig:
 class ModelConfig:
     """The network and where it runs."""
 
-    enabled: bool = option(True, "run the network; without it masks are all unlabelled and only alignment is done")
+    enabled: bool = option(
+        True, "run the network; without it masks are all unlabelled, and there are no boxes but those of detections.weights"
+    )
     weights: str = option(
         "",
         "safetensors file written by gemini_ros, 'shipped:NAME' for one that comes with it, or a folder written by "
@@ -520,6 +522,11 @@ class FusionConfig:
             msg = f"lidar.point_size_px: expected an odd number, got {self.lidar.point_size_px}"
             raise ConfigError(msg)
         _check_topics(self.topics_by_role())
+
+    @property
+    def predicts(self) -> bool:
+        """Whether there is a network to run, for masks or for boxes alone."""
+        return self.model.enabled or bool(self.detections.enabled and self.detections.weights)
 
     def topics_by_role(self) -> dict[Role, str]:
         """The topic of every role that the configured modalities need, names as written (relative ones stay so)."""

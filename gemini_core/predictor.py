@@ -19,6 +19,7 @@ from gemini_core.model.checkpoints import CheckpointInfo
 from gemini_core.model.detection.codec import BevMaps, Found, decode
 from gemini_core.model.detection.detector import Cloud
 from gemini_core.model.detection.mvxnet_checkpoint import load_mvxnet
+from gemini_core.model.detection.mvxnet_image import to_caffe
 from gemini_core.model.detection.mvxnet_sparse import choose_runtime
 from gemini_core.model.detection.pillars import BevGrid
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
@@ -27,8 +28,7 @@ from gemini_core.runtimes import artifact
 from gemini_core.runtimes.base import Runtime
 from gemini_core.runtimes.eager import TorchRuntime
 from gemini_core.runtimes.exported import EXPORTED_RUNTIMES, ExportedRuntime
-from gemini_core.runtimes.mvxnet import MvxRuntime
-from gemini_core.types import U8, UNLABELLED, AlignedGrids, AlignedPoints, Detection3D, GridGeometry
+from gemini_core.types import F32, U8, UNLABELLED, AlignedGrids, AlignedPoints, Detection3D, GridGeometry, Modality
 
 CHANNELS = 3
 """Channels of each modality that a network takes."""
@@ -81,7 +81,7 @@ class Predictor:
         self._mean = torch.tensor([item.mean for item in info.normalization])[:, :, None, None]
         self._std = torch.tensor([item.std for item in info.normalization])[:, :, None, None].to(self._device)
         self._staging = torch.empty(0)
-        self._mvxnet = _mvxnet(config, self._device)
+        self._mvxnet = _MvxBoxes(config, self._device) if config.detections.enabled and config.detections.weights else None
         self._cells = None if self._mvxnet else _detector_cells(config, segmenter)
         self._detector = self._runtime if isinstance(self._runtime, TorchRuntime) else None
 
@@ -111,13 +111,10 @@ class Predictor:
             if self._detector is None or self._cells is None or grids.points is None:
                 logits = self._runtime.run(images, which)
             else:
-                logits, maps = self._detector.run_with_boxes(images, which, self._cloud(grids.points))
-                boxes = self._boxes(self._decode(maps, self._cells), grids.points)
-            if self._mvxnet is not None and grids.points is not None:
-                rgb = self._staging[:1].to(self._device, non_blocking=True)
-                cloud = self._cloud(grids.points)
-                found = self._mvxnet.find(rgb, cloud, max_boxes=MOST_BOXES, min_score=LEAST_SCORE)
-                boxes = self._boxes(found, grids.points)
+                logits, maps = self._detector.run_with_boxes(images, which, _cloud(grids.points, self._device))
+                boxes = _boxes(self._decode(maps, self._cells), grids.points, self._config.detections.classes)
+            if self._mvxnet is not None:
+                boxes = self._mvxnet.find(self._staging[:1], grids.points)
             logits = upsample(logits, inputs.shape[2:])  # (1, K, h, w)
             best = logits.max(dim=1)  # argmax of the same is many times slower on the CPU
             if not best.values.isfinite().all():
@@ -133,11 +130,6 @@ class Predictor:
         boxes = "" if self._mvxnet is None else f"; {self._mvxnet.describe()}"
         return f"GeminiFusion {self._network}, {weights}, {self._runtime.describe()}{threads}{boxes}"
 
-    def _cloud(self, points: AlignedPoints) -> Cloud:
-        """Put a frame's points on the device, as the detector takes them."""
-        values = torch.from_numpy(np.hstack([points.points_m, points.intensity[:, None]]))
-        return Cloud(values, torch.from_numpy(points.pixels), torch.from_numpy(points.visible)).to(self._device)
-
     def _decode(self, maps: BevMaps, cells: BevGrid) -> Found:
         """Find the boxes in maps.
 
@@ -147,14 +139,6 @@ class Predictor:
         if not (maps.heat.isfinite().all() and maps.boxes.isfinite().all()):
             raise self._not_finite()
         return decode(maps, cells, max_boxes=MOST_BOXES, min_score=LEAST_SCORE)[0]
-
-    def _boxes(self, found: Found, points: AlignedPoints) -> tuple[Detection3D, ...]:
-        """Bring found boxes to the frame of the reference."""
-        names = self._config.detections.classes
-        variances = [None] * len(found.boxes) if found.variances is None else found.variances.tolist()
-        rows = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), variances, strict=True)
-        boxes = [_upright_box(names[named], score, box, variance) for box, score, named, variance in rows]
-        return move_boxes(boxes, points.reference_from_base)
 
     def _not_finite(self) -> GeminiError:
         """Say why logits are not finite numbers although the grids are."""
@@ -179,16 +163,125 @@ class Predictor:
             if grid is None:
                 self._staging[index] = self._mean[index]  # which normalises to zero
                 continue
-            if grid.channels.shape != shape:
-                msg = f"grid of {modality}: expected channels of shape {shape}, as its geometry says, got {grid.channels.shape}"
-                raise ShapeError(msg)
-            np.copyto(self._staging[index].numpy(), grid.channels)
-            if not torch.stack(self._staging[index].aminmax()).isfinite().all():  # NaN is the smallest and the largest at once
-                wrong = int(np.count_nonzero(~np.isfinite(grid.channels).all(axis=0)))
-                msg = f"grid of {modality}: expected finite numbers, got others at {wrong} pixels"
-                raise DataError(msg)
+            _stage(modality, grid.channels, self._staging[index])
         staged = self._staging.to(self._device, non_blocking=True)
         return (staged - self._mean.to(self._device)) / self._std
+
+
+class BoxPredictor:
+    """Boxes alone: the MVX-Net of ``detections.weights``, where ``model.enabled`` is false.
+
+    As repeatable as ``Predictor``, and as it to be asked, but its masks are all ``UNLABELLED``.
+    """
+
+    def __init__(self, config: FusionConfig) -> None:
+        """Load the weights.
+
+        Raises:
+            ConfigError: the device is not there, or spconv is asked for and not installed.
+            WeightsError: ``detections.weights`` cannot be read, or is for other classes than configured.
+        """
+        self._threads = config.model.threads or torch.get_num_threads()
+        self._mvxnet = _MvxBoxes(config, _device(config.model.device))
+        self.trained = self._mvxnet.trained
+        self.class_names = config.model.classes
+
+    def predict(self, grids: AlignedGrids) -> Prediction:
+        """Find the boxes of one frame.
+
+        Raises:
+            ShapeError, DataError: as of ``Predictor.predict``.
+            WeightsError: the weights give boxes that are not finite.
+        """
+        geometry = grids.geometry
+        rgb = torch.zeros(1, CHANNELS, geometry.height, geometry.width)
+        if (grid := grids.grid("rgb")) is not None:
+            _stage("rgb", grid.channels, rgb[0])
+        with _fixed_arithmetic(self._threads):
+            boxes = self._mvxnet.find(rgb, grids.points)
+        return Prediction(np.full((geometry.reference_height, geometry.reference_width), UNLABELLED, np.uint8), boxes)
+
+    def describe(self) -> str:
+        """Say in one line what runs where, for logs."""
+        return f"no masks (model.enabled is false), {self._mvxnet.describe()}"
+
+
+def make_predictor(config: FusionConfig) -> Predictor | BoxPredictor | None:
+    """Make what the configuration asks for: masks and boxes, boxes alone, or nothing.
+
+    Raises:
+        ConfigError, WeightsError: as the predictors.
+    """
+    if not config.predicts:
+        return None
+    return Predictor(config) if config.model.enabled else BoxPredictor(config)
+
+
+class _MvxBoxes:
+    """The MVX-Net of ``detections.weights`` on a device, in fp32: places need more digits than masks."""
+
+    def __init__(self, config: FusionConfig, device: torch.device) -> None:
+        wanted = config.detections
+        network, info = load_mvxnet(wanted.weights, runtime=choose_runtime(wanted.sparse, device))
+        _check_box_classes(config, network.config.classes, wanted.weights)
+        check_encodings(config, info, wanted.weights)
+        self._network, self._device, self._config = network.to(device), device, wanted
+        self.trained = info.trained
+
+    def find(self, rgb: Tensor, points: AlignedPoints | None) -> tuple[Detection3D, ...]:
+        """Find boxes, in the frame of the reference; none without points.
+
+        ``rgb`` is (1, 3, h, w) in [0, 1] on the CPU.
+
+        Raises:
+            WeightsError: the weights give maps that are not finite.
+        """
+        if points is None:
+            return ()
+        with torch.inference_mode():
+            maps = self._network([_cloud(points, self._device)], to_caffe(rgb.to(self._device, non_blocking=True)))
+            if not all(each.isfinite().all() for each in maps):
+                msg = f"detections.weights: expected weights that give finite boxes, got others from {self._config.weights}"
+                raise WeightsError(msg)
+            found = self._network.find(maps, max_boxes=MOST_BOXES, min_score=LEAST_SCORE)[0]
+        return _boxes(found, points, self._config.classes)
+
+    def describe(self) -> str:
+        """Say in a few words what runs, for logs."""
+        sparse = self._network.pts_middle_encoder.runtime
+        return f"boxes of {len(self._config.classes)} classes by MVX-Net ({self._config.weights}), fp32, sparse in {sparse}"
+
+
+def _stage(modality: Modality, channels: F32, place: Tensor) -> None:
+    """Put a grid's channels into a tensor (3, h, w) on the CPU.
+
+    Raises:
+        ShapeError: they have another shape.
+        DataError: some are not finite.
+    """
+    if channels.shape != place.shape:
+        shape = tuple(place.shape)
+        msg = f"grid of {modality}: expected channels of shape {shape}, as its geometry says, got {channels.shape}"
+        raise ShapeError(msg)
+    np.copyto(place.numpy(), channels)
+    if not torch.stack(place.aminmax()).isfinite().all():  # NaN is the smallest and the largest at once
+        wrong = int(np.count_nonzero(~np.isfinite(channels).all(axis=0)))
+        msg = f"grid of {modality}: expected finite numbers, got others at {wrong} pixels"
+        raise DataError(msg)
+
+
+def _cloud(points: AlignedPoints, device: torch.device) -> Cloud:
+    """Put a frame's points on the device, as detectors take them."""
+    values = torch.from_numpy(np.hstack([points.points_m, points.intensity[:, None]]))
+    return Cloud(values, torch.from_numpy(points.pixels), torch.from_numpy(points.visible)).to(device)
+
+
+def _boxes(found: Found, points: AlignedPoints, names: Sequence[str]) -> tuple[Detection3D, ...]:
+    """Bring found boxes to the frame of the reference."""
+    variances = [None] * len(found.boxes) if found.variances is None else found.variances.tolist()
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), variances, strict=True)
+    boxes = [_upright_box(names[named], score, box, variance) for box, score, named, variance in rows]
+    return move_boxes(boxes, points.reference_from_base)
 
 
 def to_reference(mask: U8, geometry: GridGeometry) -> U8:
@@ -232,22 +325,6 @@ def _detector_cells(config: FusionConfig, segmenter: SegmenterConfig) -> BevGrid
         raise ConfigError(msg)
     _check_box_classes(config, segmenter.detector.classes, weights)
     return segmenter.detector.head_grid
-
-
-def _mvxnet(config: FusionConfig, device: torch.device) -> MvxRuntime | None:
-    """The MVX-Net that finds boxes, None where none is asked for.
-
-    Raises:
-        WeightsError: its weights cannot be read, or are for other classes or encodings.
-        ConfigError: spconv is asked for and not installed.
-    """
-    wanted = config.detections
-    if not (wanted.enabled and wanted.weights):
-        return None
-    network, info = load_mvxnet(wanted.weights, runtime=choose_runtime(wanted.sparse, device))
-    _check_box_classes(config, network.config.classes, wanted.weights)
-    check_encodings(config, info, wanted.weights)
-    return MvxRuntime(network, device, wanted.weights)
 
 
 def _check_box_classes(config: FusionConfig, classes: tuple[str, ...], weights: str) -> None:
