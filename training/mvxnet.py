@@ -11,6 +11,8 @@ from gemini_core.errors import ConfigError
 from gemini_core.model.detection.boxes import real_boxes
 from gemini_core.model.detection.mvxnet import MvxNet
 from gemini_core.model.detection.mvxnet_checkpoint import load_mvxnet
+from gemini_core.model.detection.mvxnet_config import MvxNetConfig
+from gemini_core.model.detection.mvxnet_head import make_anchors, nearest_iou
 from gemini_core.model.detection.mvxnet_sparse import choose_runtime
 from training.cache import ShardReader
 from training.config import TrainingConfig
@@ -20,15 +22,17 @@ def make_mvxnet(config: TrainingConfig, classes: tuple[str, ...], reader: ShardR
     """Make an MVX-Net for the frames of ``reader``, or continue the one of ``model.weights``.
 
     Raises:
-        ConfigError: the weights are of another configuration than wanted, or a class has no box that tells its anchors.
+        ConfigError: the weights are of another configuration than wanted, or a class has no box that tells its anchors, or is
+            too small for the distance between them.
         WeightsError: the weights cannot be read, or are not of MVX-Net.
         DataError: a shard is damaged or gone, or has no boxes.
     """
     runtime = choose_runtime(config.detection.sparse, device)
     path = config.model.weights
     if not path:
-        anchors = mean_anchors(reader, classes, config.detection.min_points)
-        return MvxNet(config.mvxnet(classes, *anchors), runtime=runtime)
+        made = config.mvxnet(classes, *mean_anchors(reader, classes, config.detection.min_points))
+        _check_spacing(made)
+        return MvxNet(made, runtime=runtime)
     begun, _ = load_mvxnet(path, runtime=runtime)
     theirs = begun.config
     if theirs.classes != classes:
@@ -75,3 +79,21 @@ def mean_anchors(
         sizes.append((round(length, 3), round(width, 3), round(height, 3)))
         bottoms.append(round(bottom, 3))
     return tuple(sizes), tuple(bottoms)
+
+
+def _check_spacing(config: MvxNetConfig) -> None:
+    """Refuse classes of which a box right between anchors would be none of them, and so never be learnt.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    anchors = make_anchors(config, torch.zeros(0))[:2, :2, :, 0]  # (2, 2, K, 7), of all yaws the first
+    for name, least, own in zip(config.classes, config.negative_ious, anchors.unbind(2), strict=True):
+        between = own.flatten(0, 1).mean(0, keepdim=True)
+        if float(nearest_iou(between, own.flatten(0, 1)).max()) < least:
+            length, width = own[0, 0, 3:5].tolist()
+            msg = (
+                "detection.voxel_m: expected anchors, one in 8 voxels, near enough to each other for "
+                f"{name} of {length:.1f} x {width:.1f} m, got {config.voxel_m[0]:g} m"
+            )
+            raise ConfigError(msg)
