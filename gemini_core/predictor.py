@@ -249,7 +249,7 @@ class _MvxBoxes:
     def describe(self) -> str:
         """Say in a few words what runs, for logs."""
         sparse = self._network.pts_middle_encoder.runtime
-        return f"boxes of {len(self._config.classes)} classes by MVX-Net ({self._config.weights}), fp32, sparse in {sparse}"
+        return f"boxes of {', '.join(self._config.classes)} by MVX-Net ({self._config.weights}), fp32, sparse in {sparse}"
 
 
 def _stage(modality: Modality, channels: F32, place: Tensor) -> None:
