@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -98,16 +99,23 @@ def _parser() -> argparse.ArgumentParser:
     weights = commands.add_parser(
         "import-weights",
         help="make our weights file of GeminiFusion's released models, or of a pretrained SegFormer or Swin",
-        description="The kind of file is found by the names in it. What it has nothing for is initialised, and said.",
+        description="The kind of file is found by the names in it. What it has nothing for is initialised, and said. With "
+        "--detector, of the options below only --classes counts.",
     )
     weights.add_argument("input", type=Path, metavar="IN", help=".pth, .pth.tar, .bin or .safetensors, only tensors in it")
     weights.add_argument("output", type=Path, metavar="OUT", help="safetensors file to write")
-    weights.add_argument("--backbone", choices=BACKBONES, required=True, help="backbone that the weights are for")
+    network = weights.add_mutually_exclusive_group(required=True)
+    network.add_argument("--backbone", choices=BACKBONES, help="backbone that the weights are for")
+    network.add_argument("--detector", choices=("mvxnet",), help="the weights are of the released KITTI model, boxes alone")
     weights.add_argument(
         "--modalities", type=_names, default=("rgb", "depth"), metavar="A,B", help="sensors, rgb first (default rgb,depth)"
     )
     weights.add_argument(
-        "--classes", type=_names, required=True, metavar="A,B", help="class names in order, or a text file with one per line"
+        "--classes",
+        type=_names,
+        required=True,
+        metavar="A,B",
+        help="class names, of masks or with --detector of boxes, in order, or a text file with one per line",
     )
     weights.add_argument("--head-width", type=int, default=256, help="256 for NYUDv2 and SUN, 512 for DeLiVER (default 256)")
     weights.add_argument(
@@ -448,6 +456,8 @@ def _convert(options: argparse.Namespace, convert: Callable[..., Converted]) -> 
 
 
 def _import_weights(options: argparse.Namespace) -> int:
+    if options.detector is not None:
+        return _import_mvxnet(options)
     import torch
 
     from gemini_core.model import checkpoints
@@ -480,6 +490,22 @@ def _import_weights(options: argparse.Namespace) -> int:
         if names:
             print(f"{len(names)} {what}:")
             print("\n".join(f"  {name}" for name in names))
+    return EXIT_DONE
+
+
+def _import_mvxnet(options: argparse.Namespace) -> int:
+    from gemini_core.model.detection.mvxnet_checkpoint import save_mvxnet
+    from gemini_core.model.detection.mvxnet_config import MvxNetConfig
+    from gemini_core.model.detection.mvxnet_import import import_mvxnet
+
+    released = MvxNetConfig()
+    if len(options.classes) != len(released.classes):
+        wanted, got = ", ".join(released.classes), ", ".join(options.classes)
+        msg = f"--classes: expected names for the released model's {wanted}, in this order, got {got}"
+        raise ConfigError(msg)
+    network = import_mvxnet(options.input, replace(released, classes=options.classes), runtime="torch")
+    save_mvxnet(network, options.output, trained=True, description=f"MVX-Net weights from {options.input.name}")
+    print(f"wrote {options.output}: MVX-Net weights, complete")
     return EXIT_DONE
 
 

@@ -326,7 +326,9 @@ class GridConfig:
 class ModelConfig:
     """The network and where it runs."""
 
-    enabled: bool = option(True, "run the network; without it masks are all unlabelled and only alignment is done")
+    enabled: bool = option(
+        True, "run the network; without it masks are all unlabelled, and there are no boxes but those of detections.weights"
+    )
     weights: str = option(
         "",
         "safetensors file written by gemini_ros, 'shipped:NAME' for one that comes with it, or a folder written by "
@@ -376,7 +378,7 @@ class ModelConfig:
 class DetectionsConfig:
     """3D boxes: in which frame they are made, and which of them go out where."""
 
-    enabled: bool = option(False, "find 3D boxes; takes weights with a detector, and points of a LiDAR or a depth camera")
+    enabled: bool = option(False, "find 3D boxes; takes weights of a detector, and points of a LiDAR or a depth camera")
     classes: tuple[str, ...] = option(
         ("car", "pedestrian", "truck", "two_wheeler", "table", "chair", "cabinet"),
         "class names of boxes; must equal those of the weights' detector",
@@ -388,6 +390,16 @@ class DetectionsConfig:
     )
     frame: str = option(
         "", "frame in which boxes go out, brought there at the reference stamp, such as odom; empty: the reference image's own"
+    )
+    weights: str = option(
+        "",
+        "safetensors file of an MVX-Net, which finds the boxes from the image and the points by itself; empty: the detector of "
+        "model.weights does",
+    )
+    sparse: str = option(
+        "auto",
+        "what computes the sparse convolutions of an MVX-Net; auto: spconv on a GPU where it is installed, else torch",
+        choices=("auto", "spconv", "torch"),
     )
     depth_stride: int = option(
         2, "of points that a depth image gives: every n-th row and column of the grid", minimum=1, maximum=16
@@ -524,6 +536,11 @@ class FusionConfig:
             msg = f"lidar.point_size_px: expected an odd number, got {self.lidar.point_size_px}"
             raise ConfigError(msg)
         _check_topics(self.topics_by_role())
+
+    @property
+    def predicts(self) -> bool:
+        """Whether there is a network to run, for masks or for boxes alone."""
+        return self.model.enabled or bool(self.detections.enabled and self.detections.weights)
 
     def topics_by_role(self) -> dict[Role, str]:
         """The topic of every role that the configured modalities need, names as written (relative ones stay so)."""

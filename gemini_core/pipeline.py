@@ -61,7 +61,7 @@ class Pipeline:
 
     Args:
         config: the configuration.
-        predictor: the network; None (``model.enabled`` false): masks are all ``UNLABELLED``.
+        predictor: the network; None (no ``FusionConfig.predicts``): masks are all ``UNLABELLED``, and there are no boxes.
         clock: nanoseconds of any steady clock, to time the stages by; None: no timings, and the output depends on nothing
             but the samples.
     """

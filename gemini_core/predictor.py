@@ -16,8 +16,11 @@ from gemini_core.config import FusionConfig
 from gemini_core.errors import ConfigError, DataError, GeminiError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
-from gemini_core.model.detection.codec import BevMaps, decode
+from gemini_core.model.detection.codec import BevMaps, Found, decode
 from gemini_core.model.detection.detector import Cloud
+from gemini_core.model.detection.mvxnet_checkpoint import load_mvxnet
+from gemini_core.model.detection.mvxnet_image import to_caffe
+from gemini_core.model.detection.mvxnet_sparse import choose_runtime
 from gemini_core.model.detection.pillars import BevGrid
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
 from gemini_core.outgoing import move_boxes
@@ -25,7 +28,7 @@ from gemini_core.runtimes import artifact
 from gemini_core.runtimes.base import Runtime
 from gemini_core.runtimes.eager import TorchRuntime
 from gemini_core.runtimes.exported import EXPORTED_RUNTIMES, ExportedRuntime
-from gemini_core.types import U8, UNLABELLED, AlignedGrids, AlignedPoints, Detection3D, GridGeometry
+from gemini_core.types import F32, U8, UNLABELLED, AlignedGrids, AlignedPoints, Detection3D, GridGeometry, Modality
 
 CHANNELS = 3
 """Channels of each modality that a network takes."""
@@ -61,9 +64,9 @@ class Predictor:
 
         Raises:
             ConfigError: the device or the runtime is not there, the runtime cannot run these weights, voxel grids have
-                another number of bins than networks take.
-            WeightsError: ``model.weights`` cannot be read, is for other modalities, classes, sizes or another precision than
-                configured, or has no detector where boxes are asked for, or one of other classes.
+                another number of bins than networks take, or spconv is asked for and is not installed.
+            WeightsError: ``model.weights`` or ``detections.weights`` cannot be read, is for other modalities, classes, sizes
+                or another precision than configured, or has no detector where boxes are asked for, or one of other classes.
         """
         _check_channels(config)
         self._config = config
@@ -77,7 +80,8 @@ class Predictor:
         self._mean = torch.tensor([item.mean for item in info.normalization])[:, :, None, None]
         self._std = torch.tensor([item.std for item in info.normalization])[:, :, None, None].to(self._device)
         self._staging = torch.empty(0)
-        self._cells = _detector_cells(config, segmenter)
+        self._mvxnet = _MvxBoxes(config, self._device) if config.detections.enabled and config.detections.weights else None
+        self._cells = None if self._mvxnet else _detector_cells(config, segmenter)
 
     def predict(self, grids: AlignedGrids) -> Prediction:
         """Segment one frame, and find boxes where these are asked for.
@@ -105,8 +109,10 @@ class Predictor:
             if self._cells is None or grids.points is None:
                 logits = self._runtime.run(images, which)
             else:
-                logits, maps = self._runtime.run_with_boxes(images, which, self._cloud(grids.points))
-                boxes = self._boxes(maps, grids.points, self._cells)
+                logits, maps = self._runtime.run_with_boxes(images, which, _cloud(grids.points, self._device))
+                boxes = _boxes(self._decode(maps, self._cells), grids.points, self._config.detections.classes)
+            if self._mvxnet is not None:
+                boxes = self._mvxnet.find(self._staging[:1], grids.points)
             logits = upsample(logits, inputs.shape[2:])  # (1, K, h, w)
             best = logits.max(dim=1)  # argmax of the same is many times slower on the CPU
             if not best.values.isfinite().all():
@@ -119,27 +125,18 @@ class Predictor:
         model = self._config.model
         threads = f" with {self._threads} threads" if self._device.type == "cpu" else ""
         weights = f"{'trained' if self.trained else 'untrained'} weights ({model.weights or f'seed {model.seed}'})"
-        return f"GeminiFusion {self._network}, {weights}, {self._runtime.describe()}{threads}"
+        boxes = "" if self._mvxnet is None else f"; {self._mvxnet.describe()}"
+        return f"GeminiFusion {self._network}, {weights}, {self._runtime.describe()}{threads}{boxes}"
 
-    def _cloud(self, points: AlignedPoints) -> Cloud:
-        """Put a frame's points on the device, as the detector takes them."""
-        values = torch.from_numpy(np.hstack([points.points_m, points.intensity[:, None]]))
-        return Cloud(values, torch.from_numpy(points.pixels), torch.from_numpy(points.visible)).to(self._device)
-
-    def _boxes(self, maps: BevMaps, points: AlignedPoints, cells: BevGrid) -> tuple[Detection3D, ...]:
-        """Find the boxes in maps, in the frame of the reference.
+    def _decode(self, maps: BevMaps, cells: BevGrid) -> Found:
+        """Find the boxes in maps.
 
         Raises:
             WeightsError: the weights give maps that are not finite.
         """
         if not (maps.heat.isfinite().all() and maps.boxes.isfinite().all()):
             raise self._not_finite()
-        found = decode(maps, cells, max_boxes=MOST_BOXES, min_score=LEAST_SCORE)[0]
-        names = self._config.detections.classes
-        variances = [None] * len(found.boxes) if found.variances is None else found.variances.tolist()
-        rows = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), variances, strict=True)
-        boxes = [_upright_box(names[named], score, box, variance) for box, score, named, variance in rows]
-        return move_boxes(boxes, points.reference_from_base)
+        return decode(maps, cells, max_boxes=MOST_BOXES, min_score=LEAST_SCORE)[0]
 
     def _not_finite(self) -> GeminiError:
         """Say why logits are not finite numbers although the grids are."""
@@ -164,16 +161,125 @@ class Predictor:
             if grid is None:
                 self._staging[index] = self._mean[index]  # which normalises to zero
                 continue
-            if grid.channels.shape != shape:
-                msg = f"grid of {modality}: expected channels of shape {shape}, as its geometry says, got {grid.channels.shape}"
-                raise ShapeError(msg)
-            np.copyto(self._staging[index].numpy(), grid.channels)
-            if not torch.stack(self._staging[index].aminmax()).isfinite().all():  # NaN is the smallest and the largest at once
-                wrong = int(np.count_nonzero(~np.isfinite(grid.channels).all(axis=0)))
-                msg = f"grid of {modality}: expected finite numbers, got others at {wrong} pixels"
-                raise DataError(msg)
+            _stage(modality, grid.channels, self._staging[index])
         staged = self._staging.to(self._device, non_blocking=True)
         return (staged - self._mean.to(self._device)) / self._std
+
+
+class BoxPredictor:
+    """Boxes alone: the MVX-Net of ``detections.weights``, where ``model.enabled`` is false.
+
+    As repeatable as ``Predictor``, and as it to be asked, but its masks are all ``UNLABELLED``.
+    """
+
+    def __init__(self, config: FusionConfig) -> None:
+        """Load the weights.
+
+        Raises:
+            ConfigError: the device is not there, or spconv is asked for and not installed.
+            WeightsError: ``detections.weights`` cannot be read, or is for other classes than configured.
+        """
+        self._threads = config.model.threads or torch.get_num_threads()
+        self._mvxnet = _MvxBoxes(config, _device(config.model.device))
+        self.trained = self._mvxnet.trained
+        self.class_names = config.model.classes
+
+    def predict(self, grids: AlignedGrids) -> Prediction:
+        """Find the boxes of one frame.
+
+        Raises:
+            ShapeError, DataError: as of ``Predictor.predict``.
+            WeightsError: the weights give boxes that are not finite.
+        """
+        geometry = grids.geometry
+        rgb = torch.zeros(1, CHANNELS, geometry.height, geometry.width)
+        if (grid := grids.grid("rgb")) is not None:
+            _stage("rgb", grid.channels, rgb[0])
+        with _fixed_arithmetic(self._threads):
+            boxes = self._mvxnet.find(rgb, grids.points)
+        return Prediction(np.full((geometry.reference_height, geometry.reference_width), UNLABELLED, np.uint8), boxes)
+
+    def describe(self) -> str:
+        """Say in one line what runs where, for logs."""
+        return f"no masks (model.enabled is false), {self._mvxnet.describe()}"
+
+
+def make_predictor(config: FusionConfig) -> Predictor | BoxPredictor | None:
+    """Make what the configuration asks for: masks and boxes, boxes alone, or nothing.
+
+    Raises:
+        ConfigError, WeightsError: as the predictors.
+    """
+    if not config.predicts:
+        return None
+    return Predictor(config) if config.model.enabled else BoxPredictor(config)
+
+
+class _MvxBoxes:
+    """The MVX-Net of ``detections.weights`` on a device, in fp32: places need more digits than masks."""
+
+    def __init__(self, config: FusionConfig, device: torch.device) -> None:
+        wanted = config.detections
+        network, info = load_mvxnet(wanted.weights, runtime=choose_runtime(wanted.sparse, device))
+        _check_box_classes(config, network.config.classes, wanted.weights)
+        check_encodings(config, info, wanted.weights)
+        self._network, self._device, self._config = network.to(device), device, wanted
+        self.trained = info.trained
+
+    def find(self, rgb: Tensor, points: AlignedPoints | None) -> tuple[Detection3D, ...]:
+        """Find boxes, in the frame of the reference; none without points.
+
+        ``rgb`` is (1, 3, h, w) in [0, 1] on the CPU.
+
+        Raises:
+            WeightsError: the weights give maps that are not finite.
+        """
+        if points is None:
+            return ()
+        with torch.inference_mode():
+            maps = self._network([_cloud(points, self._device)], to_caffe(rgb.to(self._device, non_blocking=True)))
+            if not all(each.isfinite().all() for each in maps):
+                msg = f"detections.weights: expected weights that give finite boxes, got others from {self._config.weights}"
+                raise WeightsError(msg)
+            found = self._network.find(maps, max_boxes=MOST_BOXES, min_score=LEAST_SCORE)[0]
+        return _boxes(found, points, self._config.classes)
+
+    def describe(self) -> str:
+        """Say in a few words what runs, for logs."""
+        sparse = self._network.pts_middle_encoder.runtime
+        return f"boxes of {', '.join(self._config.classes)} by MVX-Net ({self._config.weights}), fp32, sparse in {sparse}"
+
+
+def _stage(modality: Modality, channels: F32, place: Tensor) -> None:
+    """Put a grid's channels into a tensor (3, h, w) on the CPU.
+
+    Raises:
+        ShapeError: they have another shape.
+        DataError: some are not finite.
+    """
+    if channels.shape != place.shape:
+        shape = tuple(place.shape)
+        msg = f"grid of {modality}: expected channels of shape {shape}, as its geometry says, got {channels.shape}"
+        raise ShapeError(msg)
+    np.copyto(place.numpy(), channels)
+    if not torch.stack(place.aminmax()).isfinite().all():  # NaN is the smallest and the largest at once
+        wrong = int(np.count_nonzero(~np.isfinite(channels).all(axis=0)))
+        msg = f"grid of {modality}: expected finite numbers, got others at {wrong} pixels"
+        raise DataError(msg)
+
+
+def _cloud(points: AlignedPoints, device: torch.device) -> Cloud:
+    """Put a frame's points on the device, as detectors take them."""
+    values = torch.from_numpy(np.hstack([points.points_m, points.intensity[:, None]]))
+    return Cloud(values, torch.from_numpy(points.pixels), torch.from_numpy(points.visible)).to(device)
+
+
+def _boxes(found: Found, points: AlignedPoints, names: Sequence[str]) -> tuple[Detection3D, ...]:
+    """Bring found boxes to the frame of the reference."""
+    variances = [None] * len(found.boxes) if found.variances is None else found.variances.tolist()
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), variances, strict=True)
+    boxes = [_upright_box(names[named], score, box, variance) for box, score, named, variance in rows]
+    return move_boxes(boxes, points.reference_from_base)
 
 
 def to_reference(mask: U8, geometry: GridGeometry) -> U8:
@@ -211,11 +317,15 @@ def _detector_cells(config: FusionConfig, segmenter: SegmenterConfig) -> BevGrid
     if segmenter.detector is None:
         msg = f"detections.enabled: expected weights with a detector, got {weights or 'untrained ones'} without one"
         raise WeightsError(msg)
-    if segmenter.detector.classes != config.detections.classes:
-        expected, got = ", ".join(config.detections.classes), ", ".join(segmenter.detector.classes)
+    _check_box_classes(config, segmenter.detector.classes, weights)
+    return segmenter.detector.head_grid
+
+
+def _check_box_classes(config: FusionConfig, classes: tuple[str, ...], weights: str) -> None:
+    if classes != config.detections.classes:
+        expected, got = ", ".join(config.detections.classes), ", ".join(classes)
         msg = f"detections.classes: expected those of the detector in {weights}, {got}, got {expected}"
         raise WeightsError(msg)
-    return segmenter.detector.head_grid
 
 
 def _upright_box(name: str, score: float, box: Sequence[float], variances: Sequence[float] | None) -> Detection3D:
@@ -272,7 +382,7 @@ def _exported(config: FusionConfig, threads: int) -> tuple[Runtime, str, Segment
             msg = f"model.weights: expected an export for {key} {value} as configured, got {got} in {model.weights}"
             raise WeightsError(msg)
     _check_weights(config, description.segmenter, description.checkpoint)
-    if config.detections.enabled and description.detector is None:
+    if config.detections.enabled and not config.detections.weights and description.detector is None:
         expected = "weights that torch runs or an export with a detector"
         msg = f"detections.enabled: expected {expected}, got masks only in {model.weights}"
         raise WeightsError(msg)

@@ -213,10 +213,10 @@ def replay(
     with BagReader(path) as bag:
         require_reference(match_rig(bag.topics(), config), path)  # before the weights are loaded
         predictor = None
-        if config.model.enabled:
-            from gemini_core.predictor import Predictor  # noqa: PLC0415 - loads torch, which nothing else here needs
+        if config.predicts:
+            from gemini_core.predictor import make_predictor  # noqa: PLC0415 - loads torch, which nothing else here needs
 
-            predictor = Predictor(config)
+            predictor = make_predictor(config)
         run = Replay(bag, config, predictor, progress)
         with BagWriter(out, storage, overwrite=overwrite) as results:
             for frame in run.frames():

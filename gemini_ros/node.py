@@ -18,7 +18,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from gemini_core.config import FusionConfig
 from gemini_core.decode.advice import advice, advice_for_missing
 from gemini_core.errors import GeminiError, nearest_names
-from gemini_core.predictor import Predictor
+from gemini_core.predictor import BoxPredictor, Predictor, make_predictor
 from gemini_core.types import Count, Role
 from gemini_ros import qos
 from gemini_ros.diagnostics import ERROR, OK, WARN, Trouble, status
@@ -51,7 +51,7 @@ class FusionNode(LifecycleNode):
         self._failure = ""
         self._declared = NodeParameters(self, lambda: self._state, self._take_live_options)
         self._config: FusionConfig | None = None
-        self._predictor: Predictor | None = None
+        self._predictor: Predictor | BoxPredictor | None = None
         self._outputs: Outputs | None = None
         self._session: Session | None = None
         self._skipped_before = 0
@@ -131,7 +131,7 @@ class FusionNode(LifecycleNode):
     def _configure(self) -> None:
         config = self._declared.config()
         input_classes(config)  # else a missing message package would show only at activate
-        predictor = Predictor(config) if config.model.enabled else None
+        predictor = make_predictor(config)
         warm_up(config, predictor)
         self._config, self._predictor = config, predictor
         self._outputs = Outputs(self)
@@ -258,6 +258,7 @@ class FusionNode(LifecycleNode):
             "enabled": str(self._predictor is not None).lower(),
             "trained": str(self._predictor is not None and self._predictor.trained).lower(),
             "weights": config.model.weights,
+            "box_weights": config.detections.weights,
             "device": config.model.device,
             "precision": config.model.precision,
             "classes": ", ".join(config.model.classes),

@@ -20,8 +20,7 @@ from rclpy.subscription import Subscription
 from gemini_core.config import FusionConfig
 from gemini_core.decode.intake import Intake
 from gemini_core.decode.message import RAW_TYPES, RawMessage, message_stamp_ns
-from gemini_core.pipeline import Pipeline
-from gemini_core.predictor import Predictor
+from gemini_core.pipeline import Pipeline, PredictorLike
 from gemini_core.types import Count, ImageSample, Role, Sample, SensorFrame
 from gemini_ros import qos
 from gemini_ros.diagnostics import BoxHealth, InputHealth
@@ -44,7 +43,7 @@ class Session:
         outputs: where results go.
     """
 
-    def __init__(self, node: LifecycleNode, config: FusionConfig, predictor: Predictor | None, outputs: Outputs) -> None:
+    def __init__(self, node: LifecycleNode, config: FusionConfig, predictor: PredictorLike | None, outputs: Outputs) -> None:
         self.config = config
         self._node = node
         self._outputs = outputs

@@ -16,8 +16,7 @@ from tf2_msgs.msg import TFMessage
 from gemini_core.config import ROLE_TYPES, FusionConfig
 from gemini_core.decode.intake import Intake
 from gemini_core.errors import GeminiError
-from gemini_core.pipeline import Pipeline
-from gemini_core.predictor import Predictor
+from gemini_core.pipeline import Pipeline, PredictorLike
 from gemini_core.types import Modality, Perception, Role
 from gemini_ros.convert import stamp_to_ros
 
@@ -26,7 +25,7 @@ _WIDTH, _HEIGHT = 64, 48
 _FRAMES: dict[Modality, str] = {"rgb": "rgb", "depth": "depth", "event": "event", "lidar": "lidar"}
 
 
-def warm_up(config: FusionConfig, predictor: Predictor | None) -> Perception:
+def warm_up(config: FusionConfig, predictor: PredictorLike | None) -> Perception:
     """Process one made-up frame with every configured modality, in a pipeline that is thrown away.
 
     Raises:

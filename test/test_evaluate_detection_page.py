@@ -94,7 +94,7 @@ def test_the_network_gets_what_the_subset_has(folder, bags):
     batch = collate([FrameDataset(bags, segmenter.config.modalities, info.normalization, min_points=1)[0, 0]])
     lidar, depth = (cloud.points for cloud in batch.spaces[0].clouds)
     for subset in detection_subsets(segmenter.config.modalities).values():
-        find(segmenter, segmenter.detector, batch, subset)
+        find(segmenter, batch, subset)
         (cloud,), *image = seen.pop()
         assert torch.equal(cloud.points, lidar if subset.points == "lidar" else depth)
         assert bool(image) == bool(subset.modalities)
@@ -215,8 +215,7 @@ def test_a_right_detector_scores_full(bags, folder, tmp_path, monkeypatch):
         from gemini_core.model.detection.codec import Found
 
         found = Found(space.boxes[real], torch.full((int(real.sum()),), 0.9), space.classes[real])
-        grid = checkpoints.load(folder / "weights.safetensors")[0].detector.config.head_grid
-        return detection.beside(space, found, BOX_CLASSES, grid)
+        return detection.beside(space, found, checkpoints.load(folder / "weights.safetensors")[0].detector.config)
 
     monkeypatch.setattr(scoring, "scored", labelled)
     evaluation = evaluate_detection(folder / "weights.safetensors", bags, tmp_path, subsets=False)

@@ -303,7 +303,7 @@ def test_released_tensors_are_taken_whole_or_not_at_all():
     )
     with pytest.raises(WeightsError, match=message):
         import_mvxnet(changed, config(), runtime="torch")
-    with pytest.raises(WeightsError, match=r"nothing but tensors, got 1 \(epoch: int\)"):
+    with pytest.raises(WeightsError, match=r"nothing but tensors in the state dict, got 1 \(epoch: int\)"):
         import_mvxnet({**tensors, "epoch": 3}, config(), runtime="torch")
 
 
@@ -403,7 +403,7 @@ def test_boxes_are_those_of_the_released_code(released):
 def test_caffe_images_are_bgr_less_the_mean():
     rgb = torch.tensor([255.0, 100.0, 0.0])[None, :, None, None]
     expected = torch.tensor([0 - 102.9801, 100 - 115.9465, 255 - 122.7717])
-    torch.testing.assert_close(to_caffe(rgb)[0, :, 0, 0], expected)
+    torch.testing.assert_close(to_caffe(rgb / 255)[0, :, 0, 0], expected)
 
 
 def test_images_are_filled_up_at_the_right_and_the_bottom():

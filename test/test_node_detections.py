@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("vision_msgs.msg", reason="needs the ROS message packages")
@@ -12,12 +13,14 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import PointCloud2
+from test_mvxnet import small
 from test_node import BASE, HEIGHT, MAKERS, MS, WIDTH, Graph, header, stamp_of, values
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
 from gemini_core.config import from_flat
 from gemini_core.decode.cloud import decode_cloud
+from gemini_core.model.detection.mvxnet_checkpoint import save_mvxnet
 from gemini_core.predictor import Prediction
 from gemini_core.types import UNLABELLED, Detection3D
 from gemini_ros import outputs
@@ -67,10 +70,11 @@ def graph():
 @pytest.fixture
 def start(graph, monkeypatch):
     """Begin with a predictor that gives boxes, a camera and a LiDAR, and base_link 1.5 m below the camera."""
-    monkeypatch.setattr("gemini_ros.node.Predictor", KnownBoxes)
+    monkeypatch.setattr("gemini_core.predictor.Predictor", KnownBoxes)
 
     def begin(**options):
-        graph.start(model__enabled=True, modalities=["rgb", "lidar"], **{"detections__enabled": True, **options})
+        asked = {"model__enabled": True, "detections__enabled": True, **options}
+        graph.start(modalities=["rgb", "lidar"], **asked)
         graph.activate("rgb", "lidar")
         ahead = (-0.5, 0.5, -0.5, 0.5)  # from optical axes to body axes
         graph.publishers["tf_static"].publish(
@@ -118,6 +122,24 @@ def test_boxes_of_the_frame_go_out_in_the_references_own_frame(start):
     (points,) = graph.node._predictor.points[-1:]
     assert points.points_m.shape == (200, 3)
     assert graph.diagnostics()["detections"].level == DiagnosticStatus.OK
+
+
+def test_an_mvxnet_gives_boxes_without_masks(start, tmp_path):
+    network = small()
+    torch.nn.init.constant_(network.pts_bbox_head.conv_cls.bias, 0.0)  # scores about a half: there are boxes
+    save_mvxnet(network, tmp_path / "weights", trained=True)
+    options = {"detections__weights": str(tmp_path / "weights"), "detections__classes": ["pedestrian", "car"]}
+    graph = start(**options, model__enabled=False)
+    (stamp,) = graph.send(1)
+    mask = graph.await_masks([stamp])[stamp]
+    message = last(graph, "~/detections")
+    assert stamp_of(message) == stamp
+    assert set(classes(message)) <= {"pedestrian", "car"}
+    assert len(message.detections) > 1
+    assert (mask == UNLABELLED).all()
+    status = graph.diagnostics()["model"]
+    assert status.level == DiagnosticStatus.OK
+    assert status.message.startswith("no masks (model.enabled is false), boxes of pedestrian, car by MVX-Net")
 
 
 def test_boxes_go_out_in_the_frame_asked_for_as_it_was_at_the_stamp(start):

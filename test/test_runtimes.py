@@ -18,6 +18,8 @@ import pytest
 import torch
 from test_cli import write_rig
 from test_folding import trained
+from test_mvxnet import small
+from test_predictor_boxes import points_of
 
 from gemini_core import cli
 from gemini_core.cli import main
@@ -27,6 +29,7 @@ from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo, Normalization
 from gemini_core.model.detection.codec import BevMaps
 from gemini_core.model.detection.detector import DetectorConfig
+from gemini_core.model.detection.mvxnet_checkpoint import save_mvxnet
 from gemini_core.model.mit import MiTConfig
 from gemini_core.predictor import Predictor
 from gemini_core.runtimes import artifact, boxes, images, openvino
@@ -191,6 +194,19 @@ def test_pixels_that_are_no_numbers_do_not_get_lost_in_a_runtime(exported, runti
     with pytest.raises(DataError, match=f"grid of {modality}: expected finite numbers, got others at 1 pixels"):
         predictor.predict(grids)
     assert np.array_equal(predictor.predict(grids_of()).mask, expected)
+
+
+def test_boxes_of_an_mvxnet_go_with_masks_of_an_export(exported, tmp_path):
+    detector = small()
+    torch.nn.init.constant_(detector.pts_bbox_head.conv_cls.bias, 0.0)  # scores about a half: there are boxes
+    save_mvxnet(detector, tmp_path / "boxes", trained=True)
+    options = {"detections.weights": str(tmp_path / "boxes"), "detections.classes": ["pedestrian", "car"]}
+    plain = config_of(exported("openvino"))
+    both = config_of(exported("openvino"), **options, **{"detections.enabled": True})
+    grids = dataclasses.replace(grids_of(), points=points_of())
+    found = Predictor(both).predict(grids)
+    assert found.detections
+    assert np.array_equal(found.mask, Predictor(plain).predict(grids).mask)
 
 
 def test_description_says_what_runs_where(exported):

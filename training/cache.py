@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -195,19 +195,33 @@ class ShardReader:
             DataError: a shard is damaged or gone, or has none.
         """
         found = []
+        for index, (starts, classes, counts) in self._of_shards("boxes.at", "box_classes", "box_counts"):
+            for frame, (start, end) in enumerate(pairwise(starts.tolist())):
+                found += [(index + frame, box - start, int(classes[box]), int(counts[box])) for box in range(start, end)]
+        return found
+
+    def boxes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Give the boxes of all frames: (N, 7), their classes (N,), and how many points are in each (N,).
+
+        Raises:
+            DataError: a shard is damaged or gone, or has none.
+        """
+        parts = [own for _, own in self._of_shards("boxes", "box_classes", "box_counts")]
+        boxes, classes, counts = (torch.cat(each) for each in zip(*parts, strict=True))
+        return boxes, classes, counts
+
+    def _of_shards(self, *names: str) -> Iterator[tuple[int, list[Tensor]]]:
+        """Give the first frame and some tensors of each shard."""
         for index, (bag, shard, row) in enumerate(self._places):
             if row:
                 continue  # the first frame of a shard stands for all of them
             path = self._checked_path(bag, shard)
             try:
                 with safe_open(path, framework="pt") as file:
-                    starts = file.get_tensor("boxes.at").tolist()
-                    classes, counts = file.get_tensor("box_classes").tolist(), file.get_tensor("box_counts").tolist()
+                    tensors = [file.get_tensor(name) for name in names]
             except (OSError, SafetensorError) as error:
                 raise self._damaged(path, str(error)) from None
-            for frame, (start, end) in enumerate(pairwise(starts)):
-                found += [(index + frame, box - start, classes[box], counts[box]) for box in range(start, end)]
-        return found
+            yield index, tensors
 
     def _checked_path(self, bag: CachedBag, shard: int) -> Path:
         name, _, checksum = bag.shards[shard]

@@ -6,19 +6,24 @@ A run is configured by a recipe (a YAML file of training/recipes, chosen by name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gemini_core.config import BACKBONES, build, named_numbers, option, read_flat
 from gemini_core.errors import ConfigError, nearest_names
 from gemini_core.model.detection.detector import FUSIONS as DETECTOR_FUSIONS
 from gemini_core.model.detection.detector import DetectorConfig
+from gemini_core.model.detection.mvxnet_config import MvxNetConfig
+from gemini_core.model.detection.mvxnet_sparse import AUTO, RUNTIMES
 from gemini_core.model.segmentation import SegmenterConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 
 FUSIONS = ("gemini", "none", "cross_attention", "exchange")
+DETECTORS = ("pillars", "mvxnet")
 ALL_BLOCKS = -1
+
+_SHORT_M = 2.5  # between a cyclist (1.76 m) and a car (3.9 m)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,12 @@ class DetectionConfig:
 
     enabled: bool = option(False, "train a detector on the labelled boxes of data.boxes")
     alone: bool = option(False, "train the detector only; everything else stays as model.weights has it")
+    detector: str = option(
+        "pillars",
+        "which: 'pillars' on the backbone of the masks, or the paper's 'mvxnet', which has an image branch of its own and is "
+        "trained alone",
+        choices=DETECTORS,
+    )
     fusion: str = option(
         "gemini", "how the image joins the points; 'none': their average, 'lidar': not at all", choices=DETECTOR_FUSIONS
     )
@@ -69,8 +80,16 @@ class DetectionConfig:
     y_max_m: float = option(25.6, "points and boxes up to here, to both sides", minimum=0.1, maximum=500.0)
     z_min_m: float = option(-3.0, "points and boxes from this height on", minimum=-100.0, maximum=100.0)
     z_max_m: float = option(4.0, "and up to this one", minimum=-100.0, maximum=100.0)
-    cell_m: float = option(0.2, "side of a pillar", minimum=0.01, maximum=10.0)
-    covariance: bool = option(False, "give the variance of a box's place and yaw")
+    cell_m: float = option(0.2, "pillars: side of one", minimum=0.01, maximum=10.0)
+    covariance: bool = option(False, "pillars: give the variance of a box's place and yaw")
+    voxel_m: float = option(0.05, "mvxnet: side of a voxel along x and y", minimum=0.01, maximum=10.0)
+    voxel_height_m: float = option(0.1, "mvxnet: height of a voxel", minimum=0.01, maximum=10.0)
+    channels: float = option(1.0, "mvxnet: share of the released model's channels", minimum=0.125, maximum=1.0)
+    sparse: str = option(
+        AUTO,
+        "mvxnet: what computes its sparse convolutions; auto: spconv on a GPU where it is installed, else torch",
+        choices=(AUTO, *RUNTIMES),
+    )
     weight: float = option(1.0, "what the boxes' loss counts beside that of the masks", minimum=0.0, maximum=1000.0)
     lr_factor: float = option(10.0, "the detector learns this much faster than the backbone", minimum=0.01, maximum=1000.0)
     points: str = option(
@@ -81,6 +100,11 @@ class DetectionConfig:
     min_points: int = option(
         1, "labelled boxes with fewer points in them are neither asked for nor counted as wrong", minimum=0, maximum=1000
     )
+
+    @property
+    def range_m(self) -> tuple[float, float, float, float, float, float]:
+        """The least x, y, z, then the largest."""
+        return (self.x_min_m, -self.y_max_m, self.z_min_m, self.x_max_m, self.y_max_m, self.z_max_m)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +232,8 @@ class TrainingConfig:
         if self.detection.alone and not self.detection.enabled:
             msg = "detection.alone: expected detection.enabled, got false"
             raise ConfigError(msg)
+        if self.detection.detector == "mvxnet":
+            self._check_mvxnet()
         self.dropout_rates()
         self.segmenter(1, ("any",))
 
@@ -226,6 +252,65 @@ class TrainingConfig:
         )
         return (0.0, *(single.get(name, self.augment.modality_dropout) for name in extras))
 
+    def _check_mvxnet(self) -> None:
+        wanted = self.detection
+        if not wanted.alone:
+            msg = "detection.detector: expected detection.alone for mvxnet, which shares nothing with the masks, got false"
+            raise ConfigError(msg)
+        if wanted.fusion != "gemini":
+            msg = f"detection.fusion: expected gemini for mvxnet, which knows no other, got {wanted.fusion}"
+            raise ConfigError(msg)
+        if wanted.covariance:
+            msg = "detection.covariance: expected false for mvxnet, which gives no variances, got true"
+            raise ConfigError(msg)
+        self.mvxnet(("any",), ((1.0, 1.0, 1.0),), (0.0,))
+
+    def mvxnet(
+        self, classes: tuple[str, ...], sizes_m: tuple[tuple[float, float, float], ...], bottoms_m: tuple[float, ...]
+    ) -> MvxNetConfig:
+        """Give MVX-Net's own configuration.
+
+        The overlaps that make an anchor a box are those of the released model: lower for what is as short as a cyclist. Its
+        image branch is frozen as there where weights are given to begin with, and learns as a whole where there are none.
+
+        Args:
+            classes: names of boxes.
+            sizes_m: length, width and height of each class's anchors.
+            bottoms_m: height of their lower faces.
+
+        Raises:
+            ConfigError: ranges or voxels that the network cannot take.
+        """
+        wanted, released = self.detection, MvxNetConfig()
+        short = [length < _SHORT_M for length, _, _ in sizes_m]
+
+        def share(width: int, of: int = 1) -> int:
+            return max(1, round(width * wanted.channels / of)) * of
+
+        def shares(widths: tuple[int, ...], of: int = 1) -> tuple[int, ...]:
+            return tuple(share(width, of) for width in widths)
+
+        return replace(
+            released,
+            classes=classes,
+            anchor_sizes_m=sizes_m,
+            anchor_bottoms_m=bottoms_m,
+            positive_ious=tuple(0.35 if each else 0.6 for each in short),
+            negative_ious=tuple(0.2 if each else 0.45 for each in short),
+            range_m=wanted.range_m,
+            voxel_m=(wanted.voxel_m, wanted.voxel_m, wanted.voxel_height_m),
+            voxel_widths=shares(released.voxel_widths, released.fusion_heads),
+            fused_width=share(released.fused_width, released.fusion_heads),
+            image_base=share(released.image_base),
+            image_width=share(released.image_width),
+            image_frozen=bool(self.model.weights),
+            sparse_base=share(released.sparse_base),
+            sparse_widths=tuple(shares(stage) for stage in released.sparse_widths),
+            sparse_output=share(released.sparse_output),
+            plane_widths=shares(released.plane_widths),
+            plane_outputs=shares(released.plane_outputs),
+        )
+
     def segmenter(self, num_classes: int, box_classes: tuple[str, ...]) -> SegmenterConfig:
         """Give the network's own configuration.
 
@@ -239,7 +324,7 @@ class TrainingConfig:
         wanted = self.detection
         detector = DetectorConfig(
             box_classes,
-            range_m=(wanted.x_min_m, -wanted.y_max_m, wanted.z_min_m, wanted.x_max_m, wanted.y_max_m, wanted.z_max_m),
+            range_m=wanted.range_m,
             cell_m=wanted.cell_m,
             fusion=wanted.fusion,  # type: ignore[arg-type]  # one of its choices
             covariance=wanted.covariance,

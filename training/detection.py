@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from gemini_core.evaluate.detection import EVERYWHERE, FoundFrame, TruthFrame
 from gemini_core.evaluate.detection_kitti import ClassRule, Difficulty, KittiScore, View, kitti_scores
-from gemini_core.model.detection.codec import IGNORED, BevMaps, Found
-from gemini_core.model.detection.detector import Detector
-from gemini_core.model.detection.pillars import BevGrid
+from gemini_core.model.detection.codec import IGNORED, BoxDetector, BoxesConfig, Found
 from training.data import SpaceBatch
+
+_Maps = TypeVar("_Maps")
 
 MIN_IOU = 0.5
 """Of right boxes, seen from above."""
@@ -38,16 +39,19 @@ class Scored:
     found: FoundFrame
 
 
-def scored(space: SpaceBatch, detector: Detector, maps: BevMaps) -> Scored:
+def scored(space: SpaceBatch, detector: BoxDetector[_Maps], maps: _Maps) -> Scored:
     """Find the boxes in the maps of one frame, and put them beside its labelled ones."""
-    config = detector.config
     found = detector.find(maps, min_score=MIN_SCORE)[0]
-    return beside(space, found, config.classes, config.head_grid)
+    return beside(space, found, detector.config)
 
 
-def beside(space: SpaceBatch, found: Found, classes: Sequence[str], grid: BevGrid) -> Scored:
-    """Put found boxes beside labelled ones, of which those on the grid count; ``IGNORED`` labels may be of any class."""
-    reachable = space.view.holds(space.boxes[:, :2]) & grid.holds(grid.place(space.boxes[:, :2]))
+def beside(space: SpaceBatch, found: Found, config: BoxesConfig) -> Scored:
+    """Put found boxes beside labelled ones, of which those in range count; ``IGNORED`` labels may be of any class."""
+    classes = config.classes
+    x, y, _, x_end, y_end, _ = config.range_m
+    places = space.boxes[:, :2]
+    in_range = ((places >= places.new_tensor((x, y))) & (places < places.new_tensor((x_end, y_end)))).all(1)
+    reachable = space.view.holds(places) & in_range
     named = space.classes.numpy()
     counts = reachable.numpy() & (named != IGNORED)
     # An ignored label has lost its class; it stands once for each, so that a find of any class may take it.

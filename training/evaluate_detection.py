@@ -30,8 +30,10 @@ from gemini_core.evaluate.detection_distance import distance_scores
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
 from gemini_core.model.detection.boxes import iou_bev
-from gemini_core.model.detection.codec import BevMaps
-from gemini_core.model.detection.detector import Cloud, Detector
+from gemini_core.model.detection.codec import BoxesConfig
+from gemini_core.model.detection.mvxnet import MvxNet
+from gemini_core.model.detection.mvxnet_checkpoint import load_mvxnet
+from gemini_core.model.detection.mvxnet_image import to_caffe
 from gemini_core.model.segmentation import Segmenter
 from gemini_core.types import F32, U8, Bool, CameraModel, PointSource
 from training.cache import CachedBag
@@ -47,6 +49,7 @@ NEAR_M = 30.0
 SHOWN_SCORE = 0.3
 """Found boxes below it are left out of pictures; what ``detections.min_score`` is by default."""
 
+_SOURCE_NAMES: dict[PointSource, str] = {"lidar": "the LiDAR", "depth": "depth"}
 IGNORED_COLOR = (170, 175, 182)
 _ABOVE_PX = 640
 _IMAGE_PX = 960  # of the image's width, about
@@ -128,22 +131,26 @@ class DetectionEvaluation:
         return next(each for each in self.results if (each.group, each.subset) == (group, subset))
 
 
-def load_detector(weights: Path, box_classes: Sequence[str]) -> tuple[Segmenter, Detector, CheckpointInfo]:
-    """Read weights that find boxes of these classes.
+def load_detector(weights: Path, box_classes: Sequence[str]) -> tuple[Segmenter | MvxNet, BoxesConfig, CheckpointInfo]:
+    """Read weights that find boxes of these classes; gives what the detector among them is made of as well.
 
     Raises:
         WeightsError: the weights cannot be read, have no detector, or one of other classes.
     """
-    segmenter, info = checkpoints.load(weights)
-    detector = segmenter.detector
-    if detector is None:
+    network: Segmenter | MvxNet
+    if checkpoints.network_of(weights) == checkpoints.MVXNET:
+        network, info = load_mvxnet(weights, runtime="torch")
+    else:
+        network, info = checkpoints.load(weights)
+    config = network.config if isinstance(network, MvxNet) else network.config.detector
+    if config is None:
         msg = f"{weights}: expected weights with a detector of boxes (detection.enabled in training), got some without"
         raise WeightsError(msg)
-    if detector.config.classes != tuple(box_classes):
-        wanted, got = ", ".join(box_classes) or "none", ", ".join(detector.config.classes)
+    if config.classes != tuple(box_classes):
+        wanted, got = ", ".join(box_classes) or "none", ", ".join(config.classes)
         msg = f"{weights}: expected a detector of the classes {wanted} (detections.classes), got {got}"
         raise WeightsError(msg)
-    return segmenter, detector, info
+    return network, config, info
 
 
 def evaluate_detection(
@@ -177,14 +184,19 @@ def evaluate_detection(
         DataError: frames that cannot be read, or pictures that cannot be written.
     """
     box_classes = bags[0].box_classes if bags else ()
-    segmenter, detector, info = load_detector(weights, box_classes)
-    modalities = segmenter.config.modalities
+    network, config, info = load_detector(weights, box_classes)
+    modalities = ("rgb",) if isinstance(network, MvxNet) else network.config.modalities
     for bag in bags:
         if bag.box_classes != box_classes or set(modalities) - set(bag.modalities):
             wanted = f"boxes of {', '.join(bag.box_classes) or 'no class'} and some of {', '.join(bag.modalities)} ({bag.bag})"
             msg = f"{weights}: expected weights for {wanted}, got {', '.join(box_classes)} and {', '.join(modalities)}"
             raise WeightsError(msg)
-    wanted_subsets = detection_subsets(modalities, points, given)
+    if isinstance(network, MvxNet):
+        wanted_subsets = mvxnet_subsets(
+            [each for each in SOURCES if all(each in bag.modalities for bag in bags)], points, given
+        )
+    else:
+        wanted_subsets = detection_subsets(modalities, points, given)
     if not subsets:
         wanted_subsets = {ALL: wanted_subsets[ALL]}
     dataset = FrameDataset(bags, modalities, info.normalization, min_points=min_points)
@@ -199,7 +211,7 @@ def evaluate_detection(
         for group in groups:
             counts[group] = counts.get(group, 0) + 1
         for name, subset in wanted_subsets.items():
-            one = _Frame.of(scored(batch.spaces[0], detector, find(segmenter, detector, batch, subset)))
+            one = _Frame.of(find(network, batch, subset))
             for group in groups:
                 frames.setdefault((group, name), []).append(one)
             title = " ".join(tags.values()) or "frame"
@@ -211,7 +223,7 @@ def evaluate_detection(
     return DetectionEvaluation(
         weights=weights.name,
         description=info.description,
-        classes=detector.config.classes,
+        classes=config.classes,
         modalities=modalities,
         min_points=min_points,
         min_iou=MIN_IOU,
@@ -220,7 +232,7 @@ def evaluate_detection(
         groups=tuple(names),
         subsets=wanted_subsets,
         results=tuple(
-            scores_of(frames[group, subset], detector.config.classes, group, subset)
+            scores_of(frames[group, subset], config.classes, group, subset)
             for group in tqdm(names, desc="scores", unit="group")
             for subset in wanted_subsets
         ),
@@ -231,8 +243,8 @@ def evaluate_detection(
                 image,
                 dataset.reader.space(number),
                 points=wanted_subsets[ALL].points,
-                detector=detector,
-                mask_classes=info.class_names,
+                config=config,
+                mask_classes=bags[0].classes,
                 out=out,
             )
             for title, (number, one, image) in sorted(chosen.items())
@@ -248,10 +260,7 @@ def detection_subsets(modalities: tuple[str, ...], points: str = "auto", given: 
     Raises:
         ConfigError: ``given`` do not begin with rgb or are none of the modalities.
     """
-    if given and (given[0] != modalities[0] or not set(given) <= set(modalities)):
-        msg = f"--given: expected {modalities[0]} and others of {', '.join(modalities)}, got {', '.join(given)}"
-        raise ConfigError(msg)
-    kept = given or modalities
+    kept = _kept(modalities, given)
     if points != "auto":
         return {ALL: Subset(kept, "depth" if points == "depth" else "lidar")}
     if given:
@@ -262,8 +271,8 @@ def detection_subsets(modalities: tuple[str, ...], points: str = "auto", given: 
         left = tuple(each for each in modalities if each != extra)
         if extra != "lidar" or "depth" in left:
             subsets[f"without {extra}"] = Subset(left, _source(modalities, left))
-    named: tuple[tuple[PointSource, str], ...] = (("lidar", "the LiDAR"), ("depth", "depth"))
-    source, name = next(each for each in named if each[0] in extras or each[0] == "depth")
+    source: PointSource = "lidar" if "lidar" in extras else "depth"
+    name = _SOURCE_NAMES[source]
     subsets[f"{reference}, points of {name}"] = Subset((reference,), source)
     subsets[f"points of {name} alone"] = Subset((), source)
     if {"depth", "lidar"} <= set(extras):
@@ -272,22 +281,56 @@ def detection_subsets(modalities: tuple[str, ...], points: str = "auto", given: 
     return {name: subset for name, subset in subsets.items() if first[subset] == name}
 
 
+def mvxnet_subsets(sources: Sequence[PointSource], points: str = "auto", given: tuple[str, ...] = ()) -> dict[str, Subset]:
+    """The subsets that MVX-Net is scored with, by name: each of the sources of points, with the image and without it.
+
+    ``points`` and ``given`` as of ``detection_subsets``.
+
+    Raises:
+        ConfigError: ``given`` is more than rgb.
+    """
+    image = _kept(("rgb",), given)
+    if points != "auto":
+        return {ALL: Subset(image, "depth" if points == "depth" else "lidar")}
+    first, *others = sources or SOURCES[:1]
+    subsets = {ALL: Subset(image, first)}
+    if given:
+        return subsets
+    for source in others:
+        subsets[f"rgb, points of {_SOURCE_NAMES[source]}"] = Subset(image, source)
+    for source in (first, *others):
+        subsets[f"points of {_SOURCE_NAMES[source]} alone"] = Subset((), source)
+    return subsets
+
+
+def _kept(modalities: tuple[str, ...], given: tuple[str, ...]) -> tuple[str, ...]:
+    """The modalities that are given, all where nothing is said."""
+    if given and (given[0] != modalities[0] or not set(given) <= set(modalities)):
+        msg = f"--given: expected {modalities[0]} and others of {', '.join(modalities)}, got {', '.join(given)}"
+        raise ConfigError(msg)
+    return given or modalities
+
+
 def _source(modalities: tuple[str, ...], kept: tuple[str, ...]) -> PointSource:
     return "depth" if "lidar" in modalities and "lidar" not in kept else "lidar"
 
 
 @torch.inference_mode()
-def find(segmenter: Segmenter, detector: Detector, batch: Batch, subset: Subset) -> BevMaps:
-    """Say where boxes are in the one frame of a batch, with what the subset has of it."""
-    cloud: Cloud = batch.spaces[0].clouds[SOURCES.index(subset.points)]
+def find(network: Segmenter | MvxNet, batch: Batch, subset: Subset) -> Scored:
+    """Find the boxes of the one frame of a batch, with what the subset has of it, and put them beside its labelled ones."""
+    space = batch.spaces[0]
+    cloud = space.clouds[SOURCES.index(subset.points)]
+    if isinstance(network, MvxNet):
+        return scored(space, network, network([cloud], to_caffe(batch.images[0]) if subset.modalities else None))
+    detector = network.detector
+    assert detector is not None  # noqa: S101 - load_detector's business
     if not subset.modalities:
-        alone: BevMaps = detector([cloud])
-        return alone
+        return scored(space, detector, detector([cloud]))
     there = batch.present[:, 0].tolist()
-    present = [flag and name in subset.modalities for flag, name in zip(there, segmenter.config.modalities, strict=True)]
-    maps = segmenter.quarter_logits(tuple(batch.images), present, clouds=[cloud]).boxes
+    present = [flag and name in subset.modalities for flag, name in zip(there, network.config.modalities, strict=True)]
+    maps = network.quarter_logits(tuple(batch.images), present, clouds=[cloud]).boxes
     assert maps is not None  # noqa: S101 - points were given
-    return maps
+    return scored(space, detector, maps)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -373,12 +416,11 @@ def _picture(
     space: Space,
     *,
     points: PointSource,
-    detector: Detector,
+    config: BoxesConfig,
     mask_classes: Sequence[str],
     out: Path,
 ) -> BoxPicture:
     """Draw a frame's labelled and found boxes in its image and from above."""
-    config = detector.config
     sure = one.scored.found.scores >= SHOWN_SCORE
     names = tuple(name for name, kept in zip(one.scored.found.class_names, sure, strict=True) if kept)
     indices = np.array([config.classes.index(name) for name in names], np.int64)

@@ -9,6 +9,8 @@ from torch import Tensor
 from gemini_core.model.detection.codec import BevMaps
 from gemini_core.model.detection.detector import Detector
 from gemini_core.model.detection.losses import DetectionLoss, detection_loss
+from gemini_core.model.detection.mvxnet import MvxNet
+from gemini_core.model.detection.mvxnet_head import MvxLoss, MvxMaps
 from gemini_core.model.segmentation import SegmentationOutput, upsample
 from gemini_core.types import UNLABELLED
 from training.config import OptimizerConfig
@@ -46,6 +48,13 @@ def boxes_loss(maps: BevMaps, spaces: tuple[SpaceBatch, ...], detector: Detector
     seen = in_view([each.view for each in spaces], detector.config.head_grid, targets.counted)
     counted = targets.counted * torch.maximum(seen, (targets.heat.amax(1, keepdim=True) == 1).to(seen.dtype))
     return detection_loss(maps, targets._replace(counted=counted), detector.config.head_grid.cell_m)
+
+
+def anchors_loss(maps: MvxMaps, spaces: tuple[SpaceBatch, ...], detector: MvxNet) -> MvxLoss:
+    """Do what ``boxes_loss`` does for the maps of an MVX-Net."""
+    device = maps.scores.device
+    boxes, classes = [each.boxes.to(device) for each in spaces], [each.classes.to(device) for each in spaces]
+    return detector.loss(maps, boxes, classes, [each.view.holds for each in spaces])
 
 
 def _loss(logits: Tensor, label: Tensor, config: OptimizerConfig, class_weights: Tensor | None) -> Tensor:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -34,8 +35,11 @@ from gemini_core.config import FusionConfig, load_config, to_flat
 from gemini_core.errors import ConfigError, DataError, GeminiError
 from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
 from gemini_core.model import checkpoints
-from gemini_core.model.checkpoints import default_normalization
+from gemini_core.model.checkpoints import Normalization, default_normalization
 from gemini_core.model.detection.detector import Cloud
+from gemini_core.model.detection.mvxnet import MvxNet
+from gemini_core.model.detection.mvxnet_checkpoint import save_mvxnet
+from gemini_core.model.detection.mvxnet_image import to_caffe
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
 from training.cache import CachedBag, cache_bag
 from training.checkpoint import TrainingState, load_state, save_state, write_whole
@@ -43,8 +47,15 @@ from training.config import DataConfig, OptimizerConfig, TrainingConfig, load_tr
 from training.data import Batch, FrameDataset, Order, plain_batches, training_batches
 from training.detection import Scored, bev_scores, mean_precision, scored
 from training.frames import find_bags
-from training.losses import boxes_loss, class_weights, segmentation_loss
+from training.losses import anchors_loss, boxes_loss, class_weights, segmentation_loss
+from training.mvxnet import make_mvxnet
 from training.space import SOURCES
+
+Network: TypeAlias = Segmenter | MvxNet
+"""What a run trains: masks and the boxes on their backbone, or the boxes of MVX-Net."""
+
+POINT_ENCODING = "lidar.max_intensity"
+"""The only option of the node's encodings that changes points."""
 
 _NOT_PART_OF_A_RUN = ("run.out", "run.log_every", "run.checkpoint_every", "data.workers", "data.cache")
 
@@ -93,7 +104,7 @@ def train(config: TrainingConfig) -> float:
     _make_folder(out)
     fusion, bags, val_bags = _frames(config, place)
     classes = fusion.model.classes
-    normalization = default_normalization(config.model.modalities)
+    normalization = _normalization(config)
     min_points = config.detection.min_points if config.detection.enabled else None
     dataset = FrameDataset(bags, config.model.modalities, normalization, config.augment, min_points=min_points)
     val_dataset = FrameDataset(val_bags, config.model.modalities, normalization, min_points=min_points)
@@ -102,25 +113,29 @@ def train(config: TrainingConfig) -> float:
         raise ConfigError(msg)
 
     torch.manual_seed(config.run.seed)
-    segmenter = _segmenter(config, len(classes), fusion.detections.classes).to(place.device).train()
-    if config.detection.alone:
-        _freeze(segmenter)
-    averaged = copy.deepcopy(segmenter).eval().requires_grad_(requires_grad=False)
+    trained: Network
+    if config.detection.detector == "mvxnet":
+        trained = make_mvxnet(config, fusion.detections.classes, dataset.reader, place.device).to(place.device).train()
+    else:
+        trained = _segmenter(config, len(classes), fusion.detections.classes).to(place.device).train()
+        if config.detection.alone:
+            _freeze(trained)
+    averaged = copy.deepcopy(trained).eval().requires_grad_(requires_grad=False)
     betas = (settings.beta1, settings.beta2)
-    groups = parameter_groups(segmenter, settings, config.detection.lr_factor)
+    groups = parameter_groups(trained, settings, config.detection.lr_factor)
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=betas)
     run, step, best = run_hash(config, (*bags, *val_bags), place.world), 0, -1.0
     if (out / "last.pt").is_file():
         state = load_state(out / "last.pt", run)
         step, best = state.step, state.best
-        segmenter.load_state_dict(state.weights)
+        trained.load_state_dict(state.weights)
         averaged.load_state_dict(state.averaged)
         optimizer.load_state_dict(state.optimizer)
     elif place.main:
         _write_text(out / "config.yaml", yaml.safe_dump(to_flat_lists(config), sort_keys=False))
-    network: nn.Module = segmenter
+    network: nn.Module = trained
     if place.world > 1:  # modalities that a batch lacks leave their norms without a gradient
-        network = DistributedDataParallel(segmenter, find_unused_parameters=True)
+        network = DistributedDataParallel(trained, find_unused_parameters=True)
     weights = class_weights(torch.tensor([bag.class_pixels for bag in bags]).sum(dim=0), settings.class_balance)
     weights = None if weights is None else weights.to(place.device)
 
@@ -143,27 +158,23 @@ def train(config: TrainingConfig) -> float:
                 torch.manual_seed(_seed_of_pass(config, number, place.rank))  # so that a run can go on anywhere
                 unsynced = place.world > 1 and (number + 1) % passes
                 with network.no_sync() if unsynced else contextlib.nullcontext():  # type: ignore[operator]  # DDP's own
-                    with torch.autocast(place.device.type, torch.bfloat16, enabled=config.run.precision == "bf16"):
-                        output = network(*_inputs(batch, keep, place.device), _clouds(config, batch, keep, place.device))
-                    losses = []
-                    if not config.detection.alone:
-                        losses.append(segmentation_loss(output, batch.label.to(place.device), settings, weights) / passes)
-                    if output.boxes is not None and segmenter.detector is not None:
-                        of_boxes = boxes_loss(output.boxes, batch.spaces, segmenter.detector).total / passes
-                        boxes_total += float(of_boxes.detach())
-                        losses.append(config.detection.weight * of_boxes)
-                    loss = torch.stack(losses).sum()
+                    of_masks, of_boxes = losses(network, trained, batch, keep, config, weights=weights)
+                    parts = [] if of_masks is None else [of_masks / passes]
+                    if of_boxes is not None:
+                        boxes_total += float(of_boxes.detach()) / passes
+                        parts.append(config.detection.weight * of_boxes / passes)
+                    loss = torch.stack(parts).sum()
                     loss.backward()  # type: ignore[no-untyped-call]  # torch's own
                 total += float(loss.detach())
             if not math.isfinite(total):
                 msg = f"{out}: expected a finite loss, got {total} at step {step}; try a smaller optimizer.lr or a clip_norm"
                 raise ConfigError(msg)
             if settings.clip_norm:
-                nn.utils.clip_grad_norm_(segmenter.parameters(), settings.clip_norm)
+                nn.utils.clip_grad_norm_(trained.parameters(), settings.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
-            update_average(averaged, segmenter, settings.ema_decay, step)
+            update_average(averaged, trained, settings.ema_decay, step)
             progress.update()
             if log is None:
                 continue
@@ -181,11 +192,45 @@ def train(config: TrainingConfig) -> float:
                     _save_weights(averaged, out / "best.safetensors", fusion, config, said)
             if step % config.run.checkpoint_every == 0 or done:
                 _save_weights(averaged, out / "last.safetensors", fusion, config, f"step {step}")
-                every = segmenter.state_dict(), averaged.state_dict(), optimizer.state_dict()
+                every = trained.state_dict(), averaged.state_dict(), optimizer.state_dict()
                 save_state(TrainingState(step, best, run, *every), out / "last.pt")
     if log is not None:
         log.close()
     return best
+
+
+def losses(
+    network: nn.Module,
+    trained: Network,
+    batch: Batch,
+    keep: Sequence[bool],
+    config: TrainingConfig,
+    *,
+    weights: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Run a batch; give the loss of its masks and that of its boxes, None for what is not trained.
+
+    Args:
+        network: to call: ``trained``, or what shares its gradients among processes.
+        trained: the network itself.
+        batch: the frames.
+        keep: which modalities they keep.
+        config: of the run.
+        weights: of the masks' classes.
+    """
+    device = next(trained.parameters()).device
+    clouds = _clouds(config, batch, keep, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.run.precision == "bf16"):
+        if isinstance(trained, MvxNet):
+            output = network(clouds, to_caffe(batch.images[0].to(device, non_blocking=True)))
+        else:
+            output = network(*_inputs(batch, keep, device), clouds)
+    if isinstance(trained, MvxNet):
+        return None, anchors_loss(output, batch.spaces, trained).total
+    alone = config.detection.alone
+    of_masks = None if alone else segmentation_loss(output, batch.label.to(device), config.optimizer, weights)
+    of_boxes = None if trained.detector is None else boxes_loss(output.boxes, batch.spaces, trained.detector).total
+    return of_masks, of_boxes
 
 
 def _inputs(
@@ -229,15 +274,19 @@ def learning_rate(step: int, config: OptimizerConfig) -> float:
     return peak * math.pow(1.0 - within / length, config.power)
 
 
-def parameter_groups(segmenter: Segmenter, config: OptimizerConfig, detector_factor: float = 1.0) -> list[dict[str, object]]:
-    """Parameters by rate and weight decay: head and detector faster; norms, biases and the streams' weights without decay."""
+def parameter_groups(network: Network, config: OptimizerConfig, detector_factor: float = 1.0) -> list[dict[str, object]]:
+    """Parameters by rate and weight decay: head and detector faster; norms, biases and the streams' weights without decay.
+
+    Of an MVX-Net the image branch is the backbone, and everything else the detector.
+    """
+    of_detector = "pts_" if isinstance(network, MvxNet) else "detector."
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in segmenter.named_parameters():
+    for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         plain = parameter.ndim == 1 or name.endswith("bias") or "norm" in name
         factor = config.head_lr_factor if name.startswith(("head.", "stream_weights")) else 1.0
-        factor = detector_factor if name.startswith("detector.") else factor
+        factor = detector_factor if name.startswith(of_detector) else factor
         groups.setdefault((factor, 0.0 if plain else config.weight_decay), []).append(parameter)
     return [{"params": parameters, "factor": factor, "weight_decay": decay} for (factor, decay), parameters in groups.items()]
 
@@ -281,7 +330,7 @@ class Scores:
 
 @torch.inference_mode()
 def validate(
-    network: Segmenter, dataset: FrameDataset, classes: Sequence[str], config: TrainingConfig, device: torch.device
+    network: Network, dataset: FrameDataset, classes: Sequence[str], config: TrainingConfig, device: torch.device
 ) -> Scores:
     """Score a network on all frames of a data set, with what each frame has."""
     matrix = ConfusionMatrix(len(classes))
@@ -289,13 +338,23 @@ def validate(
     for batch in plain_batches(dataset, 1, config.data.workers):  # one by one, as the node meets them
         present = [flag and given for flag, given in zip(batch.present[:, 0].tolist(), _given(config), strict=True)]
         clouds = _clouds(config, batch, present, device)
+        if isinstance(network, MvxNet):
+            found.append(scored(batch.spaces[0], network, network(clouds, to_caffe(batch.images[0].to(device)))))
+            continue
         output = network(tuple(batch.images.to(device)), present, clouds=clouds)
         prediction = upsample(output.ensemble, batch.label.shape[1:]).argmax(dim=1)
         matrix.add(batch.label[0].numpy().astype(np.uint8), prediction[0].to(torch.uint8).cpu().numpy())
         if output.boxes is not None and network.detector is not None:
             found.append(scored(batch.spaces[0], network.detector, output.boxes))
-    boxes = mean_precision(bev_scores(found, network.detector.config.classes)) if network.detector is not None else None
+    detector = network if isinstance(network, MvxNet) else network.detector
+    boxes = None if detector is None else mean_precision(bev_scores(found, detector.config.classes))
     return Scores(None if config.detection.alone else matrix.scores(), boxes)
+
+
+def _normalization(config: TrainingConfig) -> tuple[Normalization, ...]:
+    """What is done to each modality before the network gets it: nothing for MVX-Net, which does it itself."""
+    modalities = config.model.modalities
+    return (Normalization(),) * len(modalities) if config.detection.detector == "mvxnet" else default_normalization(modalities)
 
 
 def _clouds(config: TrainingConfig, batch: Batch, keep: Sequence[bool], device: torch.device) -> list[Cloud] | None:
@@ -428,13 +487,16 @@ def _differ(begun: SegmenterConfig, wanted: SegmenterConfig) -> bool:
     return any(getattr(begun, name) != getattr(wanted, name) for name in names)
 
 
-def _save_weights(network: Segmenter, path: Path, fusion: FusionConfig, config: TrainingConfig, what: str) -> None:
+def _save_weights(network: Network, path: Path, fusion: FusionConfig, config: TrainingConfig, what: str) -> None:
     description = f"{what} of {config.optimizer.steps}, seed {config.run.seed}"
-    modalities = network.config.modalities
-    encodings = {key: value for key, value in fusion.encodings().items() if key.startswith(modalities)}
-    checkpoints.save(
-        network, path, fusion.model.classes, trained=True, description=description, encodings=encodings, half=config.run.half
-    )
+    half, encodings = config.run.half, fusion.encodings()
+    if isinstance(network, MvxNet):
+        of_points = {key: value for key, value in encodings.items() if key == POINT_ENCODING}
+        save_mvxnet(network, path, trained=True, description=description, encodings=of_points, half=half)
+        return
+    of_grids = {key: value for key, value in encodings.items() if key.startswith(network.config.modalities)}
+    names = fusion.model.classes
+    checkpoints.save(network, path, names, trained=True, description=description, encodings=of_grids, half=half)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from gemini_core.config import load_config
 from gemini_core.errors import ConfigError
 from training.cache import CachedBag
 from training.config import TrainingConfig, load_training_config
-from training.evaluate_detection import MIN_POINTS, evaluate_detection, load_detector, write_detection
+from training.evaluate_detection import MIN_POINTS, evaluate_detection, write_detection
 from training.train import cached
 
 RECIPE = "simulated_boxes"
@@ -75,6 +75,5 @@ def evaluate_once(
         evaluation = evaluate_detection(
             weights, frames, out, every=every, subsets=False, points=points, given=given, min_points=least
         )
-    _, _, info = load_detector(weights, evaluation.classes)
-    write_detection(evaluation, info.class_names, out)
+    write_detection(evaluation, frames[0].classes, out)
     write_whole(kept, json.dumps(inputs, indent=1))

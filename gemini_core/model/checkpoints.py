@@ -1,7 +1,8 @@
 """Our own weights files: safetensors with the configuration in the metadata.
 
 Everything here is strict: a tensor too many, too few or of another shape is a WeightsError. ``importing.py`` reads other
-people's files; its two functions are offered here as well.
+people's files; its two functions are offered here as well. Files of MVX-Net, which has no masks, have the same form, and their
+own two functions in ``detection/mvxnet_checkpoint.py``.
 """
 
 from __future__ import annotations
@@ -9,25 +10,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.model.detection.detector import DetectorConfig
 from gemini_core.model.importing import load_official, load_pretrained
 from gemini_core.model.mit import MiTConfig
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
-from gemini_core.model.strict import fill, read_safetensors
+from gemini_core.model.strict import fill, read_metadata, read_safetensors
 from gemini_core.model.swin import SwinConfig
 
 FORMAT_VERSION = 1
 SHIPPED = "shipped:"
 """What paths of weights begin with that come with the project."""
+
+SEGMENTER, MVXNET = "a segmenter", "MVX-Net"
+"""Networks that have weights files."""
 
 _METADATA_KEY = "gemini_ros"
 _SHIPPED_FOLDER = Path(__file__).parents[1] / "weights"
@@ -108,12 +114,21 @@ def save(
         normalization = default_normalization(config.modalities)
     info = CheckpointInfo(tuple(class_names), normalization, trained, description, dict(encodings or {}))
     _check_info(info, config, str(path))
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
+    write(segmenter, path, describe(config, info), half=half)
+
+
+def write(network: nn.Module, path: Path, content: Mapping[str, Any], *, half: bool) -> None:
+    """Write a network with what is to be known of it, in plain values; ``half`` as for ``save``.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(describe(config, info))})
+        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(content)})
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         msg = f"{path}: expected a place to write weights to, got {' '.join(str(error).split())}"
@@ -145,21 +160,62 @@ def load(path: str | Path) -> tuple[Segmenter, CheckpointInfo]:
         WeightsError: not a safetensors file, not one of ours or of another version, or weights that do not fit their own
             configuration.
     """
+    tensors, content = read(path, SEGMENTER)
+    config, info = parse_description(content, str(path))
+    return fill(lambda: Segmenter(config), tensors, str(path)), info
+
+
+def read(path: str | Path, network: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors and what ``write`` put beside them; ``network`` is the one that the file is to be of.
+
+    Raises:
+        WeightsError: not a safetensors file, not one of ours, of another version or of another network.
+    """
     tensors, metadata = read_safetensors(find(path))
-    config, info = _parse_metadata(metadata, str(path))
-    return fill(config, tensors, str(path)), info
+    content = _content(metadata, str(path), network)
+    with told(str(path), network):
+        _check_kind(content, str(path), network)
+    return tensors, content
 
 
-def _parse_metadata(metadata: Mapping[str, str], where: str) -> tuple[SegmenterConfig, CheckpointInfo]:
+def network_of(path: str | Path) -> str:
+    """Say what a file is of, ``SEGMENTER`` or ``MVXNET``.
+
+    Raises:
+        WeightsError: not a safetensors file, or not one of ours.
+    """
+    content = _content(read_metadata(find(path)), str(path), "a network")
+    return MVXNET if content.get("network") == MVXNET else SEGMENTER
+
+
+def _content(metadata: Mapping[str, str], where: str, network: str) -> dict[str, Any]:
+    """Read what ``write`` put into the metadata."""
     if _METADATA_KEY not in metadata:
         msg = f"{where}: expected metadata {_METADATA_KEY!r} as gemini_ros writes it, got {sorted(metadata) or 'none'}"
         raise WeightsError(msg)
+    with told(where, network):
+        return dict(json.loads(metadata[_METADATA_KEY]))
+
+
+@contextmanager
+def told(where: str, network: str) -> Iterator[None]:
+    """Read what a file says of its network: whatever breaks there is a WeightsError that names the file."""
     try:
-        content = json.loads(metadata[_METADATA_KEY])
-    except ValueError as error:
-        msg = f"{where}: expected metadata of a segmenter, got something that breaks at {type(error).__name__}: {error}"
+        yield
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        msg = f"{where}: expected metadata of {network}, got something that breaks at {type(error).__name__}: {error}"
         raise WeightsError(msg) from None
-    return parse_description(content, where)
+
+
+def _check_kind(content: Mapping[str, Any], where: str, network: str) -> None:
+    version, got = content["format_version"], content.get("network", SEGMENTER)
+    if version != FORMAT_VERSION:
+        msg = f"{where}: expected weights of format version {FORMAT_VERSION}, got {version}"
+        raise WeightsError(msg)
+    if got != network:
+        hint = "; detections.weights takes those" if got == MVXNET else ""
+        msg = f"{where}: expected weights of {network}, got those of {got}{hint}"
+        raise WeightsError(msg)
 
 
 def describe(config: SegmenterConfig, info: CheckpointInfo) -> dict[str, Any]:
@@ -173,20 +229,17 @@ def parse_description(content: Mapping[str, Any], where: str) -> tuple[Segmenter
     Raises:
         WeightsError: something is missing, wrong, or of another format version.
     """
-    try:
-        version = content["format_version"]
-        if version != FORMAT_VERSION:
-            msg = f"{where}: expected weights of format version {FORMAT_VERSION}, got {version}"
-            raise WeightsError(msg)
-        config = _config_from(content["config"])
-        fields = content["info"]
-        normalization = tuple(Normalization(_tuple(item["mean"]), _tuple(item["std"])) for item in fields["normalization"])
-        info = CheckpointInfo(**{**fields, "class_names": tuple(fields["class_names"]), "normalization": normalization})
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
-        msg = f"{where}: expected metadata of a segmenter, got something that breaks at {type(error).__name__}: {error}"
-        raise WeightsError(msg) from None
+    with told(where, SEGMENTER):
+        _check_kind(content, where, SEGMENTER)
+        config, info = _config_from(content["config"]), info_from(content["info"])
     _check_info(info, config, where)
     return config, info
+
+
+def info_from(fields: Mapping[str, Any]) -> CheckpointInfo:
+    """Read what ``dataclasses.asdict`` made of one, and JSON of that."""
+    normalization = tuple(Normalization(_tuple(item["mean"]), _tuple(item["std"])) for item in fields["normalization"])
+    return CheckpointInfo(**{**fields, "class_names": tuple(fields["class_names"]), "normalization": normalization})
 
 
 def _config_from(fields: Mapping[str, Any]) -> SegmenterConfig:

@@ -8,6 +8,8 @@
 | SegFormer of ``transformers`` | ``encoder.patch_embeddings.0.proj.weight`` | the same |
 | Swin (ImageNet) | ``patch_embed.proj.weight`` | the backbone |
 
+The released KITTI model is MVX-Net, no segmenter; ``detection/mvxnet_import.py`` takes it.
+
 Nothing is left over silently on either side: what a file has and the model does not is an error, except a few tensors without a
 use here, and those, like the weights of ours that a file has nothing for, are named in what ``load_pretrained`` gives back.
 Files are read as tensors only; one that holds anything that would have to be built is refused by the name of that thing.
@@ -63,7 +65,7 @@ def load_official(source: str | Path | Mapping[str, Any], config: SegmenterConfi
     Raises:
         WeightsError: the file cannot be read as tensors, or its keys or shapes are not exactly those of the configuration.
     """
-    return _load_released(_open(source), config).segmenter
+    return _load_released(open_tensors(source), config).segmenter
 
 
 def load_pretrained(
@@ -88,7 +90,7 @@ def load_pretrained(
         WeightsError: the file cannot be read as tensors, is of no known family, or has other weights than the configuration
             needs.
     """
-    opened = _open(source)
+    opened = open_tensors(source)
     names = opened.tensors.keys()
     if any(name.endswith("k_noise.weight") for name in names):
         if backbone_only:
@@ -115,7 +117,7 @@ def load_pretrained(
     return _load_plain(Account(tensors, released=False), config, opened, family, root, backbone_only=backbone_only)
 
 
-def _load_released(opened: _Opened, config: SegmenterConfig) -> Imported:
+def _load_released(opened: Opened, config: SegmenterConfig) -> Imported:
     """Fill everything.
 
     Two things in released models have no effect on any output and are left out: the key bias of the two-key attention, which
@@ -137,11 +139,13 @@ def _load_released(opened: _Opened, config: SegmenterConfig) -> Imported:
         state |= _convert_swin(account, config, f"{root}body.")
     state |= _convert_head(account, head)
     account.close(opened.where, "the released model's keys")
-    return Imported(fill(config, state, opened.where), "GeminiFusion", (), (*opened.beside, *account.dropped))
+    return Imported(
+        fill(lambda: Segmenter(config), state, opened.where), "GeminiFusion", (), (*opened.beside, *account.dropped)
+    )
 
 
 def _load_plain(
-    account: Account, config: SegmenterConfig, opened: _Opened, family: str, root: str, *, backbone_only: bool
+    account: Account, config: SegmenterConfig, opened: Opened, family: str, root: str, *, backbone_only: bool
 ) -> Imported:
     """Fill the backbone, and the head if there is one."""
     state = (_convert_swin if family == "Swin" else _convert_mit)(account, config, root)
@@ -166,7 +170,7 @@ def _load_plain(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Opened:
+class Opened:
     """The tensors of a file, what stood beside them (epochs, optimizers), and where this is."""
 
     tensors: dict[str, Tensor]
@@ -174,7 +178,12 @@ class _Opened:
     where: str
 
 
-def _open(source: str | Path | Mapping[str, Any]) -> _Opened:
+def open_tensors(source: str | Path | Mapping[str, Any]) -> Opened:
+    """Read a state dict, or a file of one, as ``load_official`` says.
+
+    Raises:
+        WeightsError: it cannot be read as tensors.
+    """
     if isinstance(source, Mapping):
         return _unwrap(source, "state dict")
     return _unwrap(_read(Path(source)), str(source))
@@ -213,7 +222,7 @@ def _without_recording(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights if recording else tensors
 
 
-def _unwrap(content: Mapping[Any, Any], where: str, beside: tuple[str, ...] = ()) -> _Opened:
+def _unwrap(content: Mapping[Any, Any], where: str, beside: tuple[str, ...] = ()) -> Opened:
     for wrapper in _WRAPPERS:
         if isinstance(content.get(wrapper), Mapping):
             others = tuple(str(name) for name in content if name != wrapper)
@@ -235,7 +244,7 @@ def _unwrap(content: Mapping[Any, Any], where: str, beside: tuple[str, ...] = ()
         raise WeightsError(msg)
     if all(name.startswith("module.") for name in content):
         return _unwrap({name.removeprefix("module."): tensor for name, tensor in content.items()}, where, beside)
-    return _Opened(dict(content), beside, where)
+    return Opened(dict(content), beside, where)
 
 
 def _strange(tensor: Tensor) -> str:

@@ -1,19 +1,20 @@
-"""Tensors into a module, all or nothing: none too many, none too few, none of another shape."""
+"""Tensors into a network, all or nothing: none too many, none too few, none of another shape."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gemini_core.errors import WeightsError
-from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 
-_Module = TypeVar("_Module", bound=nn.Module)
+_Network = TypeVar("_Network", bound=nn.Module)
+
 _NAMED = 3  # keys that an error names before it only counts
 
 
@@ -23,40 +24,50 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         WeightsError: the file is missing or is not of that format.
     """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata alone.
+
+    Raises:
+        WeightsError: as ``read_safetensors``.
+    """
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
+            yield file
     except (OSError, SafetensorError) as error:
         msg = f"{path}: expected a readable safetensors file, got {' '.join(str(error).split())}"
         raise WeightsError(msg) from None
 
 
-def fill(config: SegmenterConfig, tensors: Mapping[str, Tensor], where: str) -> Segmenter:
-    """Make a segmenter, in evaluation mode, of tensors that must fit exactly; floating-point ones become fp32.
+def fill(make: Callable[[], _Network], tensors: Mapping[str, Tensor], where: str) -> _Network:
+    """Give a network, in evaluation mode, tensors that must fit exactly; floating-point ones become fp32.
 
     Raises:
         WeightsError: a tensor is missing, unknown or of another shape; ``where`` says where they come from.
     """
     with torch.device("meta"):  # no time or random numbers spent on weights that are replaced at once
-        segmenter = Segmenter(config)
-    return fill_module(segmenter, tensors, where)
-
-
-def fill_module(module: _Module, tensors: Mapping[str, Tensor], where: str) -> _Module:
-    """Give a module, which may be on the meta device, tensors as ``fill`` does, and evaluation mode.
-
-    Raises:
-        WeightsError: a tensor is missing, unknown or of another shape.
-    """
-    expected = module.state_dict()
+        network = make()
+    expected = network.state_dict()
     _check_keys(expected, tensors, where)
     check_shapes(expected, tensors, where)
     # Cloned, since the tensors may be the caller's, or parts of one.
     state = {
         name: tensor.to(expected[name].dtype).clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    module.load_state_dict(state, assign=True)
-    return module.requires_grad_(requires_grad=True).eval()
+    trained = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    network.load_state_dict(state, assign=True)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(trained[name])
+    return network.eval()
 
 
 def check_shapes(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:

@@ -19,7 +19,7 @@ from gemini_core.model.detection.codec import BevMaps
 from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig, Image
 from gemini_core.model.folding import fold_detector
 from gemini_core.model.segmentation import SegmenterConfig
-from gemini_core.model.strict import fill_module, read_safetensors
+from gemini_core.model.strict import fill, read_safetensors
 from gemini_core.runtimes import artifact
 from gemini_core.runtimes.artifact import DetectorFile
 from gemini_core.runtimes.base import Graphs
@@ -61,9 +61,8 @@ class ExportedDetector:
             msg = f"{path}: expected no weights of a detector beside a network without one, got some"
             raise WeightsError(msg)
         tensors, _ = read_safetensors(path)
-        with torch.device("meta"):  # as for whole networks, no time spent on weights that are replaced at once
-            empty = Detector(config.detector, config.backbone_config.widths)
-        self._detector = fold_detector(fill_module(empty, tensors, str(path))).to(graphs.device)
+        wanted, widths = config.detector, config.backbone_config.widths
+        self._detector = fold_detector(fill(lambda: Detector(wanted, widths), tensors, str(path))).to(graphs.device)
         self._graphs = graphs
 
     def run(self, images: Tensor, present: tuple[int, ...], cloud: Cloud) -> tuple[Tensor, BevMaps]:

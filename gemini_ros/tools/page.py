@@ -17,7 +17,7 @@ from gemini_core.errors import DataError
 from gemini_core.evaluate.report import DemoReport, Distribution, Fact, FrameRow, Missing, Picture, render_demo_page, write_png
 from gemini_core.evaluate.segmentation import ConfusionMatrix
 from gemini_core.outgoing import outgoing_boxes
-from gemini_core.predictor import Predictor
+from gemini_core.predictor import BoxPredictor, Predictor, make_predictor
 from gemini_core.render import grid_image, mask_image
 from gemini_core.replay import Replay
 from gemini_core.types import U8, AlignedGrids, Count, Detection3D, ModalityStatus, Perception
@@ -41,13 +41,13 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
     Raises:
         GeminiError: the bag cannot be read, or the page cannot be written.
     """
-    predictor = Predictor(config) if config.model.enabled else None
+    predictor = make_predictor(config)
     equal = 0
     rows: list[FrameRow] = []
     class_names: tuple[str, ...] = config.model.classes
     truth, why_none = _ground_truth(bag, config)
     scored = ConfusionMatrix(len(class_names))
-    wants_boxes = config.detections.enabled and config.model.enabled
+    wants_boxes = config.detections.enabled and config.predicts
     true_boxes = truth_by_stamp(where_labels_are(bag)) if wants_boxes else {}
     boxes = BoxPage(out, config, true_boxes)
     with BagReader(bag) as reader:
@@ -151,7 +151,9 @@ def _picture(out: Path, name: str, grids: AlignedGrids, status: ModalityStatus) 
     return Picture(f"{title}, {100 * grid.coverage:.0f} % of the pixels", path)
 
 
-def _facts(bag: Path, config: FusionConfig, predictor: Predictor | None, run: LiveRun, equal: int) -> tuple[Fact, ...]:
+def _facts(
+    bag: Path, config: FusionConfig, predictor: Predictor | BoxPredictor | None, run: LiveRun, equal: int
+) -> tuple[Fact, ...]:
     played = ", ".join(f"{number} {topic}" for topic, number in sorted(run.sent.items()))
     return (
         Fact("recording", bag.name),

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
@@ -94,6 +94,29 @@ class Found(NamedTuple):
     scores: Tensor
     classes: Tensor
     variances: Tensor | None = None
+
+
+_Maps_contra = TypeVar("_Maps_contra", contravariant=True)
+
+
+class BoxesConfig(Protocol):
+    """What the configuration of any detector says: names of its boxes, and x, y, z from and then up to which they count."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102 - as above
+
+    @property
+    def range_m(self) -> tuple[float, float, float, float, float, float]: ...  # noqa: D102 - as above
+
+
+class BoxDetector(Protocol[_Maps_contra]):
+    """A detector, as far as its maps become boxes: ``Detector`` with ``BevMaps``, ``MvxNet`` with ``MvxMaps``."""
+
+    @property
+    def config(self) -> BoxesConfig: ...  # noqa: D102 - as above
+
+    def find(self, maps: _Maps_contra, *, max_boxes: int = ..., min_score: float = ...) -> list[Found]:
+        """Find each sample's boxes in maps, at most ``max_boxes`` from ``min_score`` on."""
 
 
 # --------------------------------------------------------------------------------------------------------------------

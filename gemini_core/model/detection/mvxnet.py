@@ -6,7 +6,7 @@ encoder; a network from above; anchors. Names of modules are those of the releas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -104,11 +104,30 @@ class MvxNet(nn.Module):
         maps: MvxMaps = self.pts_bbox_head(self.pts_neck(self.pts_backbone(plane)))
         return maps
 
-    def loss(self, maps: MvxMaps, boxes: Sequence[Tensor], classes: Sequence[Tensor]) -> MvxLoss:
-        """Compare maps with boxes (N_b, 7) and classes (N_b,) of each sample; see ``assign`` and ``anchor_loss``."""
+    def loss(
+        self,
+        maps: MvxMaps,
+        boxes: Sequence[Tensor],
+        classes: Sequence[Tensor],
+        known: Sequence[Callable[[Tensor], Tensor]] | None = None,
+    ) -> MvxLoss:
+        """Compare maps with labels; see ``assign`` and ``anchor_loss``.
+
+        Args:
+            maps: of the batch.
+            boxes: (N_b, 7) of each sample.
+            classes: (N_b,) of each sample.
+            known: of each sample, says of places (..., 2), x and y, whether labels speak of them: (...) bool. Elsewhere no
+                anchor is taken to be background. None: they do everywhere.
+        """
         anchors = self.anchors(maps)
         with torch.no_grad():
             targets = [assign(own, named, anchors, self.config) for own, named in zip(boxes, classes, strict=True)]
+            if known is not None:
+                targets = [
+                    own.known_only(knows(anchors[..., :2]), len(self.config.classes))
+                    for own, knows in zip(targets, known, strict=True)
+                ]
         return anchor_loss(maps, targets, anchors)
 
     def find(

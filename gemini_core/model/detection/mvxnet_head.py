@@ -199,6 +199,10 @@ class AnchorTargets(NamedTuple):
     classes: Tensor
     boxes: Tensor
 
+    def known_only(self, where: Tensor, background: int) -> AnchorTargets:
+        """Keep background only ``where`` (rows, columns, K, Y) it is known to be; elsewhere it is not counted."""
+        return self._replace(classes=self.classes.masked_fill((self.classes == background) & ~where, IGNORED))
+
 
 def assign(boxes: Tensor, classes: Tensor, anchors: Tensor, config: MvxNetConfig) -> AnchorTargets:
     """Say what the anchors of one sample are to be.

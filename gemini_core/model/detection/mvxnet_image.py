@@ -20,8 +20,8 @@ _CAFFE_MEAN_BGR = (102.9801, 115.9465, 122.7717)  # of detectron's models, for p
 
 
 def to_caffe(rgb: Tensor) -> Tensor:
-    """Give images the form that Caffe's weights take: (B, 3, H, W) RGB of 0 to 255 to BGR less the mean, not scaled."""
-    return rgb.flip(1) - rgb.new_tensor(_CAFFE_MEAN_BGR)[:, None, None]
+    """Give images the form that Caffe's weights take: (B, 3, H, W) RGB of 0 to 1 to BGR of 0 to 255 less the mean."""
+    return 255 * rgb.flip(1) - rgb.new_tensor(_CAFFE_MEAN_BGR)[:, None, None]
 
 
 def pad(images: Tensor) -> Tensor:

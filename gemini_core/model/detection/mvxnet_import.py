@@ -17,6 +17,7 @@ Counters of batches (``num_batches_tracked``), which no output depends on, may b
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,9 +28,9 @@ from gemini_core.model.detection.importing import load_released
 from gemini_core.model.detection.mvxnet import MvxNet
 from gemini_core.model.detection.mvxnet_config import MvxNetConfig
 from gemini_core.model.detection.mvxnet_sparse import Runtime
-from gemini_core.model.strict import some
+from gemini_core.model.importing import open_tensors
+from gemini_core.model.strict import fill, some
 
-_WHERE = "MVX-Net state dict"
 _COUNTER = "num_batches_tracked"
 _FUSION = "pts_voxel_encoder.fusion_layer."
 _SPARSE = "pts_middle_encoder."
@@ -62,38 +63,34 @@ def released_shapes(config: MvxNetConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def import_mvxnet(state_dict: Mapping[str, Any], config: MvxNetConfig | None = None, *, runtime: Runtime = "spconv") -> MvxNet:
+def import_mvxnet(
+    source: str | Path | Mapping[str, Any], config: MvxNetConfig | None = None, *, runtime: Runtime = "spconv"
+) -> MvxNet:
     """Make an MVX-Net, in fp32 and evaluation mode, of a released model's tensors.
 
     Args:
-        state_dict: by the released names; ``{"state_dict": ...}`` around them, as training writes it, is taken off.
+        source: a state dict by the released names, or a file of one; as for ``checkpoints.load_official``.
         config: what the weights are for; None: the released KITTI model.
         runtime: see ``MvxNet``.
 
     Raises:
-        WeightsError: something is missing, unknown or of another shape, or is no tensor.
+        WeightsError: the file cannot be read as tensors, or something is missing, unknown or of another shape.
         ConfigError: the runtime is spconv and cannot be imported.
     """
     config = MvxNetConfig() if config is None else config
-    inner = state_dict.get("state_dict")
-    tensors = dict(inner if isinstance(inner, Mapping) else state_dict)
-    other = sorted(f"{name}: {type(value).__name__}" for name, value in tensors.items() if not isinstance(value, Tensor))
-    if other:
-        msg = f"{_WHERE}: expected nothing but tensors, got {some(other)} of another kind"
-        raise WeightsError(msg)
+    opened = open_tensors(source)
+    tensors, where = opened.tensors, opened.where
     expected = released_shapes(config)
     tensors |= {name: torch.zeros((), dtype=torch.long) for name in expected if name.endswith(_COUNTER) and name not in tensors}
     tensors = _turn(tensors, expected)
-    _check(expected, tensors)
+    _check(expected, tensors, where)
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith(_FUSION) or ".lateral_convs." in name}
     for layer in range(len(config.voxel_widths)):
         root = f"{_FUSION}{layer}"
         own = {name: tensor for name, tensor in tensors.items() if name not in state and name.startswith(f"{root}.")}
-        fusion = load_released(own, root, _WHERE, heads=config.fusion_heads)
+        fusion = load_released(own, root, where, heads=config.fusion_heads)
         state |= {f"{root}.fusion.{name}": tensor for name, tensor in fusion.state_dict().items()}
-    model = MvxNet(config, runtime=runtime)
-    model.load_state_dict(state)
-    return model.eval()
+    return fill(lambda: MvxNet(config, runtime=runtime), state, where)
 
 
 def _inside_fusion(name: str) -> bool:
@@ -111,7 +108,7 @@ def _turn(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
     return {**tensors, **turned}
 
 
-def _check(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
+def _check(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], where: str) -> None:
     missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     shaped = [
         f"{name} {tuple(tensor.shape)} for {expected[name]}"
@@ -120,7 +117,7 @@ def _check(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor
     ]
     if missing or unknown or shaped:
         msg = (
-            f"{_WHERE}: expected exactly the released model's tensors, got {some(missing)} missing, {some(unknown)} unknown "
+            f"{where}: expected exactly the released model's tensors, got {some(missing)} missing, {some(unknown)} unknown "
             f"and {some(shaped)} of another shape"
         )
         raise WeightsError(msg)

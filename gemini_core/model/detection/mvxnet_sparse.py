@@ -25,6 +25,8 @@ Runtime: TypeAlias = Literal["spconv", "torch"]
 """What computes sparse convolutions."""
 
 RUNTIMES: tuple[Runtime, ...] = ("spconv", "torch")
+AUTO = "auto"
+"""In place of a runtime: spconv on a GPU for which it is installed, else torch."""
 
 _Triple: TypeAlias = tuple[int, int, int]
 _Pairs: TypeAlias = list[tuple[Tensor, Tensor]]  # for each place of the kernel: rows of inputs, and of the outputs they add to
@@ -223,6 +225,29 @@ def _from_above(features: Tensor, places: Tensor, shape: _Triple, batch: int) ->
     dense = features.new_zeros(batch * depth * rows * columns, features.shape[1])
     dense = dense.index_copy(0, _key(places, shape), features)
     return dense.view(batch, depth, rows, columns, -1).permute(0, 4, 1, 2, 3).flatten(1, 2)
+
+
+def choose_runtime(wanted: str, device: torch.device) -> Runtime:
+    """Give the runtime that is wanted, or what ``AUTO`` means on a device.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    if wanted == AUTO:
+        return "spconv" if device.type == "cuda" and _spconv_has_kernels() else "torch"
+    for known in RUNTIMES:
+        if wanted == known:
+            return known
+    msg = f"detector runtime: expected one of {', '.join((AUTO, *RUNTIMES))}, got {wanted!r}"
+    raise ConfigError(msg)
+
+
+def _spconv_has_kernels() -> bool:
+    """Whether spconv is installed and no build for the CPU alone, which cannot take what is on a GPU."""
+    try:
+        return not importlib.import_module("spconv.cppconstants").CPU_ONLY_BUILD
+    except ImportError:
+        return False
 
 
 def _import_spconv() -> Any:  # noqa: ANN401 - a module without types
