@@ -8,6 +8,7 @@ from gemini_core.bag import messages
 from gemini_core.bag.labels import LabelTopics
 from gemini_core.bag.writer import BagWriter
 from gemini_core.types import CameraModel
+from training.config import load_training_config
 
 SIZE = 64
 CLASSES = ("ground", "box")
@@ -66,3 +67,13 @@ def write_training(folder):
     (folder / "fusion.yaml").write_text(FUSION)
     (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
     return folder
+
+
+def recipe_of(folder, out):
+    """Load the recipe in a folder, to run into ``out``, with options (section__option=value) that win over it."""
+
+    def load(**options):
+        overrides = {"run.out": str(out), **{key.replace("__", "."): value for key, value in options.items()}}
+        return load_training_config(str(folder / "recipe.yaml"), overrides)
+
+    return load

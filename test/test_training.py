@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from labelled_bags import CLASSES, FUSION, SIZE, STEP_NS, TOPICS, picture, write_bag, write_training
+from labelled_bags import CLASSES, FUSION, SIZE, STEP_NS, TOPICS, picture, recipe_of, write_bag, write_training
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -41,11 +41,7 @@ def folder(tmp_path_factory):
 def recipe(folder, tmp_path):
     """A run of its own, with the shared bags and cache."""
 
-    def load(**options):
-        overrides = {"run.out": str(tmp_path / "run"), **{key.replace("__", "."): value for key, value in options.items()}}
-        return load_training_config(str(folder / "recipe.yaml"), overrides)
-
-    return load
+    return recipe_of(folder, tmp_path / "run")
 
 
 def fusion_config(folder):

@@ -20,7 +20,7 @@ from boxed_bags import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelled_bags import CLASSES, SIZE, STEP_NS, TOPICS
+from labelled_bags import CLASSES, SIZE, STEP_NS, TOPICS, recipe_of
 from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 
@@ -509,11 +509,7 @@ def test_boxes_that_are_none_change_nothing(box):
 
 @pytest.fixture
 def recipe(folder, tmp_path):
-    def load(**options):
-        overrides = {"run.out": str(tmp_path / "run"), **{key.replace("__", "."): value for key, value in options.items()}}
-        return load_training_config(str(folder / "recipe.yaml"), overrides)
-
-    return load
+    return recipe_of(folder, tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from boxed_bags import BOX_CLASSES, BOXES, OPTICAL_FROM_LEVEL, write_boxed
-from labelled_bags import CLASSES
+from labelled_bags import CLASSES, recipe_of
 from networks import tiny
 from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
@@ -96,11 +96,7 @@ def pair(folder):
 
 @pytest.fixture
 def recipe(folder, tmp_path):
-    def load(**options):
-        overrides = {"run.out": str(tmp_path / "run"), **{key.replace("__", "."): value for key, value in options.items()}}
-        return load_training_config(str(folder / "recipe.yaml"), overrides)
-
-    return load
+    return recipe_of(folder, tmp_path / "run")
 
 
 @pytest.fixture

@@ -100,20 +100,23 @@ _Maps_contra = TypeVar("_Maps_contra", contravariant=True)
 
 
 class BoxesConfig(Protocol):
-    """What the configuration of any detector says: names of its boxes, and x, y, z from and then up to which they count."""
+    """What the configuration of any detector says of its boxes: what they may be, and where they count."""
 
     @property
-    def classes(self) -> tuple[str, ...]: ...  # noqa: D102 - as above
+    def classes(self) -> tuple[str, ...]:
+        """Names of boxes."""
 
     @property
-    def range_m(self) -> tuple[float, float, float, float, float, float]: ...  # noqa: D102 - as above
+    def range_m(self) -> tuple[float, float, float, float, float, float]:
+        """The least x, y, z and the largest, metres in the base frame."""
 
 
 class BoxDetector(Protocol[_Maps_contra]):
     """A detector, as far as its maps become boxes: ``Detector`` with ``BevMaps``, ``MvxNet`` with ``MvxMaps``."""
 
     @property
-    def config(self) -> BoxesConfig: ...  # noqa: D102 - as above
+    def config(self) -> BoxesConfig:
+        """What it is made of."""
 
     def find(self, maps: _Maps_contra, *, max_boxes: int = ..., min_score: float = ...) -> list[Found]:
         """Find each sample's boxes in maps, at most ``max_boxes`` from ``min_score`` on."""
