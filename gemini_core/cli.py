@@ -147,6 +147,7 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     simulate.add_argument("--world", choices=WORLDS, default="street", help="default street")
     simulate.add_argument("--condition", choices=CONDITIONS, default="day", help="default day; in a room fog is smoke")
     simulate.add_argument("--failure", choices=FAILURES, default="none", help="default none")
+    simulate.add_argument("--no-clutter", action="store_true", help="no things of a person's size on the pavements of streets")
     simulate.add_argument("--scale", type=_positive, help="of all sensors; 0.5: a 320x240 camera (default 1, in a set 0.5)")
     simulate.add_argument(
         "--clips",
@@ -350,8 +351,9 @@ def _simulate(options: argparse.Namespace) -> int:
     from gemini_core.simulation.record import record, record_set
     from gemini_core.simulation.rig import default_rig
 
+    clutter = not options.no_clutter
     if options.folder is not None:
-        clips = plan(dict(zip(SPLITS, options.clips, strict=True)), options.seconds or 3.0, options.seed)
+        clips = plan(dict(zip(SPLITS, options.clips, strict=True)), options.seconds or 3.0, options.seed, clutter=clutter)
         with _progress("simulating", "clips") as progress:
             made = record_set(
                 options.folder, clips, options.scale or 0.5, options.storage, progress, overwrite=options.overwrite
@@ -359,7 +361,7 @@ def _simulate(options: argparse.Namespace) -> int:
         print(f"{options.folder}: {len(clips)} clips, {made} of them recorded now")
         return EXIT_DONE
     seconds = options.seconds or 10.0
-    clip = Clip(options.split, options.world, options.condition, options.failure, options.seed, seconds)
+    clip = Clip(options.split, options.world, options.condition, options.failure, options.seed, seconds, clutter)
     with _progress("simulating", "frames") as progress:
         rig = default_rig(options.scale or 1.0, clip.world)
         record(options.out, clip, options.storage, progress, rig=rig, overwrite=options.overwrite)

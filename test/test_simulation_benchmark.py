@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import open3d as o3d
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import KDTree
 
 from gemini_core import cli
+from gemini_core.bag.messages import make
 from gemini_core.bag.reader import BagReader
+from gemini_core.bag.writer import BagWriter
 from gemini_core.errors import BagError, DataError
 from gemini_core.simulation import camera, ranging
-from gemini_core.simulation.classes import BOXED, CLASS_NAMES, SKY
-from gemini_core.simulation.clip import CONDITIONS, FAILURES, SPLITS, WORLDS, Clip, describe, plan
+from gemini_core.simulation.classes import BOXED, CLASS_NAMES, PEDESTRIAN, POLE, SKY, TREE
+from gemini_core.simulation.clip import CONDITIONS, DESCRIPTION_TOPIC, FAILURES, SPLITS, WORLDS, Clip, describe, plan, to_json
+from gemini_core.simulation.clutter import pavement_thing
 from gemini_core.simulation.conditions import surroundings
 from gemini_core.simulation.raster import rasterize
-from gemini_core.simulation.record import Simulation, record_set
+from gemini_core.simulation.record import LISTED_POINTS, VISIBLE_SHARE, Simulation, record_set
 from gemini_core.simulation.rig import START_NS, default_rig
+from gemini_core.simulation.shading import ACTOR, CLASS
 
 FRAME_NS = START_NS + 100_000_000
 
@@ -68,6 +74,8 @@ def test_plan_holds_everything_in_equal_shares_and_grows_at_its_end():
     assert {clip.failure for clip in train} == set(FAILURES)
     assert len({(clip.split, clip.seed) for clip in clips}) == len(clips)
     assert plan({"train": 20}) == train[:20]
+    assert {clip.clutter for clip in clips} == {True}
+    assert plan({"train": 20}, clutter=False) == [replace(clip, clutter=False) for clip in train[:20]]
 
 
 @settings(max_examples=50)
@@ -296,6 +304,47 @@ def lidar_error(simulation, shown):
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# Clutter
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000))
+def test_clutter_has_the_size_of_a_person(seed):
+    thing = pavement_thing(np.random.default_rng(seed))
+    low, high = thing.corners.reshape(-1, 3).min(axis=0), thing.corners.reshape(-1, 3).max(axis=0)
+    assert -0.1 < low[2] <= 0.1  # stands on the ground
+    assert 1.3 < high[2] < 2.3
+    assert 0.2 < max(high[:2] - low[:2]) < 0.8
+    assert set(thing.surfaces[:, CLASS].astype(int)) <= {POLE, TREE}
+    assert set(thing.surfaces[:, ACTOR]) == {-1}  # no box
+
+
+def test_nobody_walks_through_clutter():
+    """No corner of what stands as high as a hip comes into the body of who walks, for ten seconds."""
+    for seed in (0, 1, 2):
+        scene = Simulation(Clip(seed=seed), default_rig(0.125)).scene
+        corners = scene.static.corners.reshape(-1, 3)
+        label = np.repeat(scene.static.surfaces[scene.static.surface_of][:, CLASS], 3)
+        standing = corners[np.isin(label, [POLE, TREE]) & (corners[:, 2] > 0.6) & (corners[:, 2] < 1.9), :2]
+        nearest = KDTree(standing)
+        walkers = [actor for actor in scene.actors if actor.label == PEDESTRIAN and actor.moves]
+        assert len(walkers) > 10
+        for actor in walkers:
+            places = np.array([actor.way(time)[:2, 3] for time in np.arange(0.0, 10.0, 0.1)])
+            assert nearest.query(places)[0].min() > 0.25
+
+
+def test_clutter_stands_in_streets_that_are_to_have_it():
+    def things(clip):
+        scene = Simulation(clip, default_rig(0.125, clip.world)).scene
+        return len(scene.static.surfaces) - sum(len(actor.mesh.surfaces) for actor in scene.actors if not actor.moves)
+
+    assert things(Clip(seed=4, seconds=1.0)) > things(Clip(seed=4, seconds=1.0, clutter=False)) + 100
+    room = Clip(world="room", seed=4, seconds=1.0)
+    assert things(room) == things(replace(room, clutter=False))
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # Truth
 
 
@@ -308,9 +357,34 @@ def test_visibility_is_counted_as_it_says(streets):
             assert actor.label in BOXED
             assert seen.pixels == np.count_nonzero(shown.view.actor == actor.number)
             assert seen.lidar_points == np.count_nonzero(shown.sweep.actor == actor.number)
-            assert 0 < seen.share <= 1
+            assert 0 <= seen.share <= 1
+            assert (seen.share > 0) == (seen.pixels > 0)
         nearest = max(shown.visibility, key=lambda seen: seen.pixels)
         assert nearest.lidar_points > 5
+
+
+def test_what_the_lidar_sees_behind_a_car_has_a_box_and_what_is_beside_the_picture_has_none():
+    hidden = 0
+    for seed in (0, 3):
+        simulation, shown = frame(seed=seed, scale=0.5)
+        model = simulation.rig.rgb.camera
+        camera_from_world = np.linalg.inv(simulation.base(shown.stamp_ns) @ simulation.rig.rgb.base_from_camera)
+        listed = {int(seen.id): seen for seen in shown.visibility}
+        beside = 0
+        for actor in simulation.scene.actors:
+            if actor.label not in BOXED or np.count_nonzero(shown.sweep.actor == actor.number) < LISTED_POINTS:
+                continue
+            middle = actor.way((shown.stamp_ns - START_NS) * 1e-9) @ [0.0, 0.0, actor.size_m[2] / 2, 1.0]
+            x, y, z = (camera_from_world @ middle)[:3]
+            seen = z > 0 and abs(x / z * model.fx + model.cx - model.width / 2) < model.width / 2 - 1
+            if seen and 1 < y / z * model.fy + model.cy < model.height - 1:
+                assert actor.number in listed
+            elif not np.any(shown.view.actor == actor.number):
+                beside += 1
+                assert actor.number not in listed
+        assert beside > 5  # the sweep goes all around
+        hidden += sum(seen.pixels < VISIBLE_SHARE * model.width * model.height for seen in listed.values())
+    assert hidden > 0
 
 
 def test_a_thing_alone_in_view_is_wholly_visible():
@@ -328,6 +402,14 @@ def test_a_thing_alone_in_view_is_wholly_visible():
 
 # --------------------------------------------------------------------------------------------------------------------
 # Bags
+
+
+def test_a_bag_of_the_time_before_clutter_says_that_it_has_none(tmp_path):
+    said = json.loads(to_json(Clip(seed=3)))
+    del said["clutter"]
+    with BagWriter(tmp_path / "old") as writer:
+        writer.write(DESCRIPTION_TOPIC, make("std_msgs/msg/String", data=json.dumps({**said, "format": 1})), START_NS)
+    assert describe(tmp_path / "old") == Clip(seed=3, clutter=False)
 
 
 def test_a_set_is_recorded_once_and_says_what_it_is(tmp_path):

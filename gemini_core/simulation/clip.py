@@ -8,7 +8,7 @@ street at noon and at night, with good sensors and with bad ones.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -28,14 +28,17 @@ CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 
 DESCRIPTION_TOPIC = "/simulation/description"
-FORMAT = 1
+FORMAT = 2  # 1 had no clutter
 _SHARE_OF_FAILURES = 0.4
 _SHARE_OF_ROOMS = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One recording of the benchmark: what is simulated, and how long. In a room "fog" is smoke, and there is no "rain"."""
+    """One recording of the benchmark: what is simulated, and how long. In a room "fog" is smoke, and there is no "rain".
+
+    ``clutter``: things of a person's size stand on the pavements of a street (gemini_core.simulation.clutter).
+    """
 
     split: Split = "test"
     world: World = "street"
@@ -43,6 +46,7 @@ class Clip:
     failure: Failure = "none"
     seed: int = 0
     seconds: float = 10.0
+    clutter: bool = True
 
     def __post_init__(self) -> None:
         """Check the names and numbers.
@@ -84,7 +88,7 @@ class Clip:
 # The benchmark set
 
 
-def plan(clips: dict[Split, int], seconds: float = 3.0, first_seed: int = 0) -> list[Clip]:
+def plan(clips: dict[Split, int], seconds: float = 3.0, first_seed: int = 0, *, clutter: bool = True) -> list[Clip]:
     """The benchmark set with this many clips per split, in a fixed order; a larger set begins with the smaller one.
 
     A third of the clips are rooms; conditions take turns, so that each has its equal share of streets; two of five clips
@@ -98,7 +102,7 @@ def plan(clips: dict[Split, int], seconds: float = 3.0, first_seed: int = 0) -> 
         if number < 0:
             msg = f"plan: expected 0 or more clips of {split}, got {number}"
             raise DataError(msg)
-        wanted += [_planned(split, index, seconds, first_seed) for index in range(number)]
+        wanted += [replace(_planned(split, index, seconds, first_seed), clutter=clutter) for index in range(number)]
     return wanted
 
 
@@ -142,7 +146,7 @@ def describe(bag: str | Path) -> Clip | None:
     if text is None:
         return None
     try:
-        values = json.loads(text)
+        values = {"clutter": False, **json.loads(text)}
         return Clip(**{field.name: values[field.name] for field in fields(Clip)})
     except (ValueError, KeyError, TypeError, DataError) as error:
         msg = f"{bag}: expected {DESCRIPTION_TOPIC} to say what was simulated, got {text!r} ({error})"

@@ -8,8 +8,9 @@ What is measured when, and with which approximations:
   the beam passes it.
 * The event camera sees ``packets_per_frame`` images per colour image; gemini_core.simulation.events says what happens between
   two of them.
-* Boxes are those of the bodies, not of what is visible of them; a box is listed when enough pixels of it are, and how much
-  of it is visible is said on another topic.
+* Boxes are those of the bodies, not of what is visible of them. A box is listed when the colour camera sees enough of it, or
+  when enough of the LiDAR's points lie on it and the camera looks its way, though it may see only what stands before it. How
+  much of it either sees is said on another topic.
 
 Messages carry the log time at which a driver would have them: after exposure, turn or packet, and transfer.
 """
@@ -47,12 +48,14 @@ from gemini_core.simulation.room import build_room
 from gemini_core.simulation.scene import Actor
 from gemini_core.simulation.stage import Stage, View, intrinsics
 from gemini_core.simulation.street import build_street
-from gemini_core.types import F64, U8, U16, Detection3D, StampedTransform
+from gemini_core.types import F64, U8, U16, CameraModel, Detection3D, StampedTransform
 
 __all__ = ["TOPICS", "SimulatedFrame", "Simulation", "Visibility", "describe", "record", "record_set", "simulate"]
 
 VISIBLE_SHARE = 2e-4
-"""Share of the image's pixels that must show a thing for its box to be listed (61 of 640 x 480)."""
+"""Share of the image's pixels that must show a thing for its box to be listed (61 of 640 x 480)..."""
+LISTED_POINTS = 5
+"""...or the LiDAR's points that must lie on it, if its middle is within the image."""
 
 TOPICS = {
     "rgb": "/rgb/image",
@@ -237,15 +240,17 @@ class Simulation:
         points = np.bincount(sweep.actor[sweep.actor >= 0], minlength=count)
         boxes, visibility = [], []
         for actor in self.scene.actors:
-            seen = int(pixels[actor.number])
-            if actor.label not in BOXED or seen < VISIBLE_SHARE * view.actor.size:
+            seen, hit = int(pixels[actor.number]), int(points[actor.number])
+            visible = seen >= VISIBLE_SHARE * view.actor.size
+            if actor.label not in BOXED or not (visible or hit >= LISTED_POINTS):
                 continue
             at = actor.way(_seconds(stamp_ns))
-            whole = max(self.stage.extent(actor.number, at, self.rig.rgb, base), seen)
-            boxes.append(_box(actor, camera_from_world @ at))
-            visibility.append(
-                Visibility(str(actor.number), CLASS_NAMES[actor.label], seen, round(seen / whole, 3), int(points[actor.number]))
-            )
+            body = _box(actor, camera_from_world @ at)
+            if not (visible or _within_image(body.center_m, self.rig.rgb.camera)):
+                continue
+            whole = max(self.stage.extent(actor.number, at, self.rig.rgb, base), seen, 1)
+            boxes.append(body)
+            visibility.append(Visibility(str(actor.number), body.class_name, seen, round(seen / whole, 3), hit))
         return tuple(boxes), tuple(visibility)
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -415,6 +420,15 @@ def record_set(
 def _seconds(stamp_ns: int) -> float:
     """Simulated time of a stamp; exact, since the difference is small."""
     return (stamp_ns - START_NS) * 1e-9
+
+
+def _within_image(point_m: tuple[float, float, float], model: CameraModel) -> bool:
+    """Whether a point of the camera's frame lies where it looks."""
+    x, y, z = point_m
+    if z <= 0.0:
+        return False
+    u, v = model.fx * x / z + model.cx, model.fy * y / z + model.cy
+    return 0 <= u < model.width and 0 <= v < model.height
 
 
 def _box(actor: Actor, camera_from_actor: F64) -> Detection3D:

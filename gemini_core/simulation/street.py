@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from gemini_core.simulation.classes import (
     WALL,
 )
 from gemini_core.simulation.clip import Clip
+from gemini_core.simulation.clutter import pavement_thing
 from gemini_core.simulation.mesh import Color, MeshBuilder, box, place, pose, quads
 from gemini_core.simulation.scene import Actor, Lamp, Scene, Way, tilted
 from gemini_core.simulation.shading import (
@@ -47,6 +49,11 @@ VERGE_OUTER_M, SIDEWALK_OUTER_M = 7.4, 9.6
 BLOCK_M = 24.0
 BLOCKS_TO_CROSSING = round(CROSSING_EVERY_M / BLOCK_M)
 BEHIND_M, AHEAD_M = 48.0, 192.0
+CLUTTER_EVERY_M = 2.0
+"""Clutter and those who stand beside it have places at this distance in rows along the street."""
+_PARKED_SHARE = 0.62
+"""Share of the bays that are taken in a street without clutter."""
+_BETWEEN_TRACKS_M = 0.65  # of what walks and what stands in a row
 _STEP_M = 0.1  # between the known points of the road's middle
 ONCOMING_MPS, ONCOMING_CYCLIST_MPS = -9.0, -4.5
 STREET_LAMP = (7.5e-3, 6.2e-3, 4.0e-3)  # some 15 lux below a lamp 7 m up
@@ -118,8 +125,13 @@ def build_street(clip: Clip) -> Scene:
     _add_ground(builder, road, first * BLOCK_M, last * BLOCK_M, verge=bool(rng.random() < 0.65))  # noqa: PLR2004 - most of them
     actors: list[Actor] = []
     lamps: list[Lamp] = []
+    rows = _rows(clip.scene_rng(4)) if clip.clutter else None
     for block in range(first, last):
-        _Block(builder, road, clip.scene_rng(1, block - first), number=block, actors=actors, lamps=lamps).build()
+        built = _Block(builder, road, clip.scene_rng(1, block - first), number=block, actors=actors, lamps=lamps)
+        if rows is None:
+            built.build()
+        else:
+            built.build_cluttered(clip.scene_rng(5, block - first), rows)
     for s, turn in (
         (last * BLOCK_M, 0.0),
         (first * BLOCK_M, math.pi),
@@ -185,6 +197,33 @@ def _add_ground(builder: MeshBuilder, road: Road, start: float, end: float, *, v
     builder.add((np.column_stack([corners, np.full(4, -0.3)]), quads((0, 1, 2, 3))), grass, body=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Where clutter stands on one side of a street, ``d`` from the road's middle, and where people walk past it.
+
+    ``parked`` is the share of bays that are taken: cars hide those on the pavement from the camera, less so from the LiDAR on
+    the roof.
+    """
+
+    d: float
+    walkers: tuple[float, float]
+    parked: float
+
+
+def _rows(rng: np.random.Generator) -> dict[int, _Row]:
+    """The rows of both sides: each nearer to the kerb or to the houses than those who walk."""
+    rows = {}
+    for side in (-1, 1):
+        parked = float(rng.uniform(0.1, _PARKED_SHARE))
+        if rng.random() < 0.5:  # noqa: PLR2004 - as many of either
+            d = float(rng.uniform(7.55, 8.0))
+            rows[side] = _Row(d, (d + _BETWEEN_TRACKS_M, 9.3), parked)
+        else:
+            d = float(rng.uniform(8.7, 9.3))
+            rows[side] = _Row(d, (7.9, d - _BETWEEN_TRACKS_M), parked)
+    return rows
+
+
 class _Block:
     """24 metres of both sides of the street."""
 
@@ -204,12 +243,21 @@ class _Block:
         self._crossing = number % BLOCKS_TO_CROSSING == 0
 
     def build(self) -> None:
-        """Add everything."""
+        """Add everything, people as the only things of their size."""
         for side in (-1, 1):
-            self._houses(side)
-            self._furniture(side)
-            self._parked(side)
+            self._grounds(side, _PARKED_SHARE)
             self._people(side)
+
+    def build_cluttered(self, rng: np.random.Generator, rows: dict[int, _Row]) -> None:
+        """Add everything, with people among clutter; ``rows`` are those of the right (-1) and the left side (1)."""
+        for side, row in rows.items():
+            self._grounds(side, row.parked)
+            self._people_among_clutter(rng, side, row)
+
+    def _grounds(self, side: int, parked: float) -> None:
+        self._houses(side)
+        self._furniture(side)
+        self._parked(side, parked)
 
     def _houses(self, side: int) -> None:
         rng, road, builder = self._rng, self._road, self._builder
@@ -249,14 +297,15 @@ class _Block:
             for k in range(5):
                 things.add_bollard(builder, road.pose(s + 13.0 + 1.6 * k, side * 6.0, CURB_M))
 
-    def _parked(self, side: int) -> None:
+    def _parked(self, side: int, share: float) -> None:
+        """Vehicles in this share of the bays."""
         rng, s = self._rng, self._s
         turn = 0.0 if side < 0 else math.pi
         taken = False
         for at in (s + 5.0, s + 10.6, s + 16.2, s + 21.8):
             clear = self._crossing and abs(at - s - 3.0) < 5.0  # noqa: PLR2004 - view at crossings
-            kind = rng.random()
-            if kind > 0.62 or clear or taken:  # noqa: PLR2004 - empty bays
+            kind = rng.random() * (_PARKED_SHARE / share)
+            if kind > _PARKED_SHARE or clear or taken:
                 taken = False
                 continue
             lateral, along = side * (4.68 + rng.normal(0, 0.06)), at + rng.uniform(-0.3, 0.3)
@@ -278,16 +327,43 @@ class _Block:
     def _people(self, side: int) -> None:
         rng = self._rng
         for _ in range(int(rng.integers(1, 6))):
-            mesh, size = things.pedestrian(rng)
+            person = things.pedestrian(rng)
             s = self._s + float(rng.uniform(0, BLOCK_M))
             if rng.random() < 0.75:  # noqa: PLR2004 - the others stand
                 speed = float(rng.choice([-1, 1]) * rng.uniform(0.9, 1.6))
                 # Walkers keep clear of trees and lamps; every one has its own track, so that none walks through another.
-                way = self._road.way(s, side * float(rng.uniform(7.9, 9.2)), speed, CURB_M)
-                self._actors.append(Actor(len(self._actors), PEDESTRIAN, mesh, size, way, moves=True, walk_mps=abs(speed)))
+                self._walk(person, s, side * float(rng.uniform(7.9, 9.2)), speed)
             else:
                 lateral, turn = side * float(rng.uniform(6.2, 6.5)), float(rng.uniform(-math.pi, math.pi))
-                self._stand(PEDESTRIAN, (mesh, size), self._road.pose(s, lateral, CURB_M, turn))
+                self._stand(PEDESTRIAN, person, self._road.pose(s, lateral, CURB_M, turn))
+
+    def _people_among_clutter(self, rng: np.random.Generator, side: int, row: _Row) -> None:
+        """As many people as without clutter. Who stands, stands where things do; who walks keeps clear of their row.
+
+        So neither a place nor its distance from the kerb says who is a person.
+        """
+        # In the row and at the kerb, but not where bicycles lean.
+        places = [(self._s + s, row.d) for s in np.arange(0.0, BLOCK_M, CLUTTER_EVERY_M).tolist() if abs(s - 13.5) > 2.0]  # noqa: PLR2004
+        places += [(self._s + s, float(rng.uniform(6.3, 6.6))) for s in (1.0, 3.1, 7.0, 10.4, 16.6, 19.0, 21.4)]
+        free = iter(rng.permutation(len(places)).tolist())
+
+        def place() -> F64:
+            s, d = places[next(free)]
+            return self._road.pose(s + float(rng.uniform(-0.4, 0.4)), side * d, CURB_M, float(rng.uniform(-math.pi, math.pi)))
+
+        for _ in range(int(rng.integers(1, 6))):
+            person = things.pedestrian(rng)
+            if rng.random() < 0.6:  # noqa: PLR2004 - the others stand
+                speed = float(rng.choice([-1, 1]) * rng.uniform(0.9, 1.6))
+                self._walk(person, self._s + float(rng.uniform(0, BLOCK_M)), side * float(rng.uniform(*row.walkers)), speed)
+            else:
+                self._stand(PEDESTRIAN, person, place())
+        for _ in range(int(rng.integers(1, 7))):
+            self._builder.add_mesh(pavement_thing(rng), place())
+
+    def _walk(self, person: things.Thing, s: float, d: float, speed_mps: float) -> None:
+        way = self._road.way(s, d, speed_mps, CURB_M)
+        self._actors.append(Actor(len(self._actors), PEDESTRIAN, *person, way, moves=True, walk_mps=abs(speed_mps)))
 
     def _stand(self, label: int, thing: things.Thing, at: F64) -> None:
         self._actors.append(Actor(len(self._actors), label, *thing, _still(at), moves=False))

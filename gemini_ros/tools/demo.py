@@ -1,19 +1,24 @@
-"""``make demo``: simulate a street, run the node on it live, compare with the offline replay, write a page that shows it."""
+"""``make demo``: simulate a street, run the node on it live, compare with the offline replay, write a page that shows it.
+
+On a CPU the node runs the network in OpenVINO where that is installed, so that it keeps up with more frames.
+"""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gemini_core import simulation
-from gemini_core.config import load_config
-from gemini_core.errors import GeminiError
+from gemini_core.config import FusionConfig, load_config
+from gemini_core.errors import GeminiError, WeightsError
 from gemini_core.process import prepare_process
 from gemini_core.simulation.record import simulate
 from gemini_ros.tools.live import LivePlan, LiveRun, run_live
@@ -31,15 +36,61 @@ def stage(name: str) -> Iterator[None]:
     print(f"   {name}: {time.monotonic() - started:.1f} s", flush=True)
 
 
+def _hash(files: Iterable[Path]) -> str:
+    """Eight digits that change with any of the files."""
+    contents = hashlib.sha256()
+    for file in sorted(files):
+        contents.update(file.read_bytes())
+    return contents.hexdigest()[:8]
+
+
 def simulated_bag(folder: Path, seed: int, seconds: float) -> Path:
     """The demo's recording; reused when the same simulation made it already."""
-    code = hashlib.sha256()
-    for file in sorted(Path(simulation.__file__).parent.glob("*.py")):
-        code.update(file.read_bytes())
-    bag = folder / f"street_seed{seed}_{seconds:g}s_{code.hexdigest()[:8]}"
+    code = _hash(Path(simulation.__file__).parent.glob("*.py"))
+    bag = folder / f"street_seed{seed}_{seconds:g}s_{code}"
     if not bag.exists():
         simulate(bag, seed=seed, seconds=seconds)
     return bag
+
+
+def export_command(fusion: FusionConfig, params_file: Path, bag: Path, folder: Path) -> list[str]:
+    """The command that exports the configured network to a folder, held against torch on a frame of the bag."""
+    size = f"{fusion.grid.width}x{fusion.grid.height}"
+    how = ["--runtime", "openvino", "--size", size, "--calibration", str(bag), "--frames", "1", "--config", str(params_file)]
+    return ["export", fusion.model.weights, str(folder), *how]
+
+
+def faster_network(fusion: FusionConfig, params_file: Path, bag: Path, out: Path) -> dict[str, object]:
+    """Export the network for OpenVINO and give the options by which the node uses that; what was exported before is kept.
+
+    None are given where the configuration chooses a runtime, a GPU or an export by itself, has no weights, or OpenVINO is not
+    installed.
+
+    Raises:
+        WeightsError: the export failed; its reason is on standard error.
+    """
+    import torch  # noqa: PLC0415 - after prepare_process
+
+    from gemini_core import model as network  # noqa: PLC0415 - likewise
+    from gemini_core.model import checkpoints  # noqa: PLC0415
+
+    model = fusion.model
+    on_gpu = model.device == "cuda" or (model.device == "auto" and torch.cuda.is_available())
+    left_open = model.enabled and model.weights and model.runtime == "auto" and model.precision == "fp32" and not on_gpu
+    weights = checkpoints.find(model.weights)
+    if not (left_open and weights.is_file() and importlib.util.find_spec("openvino")):
+        return {}
+    with stage("export the network for OpenVINO"):
+        size = f"{fusion.grid.width}x{fusion.grid.height}"
+        made_of = _hash([weights, *Path(network.__file__).parent.glob("**/*.py")])
+        folder = out / "networks" / f"openvino_{size}_{made_of}"
+        command = export_command(fusion, params_file, bag, folder)
+        if not folder.exists():
+            print(f"   gemini-fusion {' '.join(command)}", flush=True)
+            if subprocess.run([sys.executable, "-m", "gemini_core.cli", *command], check=False).returncode:
+                msg = f"{folder}: expected an export of {model.weights}, got none; model.runtime=torch does without"
+                raise WeightsError(msg)
+    return {"model.weights": str(folder), "model.runtime": "openvino"}
 
 
 def judge(run: LiveRun) -> tuple[str, ...]:
@@ -98,8 +149,10 @@ def run_demo(options: argparse.Namespace) -> int:
             bag = simulated_bag(out / "bags", options.seed, options.seconds)
     for old in ("live", "frames"):
         shutil.rmtree(out / old, ignore_errors=True)
+    faster = faster_network(fusion, params_file, bag, out)
+    fusion = load_config(params_file, faster)
     with stage("node, recorder and player on a live ROS graph"):
-        plan = LivePlan(bag=bag, params_file=params_file, out=out / "live", rate=options.rate, record_overlay=True)
+        plan = LivePlan(bag, params_file, out / "live", faster, rate=options.rate, record_overlay=True)
         run = run_live(plan, echo=lambda line: print(f"   {line}", flush=True))
     problems = judge(run)
     with stage("replay the same bag and write the page"):
