@@ -14,7 +14,8 @@ from training.evaluate_detection import MIN_POINTS
 from training.report import ALL
 
 RESULTS, TIME = "What is found", "What it costs"
-NIGHT = "condition=night"
+ALSO = {"world=street": "The same in streets:", "condition=night": "The same at night:"}
+"""Groups of frames that the page has of the contenders, beside all of them."""
 
 
 def write_results(runs: Path) -> str:
@@ -42,9 +43,10 @@ def write_results(runs: Path) -> str:
             parts.append(_introduction(first, runs))
         parts.append(f"Labelled boxes count from {least} point{'' if least == 1 else 's'} of the LiDAR on:")
         parts.append(_table({title: (content, ALL, ALL) for title, content in contenders.items()}))
-        if NIGHT in first["groups"]:
-            parts.append("The same at night:")
-            parts.append(_table({title: (content, NIGHT, ALL) for title, content in contenders.items()}))
+        for group, heading in ALSO.items():
+            if group in first["groups"]:
+                parts.append(heading)
+                parts.append(_table({title: (content, group, ALL) for title, content in contenders.items()}))
     if (CHECKPOINT, MIN_POINTS) in there:
         content = there[CHECKPOINT, MIN_POINTS]
         parts.append(

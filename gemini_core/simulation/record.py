@@ -9,7 +9,7 @@ What is measured when, and with which approximations:
 * The event camera sees ``packets_per_frame`` images per colour image; gemini_core.simulation.events says what happens between
   two of them.
 * Boxes are those of the bodies, not of what is visible of them. A box is listed when the colour camera sees enough of it, or
-  when enough of the LiDAR's points lie on it and the camera looks its way, though it may see only what stands before it. How
+  when one of the LiDAR's points lies on it and the camera looks its way, though it may see only what stands before it. How
   much of it either sees is said on another topic.
 
 Messages carry the log time at which a driver would have them: after exposure, turn or packet, and transfer.
@@ -54,8 +54,8 @@ __all__ = ["TOPICS", "SimulatedFrame", "Simulation", "Visibility", "describe", "
 
 VISIBLE_SHARE = 2e-4
 """Share of the image's pixels that must show a thing for its box to be listed (61 of 640 x 480)..."""
-LISTED_POINTS = 5
-"""...or the LiDAR's points that must lie on it, if its middle is within the image."""
+LISTED_POINTS = 1
+"""...or the LiDAR's points that must lie on it, if its middle is within the image (nuScenes counts things from one point on)."""
 
 TOPICS = {
     "rgb": "/rgb/image",
