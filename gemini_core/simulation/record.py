@@ -55,7 +55,7 @@ __all__ = ["TOPICS", "SimulatedFrame", "Simulation", "Visibility", "describe", "
 VISIBLE_SHARE = 2e-4
 """Share of the image's pixels that must show a thing for its box to be listed (61 of 640 x 480)..."""
 LISTED_POINTS = 1
-"""...or the LiDAR's points that must lie on it, if its middle is within the image (nuScenes counts things from one point on)."""
+"""...or the LiDAR's points that must lie on it, if its middle is within the image (nuScenes counts from one point on)."""
 
 TOPICS = {
     "rgb": "/rgb/image",
