@@ -1,6 +1,6 @@
 """Draw docs/images/sensors-*.jpg, the pictures of docs/sensors.md: each sensor of the simulated street on the camera's pixels.
 
-gemini-fusion simulate --seconds 1 --seed 1 --out out/street
+gemini-fusion simulate --no-clutter --seconds 1 --seed 1 --out out/street
 python docs/draw_sensors.py out/street
 """
 

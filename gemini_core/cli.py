@@ -147,7 +147,11 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     simulate.add_argument("--world", choices=WORLDS, default="street", help="default street")
     simulate.add_argument("--condition", choices=CONDITIONS, default="day", help="default day; in a room fog is smoke")
     simulate.add_argument("--failure", choices=FAILURES, default="none", help="default none")
-    simulate.add_argument("--no-clutter", action="store_true", help="no things of a person's size on the pavements of streets")
+    simulate.add_argument(
+        "--no-clutter",
+        action="store_true",
+        help="no things of a person's size on the pavements, more cars",
+    )
     simulate.add_argument("--scale", type=_positive, help="of all sensors; 0.5: a 320x240 camera (default 1, in a set 0.5)")
     simulate.add_argument(
         "--clips",

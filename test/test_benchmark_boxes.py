@@ -7,6 +7,7 @@ import json
 import pytest
 from boxed_bags import write_boxed_training
 
+from benchmarks.boxes import page as boxes_page
 from benchmarks.boxes.__main__ import main
 from benchmarks.boxes.runs import CONTENDERS, contender_config
 from gemini_core.errors import ConfigError
@@ -25,7 +26,7 @@ def test_contenders_differ_in_the_fusion_alone(tmp_path):
         contender_config("gemini", tmp_path, {"detection.fusion": "none"})
 
 
-def test_a_small_comparison_from_end_to_end(tmp_path, capsys):
+def test_a_small_comparison_from_end_to_end(tmp_path, capsys, monkeypatch):
     folder = write_boxed_training(tmp_path)
     network = {"model.modalities": ["rgb", "depth", "lidar"], "model.head_width": 32, "model.weights": ""}
     frames = {f"data.{split}": [str(folder / split)] for split in ("train", "val")}
@@ -52,5 +53,10 @@ def test_a_small_comparison_from_end_to_end(tmp_path, capsys):
     before = [path.stat().st_mtime_ns for path in files]
     assert main(options) == 0
     assert [path.stat().st_mtime_ns for path in files] == before
+    # Groups that all contenders have get a table of their own.
+    monkeypatch.setattr(boxes_page, "ALSO", {"all": "All of them again:", "world=sea": "At sea:"})
+    assert main([*options, "--report"]) == 0
+    assert page.read_text().count("All of them again:") == 2
+    assert "At sea:" not in page.read_text()
     assert main([*options, "--report", "--runs", str(tmp_path / "nothing")]) == 1
     assert "expected evaluations of contenders, got none" in capsys.readouterr().err

@@ -179,6 +179,7 @@ def test_boxes_hold_the_pixels_of_their_actor(drive):
         rotation = messages.Rotation.from_quat(box.orientation_xyzw).as_matrix()
         local = rotation.T @ (points - np.array(box.center_m)[:, None])
         assert np.all(np.abs(local) <= np.array(box.size_m)[:, None] / 2 + 0.12), box
+        assert np.any(frame.view.actor == number) or np.any(frame.sweep.actor == number)
         # The vertical of the box is up: against the image's y axis.
         assert rotation[1, 2] < -0.9
 

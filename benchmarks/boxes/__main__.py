@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=[*CONTENDERS, CHECKPOINT], help="do just these")
     parser.add_argument("--report", action="store_true", help="write the page from the evaluations that are there")
     parser.add_argument("--runs", type=Path, default=Path("out/boxes"), help="folder of all runs")
-    parser.add_argument("--test", nargs="+", default=["out/simulated/test"], help="bags to evaluate on")
+    parser.add_argument("--test", nargs="+", default=["out/cluttered/test"], help="bags to evaluate on")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="score every Nth test frame only")
     parser.add_argument("--weights", default="shipped:simulated", help="the checkpoint to evaluate, and to time")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to keep")

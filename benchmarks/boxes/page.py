@@ -15,7 +15,7 @@ from training.report import ALL
 
 RESULTS, TIME = "What is found", "What it costs"
 ALSO = {"world=street": "The same in streets:", "condition=night": "The same at night:"}
-"""Groups of frames that the page has of the contenders, beside all of them."""
+"""Groups of frames that get a table of their own."""
 
 
 def write_results(runs: Path) -> str:
@@ -44,7 +44,7 @@ def write_results(runs: Path) -> str:
         parts.append(f"Labelled boxes count from {least} point{'' if least == 1 else 's'} of the LiDAR on:")
         parts.append(_table({title: (content, ALL, ALL) for title, content in contenders.items()}))
         for group, heading in ALSO.items():
-            if group in first["groups"]:
+            if all(group in content["groups"] for content in contenders.values()):
                 parts.append(heading)
                 parts.append(_table({title: (content, group, ALL) for title, content in contenders.items()}))
     if (CHECKPOINT, MIN_POINTS) in there:

@@ -77,7 +77,8 @@ def _setting(found: Sequence[Run], runs: Path, recipe: str) -> str:
             f"{name} {split['clips']:,} clips ({split['seconds']:,.0f} s, {split['frames']:,} frames)"
             for name, split in splits.items()
         ]
-        said.append(f"Data: `gemini-fusion simulate --set`, scenes of no two splits alike: {'; '.join(sizes)}.")
+        plain = "" if any(split.get("cluttered") for split in splits.values()) else " --no-clutter"
+        said.append(f"Data: `gemini-fusion simulate --set{plain}`, scenes of no two splits alike: {'; '.join(sizes)}.")
     if found and found[0].evaluated.inputs["every"] > 1:
         said.append(f"Scored on one of {found[0].evaluated.inputs['every']} test frames.")
     return "\n".join(said)

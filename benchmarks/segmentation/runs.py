@@ -88,17 +88,17 @@ def describe_data(data: Mapping[str, Split], runs: Path) -> None:
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["names"] == names:
         return
     counts = {
-        name: {"clips": len(split), "frames": sum(bag.frames for bag in split), "seconds": _seconds(split)}
+        name: {"clips": len(split), "frames": sum(bag.frames for bag in split), **_simulated(split)}
         for name, split in data.items()
     }
     runs.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps({"names": names, "splits": counts}, indent=1))
 
 
-def _seconds(split: Split) -> float:
-    """Length of all clips; those that the simulator did not make count nothing."""
-    clips = [describe(bag.bag) for bag in split]
-    return round(sum(clip.seconds for clip in clips if clip is not None), 3)
+def _simulated(split: Split) -> dict[str, float]:
+    """Length of all clips, and how many have clutter; those that the simulator did not make count nothing."""
+    clips = [clip for bag in split if (clip := describe(bag.bag)) is not None]
+    return {"seconds": round(sum(clip.seconds for clip in clips), 3), "cluttered": sum(clip.clutter for clip in clips)}
 
 
 def checkpoint_path(given: str, ours: Path) -> Path:

@@ -28,7 +28,8 @@ CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 
 DESCRIPTION_TOPIC = "/simulation/description"
-FORMAT = 2  # 1 had no clutter
+FORMAT = 2
+"""1 had no clutter, and listed no box of what the LiDAR alone sees."""
 _SHARE_OF_FAILURES = 0.4
 _SHARE_OF_ROOMS = 1 / 3
 
@@ -37,7 +38,8 @@ _SHARE_OF_ROOMS = 1 / 3
 class Clip:
     """One recording of the benchmark: what is simulated, and how long. In a room "fog" is smoke, and there is no "rain".
 
-    ``clutter``: things of a person's size stand on the pavements of a street (gemini_core.simulation.clutter).
+    ``clutter``: things of a person's size stand on the pavements of a street (gemini_core.simulation.clutter); rooms are the
+    same with and without.
     """
 
     split: Split = "test"
@@ -52,7 +54,8 @@ class Clip:
         """Check the names and numbers.
 
         Raises:
-            DataError: a name that is not known, rain in a room, a negative seed, or a length that is not above 0.
+            DataError: a name that is not known, rain in a room, a negative seed, a length that is not above 0, or a ``clutter``
+                that is neither true nor false.
         """
         for key, known in (("split", SPLITS), ("world", WORLDS), ("condition", CONDITIONS), ("failure", FAILURES)):
             value = getattr(self, key)
@@ -69,6 +72,10 @@ class Clip:
             msg = f"clip: expected a length above 0 seconds, got {self.seconds}"
             raise DataError(msg)
 
+        if not isinstance(self.clutter, bool):
+            msg = f"clip: expected clutter to be true or false, got {self.clutter!r}"
+            raise DataError(msg)
+
     @property
     def name(self) -> str:
         """A name for a folder; clips of one set differ in it."""
@@ -79,7 +86,7 @@ class Clip:
         return np.random.default_rng([SPLITS.index(self.split), WORLDS.index(self.world), self.seed, *stream])
 
     def sensor_rng(self, *stream: int) -> np.random.Generator:
-        """Random numbers of the sensors: by everything but the length."""
+        """Random numbers of the sensors: by everything but the length and clutter."""
         what = (CONDITIONS.index(self.condition), FAILURES.index(self.failure))
         return self.scene_rng(1000, *what, *stream)
 
@@ -139,15 +146,34 @@ def describe(bag: str | Path) -> Clip | None:
     Raises:
         BagError: the bag cannot be read, or what it says of itself cannot be understood.
     """
+    text = _description(bag)
+    return None if text is None else _parse(bag, text)[0]
+
+
+def described_format(bag: str | Path) -> int | None:
+    """Say by which ``FORMAT`` a bag was made; None for one that the simulator did not make.
+
+    Raises:
+        BagError: as ``describe``.
+    """
+    text = _description(bag)
+    return None if text is None else _parse(bag, text)[1]
+
+
+def _description(bag: str | Path) -> str | None:
     with BagReader(bag) as reader:
         if DESCRIPTION_TOPIC not in {topic.name for topic in reader.topics()}:
             return None
-        text = next((message.message.data for message in reader.messages([DESCRIPTION_TOPIC])), None)
-    if text is None:
-        return None
+        text: str | None = next((message.message.data for message in reader.messages([DESCRIPTION_TOPIC])), None)
+        return text
+
+
+def _parse(bag: str | Path, text: str) -> tuple[Clip, int]:
     try:
-        values = {"clutter": False, **json.loads(text)}
-        return Clip(**{field.name: values[field.name] for field in fields(Clip)})
+        values = json.loads(text)
+        if values["format"] == 1:
+            values["clutter"] = False
+        return Clip(**{field.name: values[field.name] for field in fields(Clip)}), int(values["format"])
     except (ValueError, KeyError, TypeError, DataError) as error:
         msg = f"{bag}: expected {DESCRIPTION_TOPIC} to say what was simulated, got {text!r} ({error})"
         raise BagError(msg) from None

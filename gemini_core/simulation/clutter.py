@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from gemini_core.simulation.classes import POLE, TREE
-from gemini_core.simulation.mesh import Color, Mesh, MeshBuilder, box, cylinder, frustum, quads, sphere
+from gemini_core.simulation.mesh import HEXAHEDRON, Color, Mesh, MeshBuilder, box, cylinder, frustum, sphere
 from gemini_core.simulation.shading import GRAIN, LEAVES, PAINT, PLAIN
 
 _ENAMELS: tuple[Color, ...] = (
@@ -20,14 +20,13 @@ _ENAMELS: tuple[Color, ...] = (
     (0.62, 0.63, 0.62),
 )
 _AWNINGS: tuple[Color, ...] = ((0.66, 0.62, 0.52), (0.10, 0.24, 0.14), (0.46, 0.07, 0.06), (0.24, 0.27, 0.32))
-_CASE = quads((0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7))
 
 
 def pavement_thing(rng: np.random.Generator) -> Mesh:
-    """One of the things below, some 10 % larger or smaller than the usual one."""
+    """One of the things below, up to 10 % larger or 8 % smaller than the usual one."""
     builder = MeshBuilder()
-    kind = (_ticket_machine, _letter_box, _clipped_tree, _closed_parasol, _information_pillar, _litter_bin)[rng.integers(6)]
-    kind(builder, rng, float(rng.uniform(0.92, 1.1)))
+    kinds = (_ticket_machine, _letter_box, _clipped_tree, _closed_parasol, _information_pillar, _litter_bin)
+    kinds[rng.integers(len(kinds))](builder, rng, float(rng.uniform(0.92, 1.1)))
     return builder.build()
 
 
@@ -47,7 +46,7 @@ def _ticket_machine(builder: MeshBuilder, rng: np.random.Generator, scale: float
 
 
 def _letter_box(builder: MeshBuilder, rng: np.random.Generator, scale: float) -> None:
-    """A round or a square pillar with a cap."""
+    """A round pillar with a cap, or a square case on two feet."""
     enamel, dark = _enamel(builder, rng), builder.surface(PLAIN, POLE, (0.05, 0.05, 0.05))
     radius, high = 0.26 * scale, 1.5 * scale
     if rng.random() < 0.5:  # noqa: PLR2004 - as many round as square
@@ -88,10 +87,10 @@ def _closed_parasol(builder: MeshBuilder, rng: np.random.Generator, scale: float
 
 
 def _information_pillar(builder: MeshBuilder, rng: np.random.Generator, scale: float) -> None:
-    """A slab with a poster, or a charging station, which is the same with a head that leans back."""
+    """A slab, narrower at its head, with a poster."""
     body, poster = _enamel(builder, rng), builder.surface(PLAIN, POLE, tuple(rng.uniform(0.05, 0.6, 3)))
     x, y, high = 0.13 * scale, 0.24 * scale, float(rng.uniform(1.6, 1.85)) * scale
-    builder.add((frustum((-x, x, -y, y), -0.05, (-x, 0.6 * x, -0.9 * y, 0.9 * y), high), _CASE), body)
+    builder.add((frustum((-x, x, -y, y), -0.05, (-x, 0.6 * x, -0.9 * y, 0.9 * y), high), HEXAHEDRON), body)
     builder.add(box(-x - 0.012, -x, -0.75 * y, 0.75 * y, 0.7 * scale, 1.5 * scale), poster, body=False)
 
 

@@ -30,9 +30,21 @@ from gemini_core.bag import messages
 from gemini_core.bag.messages import Message
 from gemini_core.bag.writer import BagWriter, Storage
 from gemini_core.errors import BagError
+from gemini_core.geometry import project_points
 from gemini_core.simulation import camera, ranging
 from gemini_core.simulation.classes import BOXED, CLASS_NAMES
-from gemini_core.simulation.clip import DESCRIPTION_TOPIC, Clip, Condition, Failure, Split, World, describe, to_json
+from gemini_core.simulation.clip import (
+    DESCRIPTION_TOPIC,
+    FORMAT,
+    Clip,
+    Condition,
+    Failure,
+    Split,
+    World,
+    describe,
+    described_format,
+    to_json,
+)
 from gemini_core.simulation.conditions import surroundings
 from gemini_core.simulation.events import Events, EventSensor, encode_evt3
 from gemini_core.simulation.rig import (
@@ -48,14 +60,14 @@ from gemini_core.simulation.room import build_room
 from gemini_core.simulation.scene import Actor
 from gemini_core.simulation.stage import Stage, View, intrinsics
 from gemini_core.simulation.street import build_street
-from gemini_core.types import F64, U8, U16, CameraModel, Detection3D, StampedTransform
+from gemini_core.types import F64, U8, U16, Detection3D, StampedTransform
 
 __all__ = ["TOPICS", "SimulatedFrame", "Simulation", "Visibility", "describe", "record", "record_set", "simulate"]
 
 VISIBLE_SHARE = 2e-4
-"""Share of the image's pixels that must show a thing for its box to be listed (61 of 640 x 480)..."""
+"""Share of the image's pixels from which on a thing that they show has its box listed (61 of 640 x 480)."""
 LISTED_POINTS = 1
-"""...or the LiDAR's points that must lie on it, if its middle is within the image (nuScenes counts from one point on)."""
+"""Points of the LiDAR from which on a thing whose middle is within the image is listed, seen or not (as nuScenes counts)."""
 
 TOPICS = {
     "rgb": "/rgb/image",
@@ -246,7 +258,7 @@ class Simulation:
                 continue
             at = actor.way(_seconds(stamp_ns))
             body = _box(actor, camera_from_world @ at)
-            if not (visible or _within_image(body.center_m, self.rig.rgb.camera)):
+            if not visible and not project_points(self.rig.rgb.camera, np.array([body.center_m], np.float32).T)[2][0]:
                 continue
             whole = max(self.stage.extent(actor.number, at, self.rig.rgb, base), seen, 1)
             boxes.append(body)
@@ -351,6 +363,7 @@ def simulate(
     world: World = "street",
     condition: Condition = "day",
     failure: Failure = "none",
+    clutter: bool = True,
     rig: Rig | None = None,
     overwrite: bool = False,
 ) -> int:
@@ -360,7 +373,7 @@ def simulate(
         DataError: there is no such clip.
         BagError: the bag cannot be written there.
     """
-    clip = Clip(split=split, world=world, condition=condition, failure=failure, seed=seed, seconds=seconds)
+    clip = Clip(split=split, world=world, condition=condition, failure=failure, seed=seed, seconds=seconds, clutter=clutter)
     return record(out, clip, storage, progress, rig=rig, overwrite=overwrite)
 
 
@@ -398,7 +411,8 @@ def record_set(
     """Record clips (see clip.plan) as ``folder/<split>/<clip's name>`` and give the number of those recorded now.
 
     A bag that is there already is whole, since bags appear whole; it is left as it is when it says that it is of the same
-    clip. ``scale`` is that of rig.default_rig; ``progress`` is told the clips done and their number.
+    clip, and that this version's rules made it. ``scale`` is that of rig.default_rig; ``progress`` is told the clips done and
+    their number.
 
     Raises:
         BagError: a bag cannot be written, or what is in its place is not of the clip and ``overwrite`` is False.
@@ -412,6 +426,9 @@ def record_set(
         elif describe(out) != clip:
             msg = f"{out}: expected nothing, or the recording of {clip}, got that of {describe(out)}"
             raise BagError(msg)
+        elif (made_by := described_format(out)) != FORMAT:
+            msg = f"{out}: expected nothing, or a recording of format {FORMAT}, got one of format {made_by} with other boxes"
+            raise BagError(msg)
         if progress:
             progress(number + 1, len(clips))
     return made
@@ -420,15 +437,6 @@ def record_set(
 def _seconds(stamp_ns: int) -> float:
     """Simulated time of a stamp; exact, since the difference is small."""
     return (stamp_ns - START_NS) * 1e-9
-
-
-def _within_image(point_m: tuple[float, float, float], model: CameraModel) -> bool:
-    """Whether a point of the camera's frame lies where it looks."""
-    x, y, z = point_m
-    if z <= 0.0:
-        return False
-    u, v = model.fx * x / z + model.cx, model.fy * y / z + model.cy
-    return 0 <= u < model.width and 0 <= v < model.height
 
 
 def _box(actor: Actor, camera_from_actor: F64) -> Detection3D:

@@ -49,10 +49,8 @@ VERGE_OUTER_M, SIDEWALK_OUTER_M = 7.4, 9.6
 BLOCK_M = 24.0
 BLOCKS_TO_CROSSING = round(CROSSING_EVERY_M / BLOCK_M)
 BEHIND_M, AHEAD_M = 48.0, 192.0
-CLUTTER_EVERY_M = 2.0
-"""Clutter and those who stand beside it have places at this distance in rows along the street."""
-_PARKED_SHARE = 0.62
-"""Share of the bays that are taken in a street without clutter."""
+_CLUTTER_EVERY_M = 2.0  # places for things, and for those who stand, in a row along the street
+_PARKED_SHARE = 0.62  # of the bays, in a street without clutter
 _BETWEEN_TRACKS_M = 0.65  # of what walks and what stands in a row
 _STEP_M = 0.1  # between the known points of the road's middle
 ONCOMING_MPS, ONCOMING_CYCLIST_MPS = -9.0, -4.5
@@ -128,10 +126,7 @@ def build_street(clip: Clip) -> Scene:
     rows = _rows(clip.scene_rng(4)) if clip.clutter else None
     for block in range(first, last):
         built = _Block(builder, road, clip.scene_rng(1, block - first), number=block, actors=actors, lamps=lamps)
-        if rows is None:
-            built.build()
-        else:
-            built.build_cluttered(clip.scene_rng(5, block - first), rows)
+        built.build(rows, clip.scene_rng(5, block - first))
     for s, turn in (
         (last * BLOCK_M, 0.0),
         (first * BLOCK_M, math.pi),
@@ -242,22 +237,17 @@ class _Block:
         self._actors, self._lamps = actors, lamps
         self._crossing = number % BLOCKS_TO_CROSSING == 0
 
-    def build(self) -> None:
-        """Add everything, people as the only things of their size."""
+    def build(self, rows: dict[int, _Row] | None, rng: np.random.Generator) -> None:
+        """Add everything: people among clutter in ``rows`` of both sides by ``rng``, or as the only things of their size."""
         for side in (-1, 1):
-            self._grounds(side, _PARKED_SHARE)
-            self._people(side)
-
-    def build_cluttered(self, rng: np.random.Generator, rows: dict[int, _Row]) -> None:
-        """Add everything, with people among clutter; ``rows`` are those of the right (-1) and the left side (1)."""
-        for side, row in rows.items():
-            self._grounds(side, row.parked)
-            self._people_among_clutter(rng, side, row)
-
-    def _grounds(self, side: int, parked: float) -> None:
-        self._houses(side)
-        self._furniture(side)
-        self._parked(side, parked)
+            row = rows[side] if rows else None
+            self._houses(side)
+            self._furniture(side)
+            self._parked(side, row.parked if row else _PARKED_SHARE)
+            if row:
+                self._people_among_clutter(rng, side, row)
+            else:
+                self._people(side)
 
     def _houses(self, side: int) -> None:
         rng, road, builder = self._rng, self._road, self._builder
@@ -343,11 +333,11 @@ class _Block:
         So neither a place nor its distance from the kerb says who is a person.
         """
         # In the row and at the kerb, but not where bicycles lean.
-        places = [(self._s + s, row.d) for s in np.arange(0.0, BLOCK_M, CLUTTER_EVERY_M).tolist() if abs(s - 13.5) > 2.0]  # noqa: PLR2004
+        places = [(self._s + s, row.d) for s in np.arange(0.0, BLOCK_M, _CLUTTER_EVERY_M).tolist() if abs(s - 13.5) > 2.0]  # noqa: PLR2004
         places += [(self._s + s, float(rng.uniform(6.3, 6.6))) for s in (1.0, 3.1, 7.0, 10.4, 16.6, 19.0, 21.4)]
         free = iter(rng.permutation(len(places)).tolist())
 
-        def place() -> F64:
+        def somewhere() -> F64:
             s, d = places[next(free)]
             return self._road.pose(s + float(rng.uniform(-0.4, 0.4)), side * d, CURB_M, float(rng.uniform(-math.pi, math.pi)))
 
@@ -357,9 +347,9 @@ class _Block:
                 speed = float(rng.choice([-1, 1]) * rng.uniform(0.9, 1.6))
                 self._walk(person, self._s + float(rng.uniform(0, BLOCK_M)), side * float(rng.uniform(*row.walkers)), speed)
             else:
-                self._stand(PEDESTRIAN, person, place())
+                self._stand(PEDESTRIAN, person, somewhere())
         for _ in range(int(rng.integers(1, 7))):
-            self._builder.add_mesh(pavement_thing(rng), place())
+            self._builder.add_mesh(pavement_thing(rng), somewhere())
 
     def _walk(self, person: things.Thing, s: float, d: float, speed_mps: float) -> None:
         way = self._road.way(s, d, speed_mps, CURB_M)

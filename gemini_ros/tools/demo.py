@@ -1,13 +1,16 @@
 """``make demo``: simulate a street, run the node on it live, compare with the offline replay, write a page that shows it.
 
-On a CPU the node runs the network in OpenVINO where that is installed, so that it keeps up with more frames.
+On a CPU, the node runs the network in OpenVINO on that street where that is installed, so that it keeps up with more frames; a
+bag of the user's is played with the user's configuration as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
 import importlib.util
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +21,7 @@ from pathlib import Path
 
 from gemini_core import simulation
 from gemini_core.config import FusionConfig, load_config
-from gemini_core.errors import GeminiError, WeightsError
+from gemini_core.errors import GeminiError
 from gemini_core.process import prepare_process
 from gemini_core.simulation.record import simulate
 from gemini_ros.tools.live import LivePlan, LiveRun, run_live
@@ -36,9 +39,9 @@ def stage(name: str) -> Iterator[None]:
     print(f"   {name}: {time.monotonic() - started:.1f} s", flush=True)
 
 
-def _hash(files: Iterable[Path]) -> str:
-    """Eight digits that change with any of the files."""
-    contents = hashlib.sha256()
+def _hash(files: Iterable[Path], text: str = "") -> str:
+    """Eight digits that change with any of the files, and with the text."""
+    contents = hashlib.sha256(text.encode())
     for file in sorted(files):
         contents.update(file.read_bytes())
     return contents.hexdigest()[:8]
@@ -53,45 +56,49 @@ def simulated_bag(folder: Path, seed: int, seconds: float) -> Path:
     return bag
 
 
-def export_command(fusion: FusionConfig, params_file: Path, bag: Path, folder: Path) -> list[str]:
-    """The command that exports the configured network to a folder, held against torch on a frame of the bag."""
-    size = f"{fusion.grid.width}x{fusion.grid.height}"
-    how = ["--runtime", "openvino", "--size", size, "--calibration", str(bag), "--frames", "1", "--config", str(params_file)]
-    return ["export", fusion.model.weights, str(folder), *how]
-
-
 def faster_network(fusion: FusionConfig, params_file: Path, bag: Path, out: Path) -> dict[str, object]:
     """Export the network for OpenVINO and give the options by which the node uses that; what was exported before is kept.
 
-    None are given where the configuration chooses a runtime, a GPU or an export by itself, has no weights, or OpenVINO is not
-    installed.
+    None are given, and torch runs the network, where the configuration chooses a runtime, a GPU or an export by itself or has
+    no weights, where OpenVINO is not installed, and where the export fails, which is said.
 
-    Raises:
-        WeightsError: the export failed; its reason is on standard error.
+    Args:
+        fusion: the node's configuration.
+        params_file: the file that it is of.
+        bag: with every sensor in every frame, since the export takes frames that lack one as if they had RGB alone.
+        out: where the export goes, in a folder of its own.
     """
     import torch  # noqa: PLC0415 - after prepare_process
 
     from gemini_core import model as network  # noqa: PLC0415 - likewise
+    from gemini_core import runtimes  # noqa: PLC0415
     from gemini_core.model import checkpoints  # noqa: PLC0415
 
     model = fusion.model
     on_gpu = model.device == "cuda" or (model.device == "auto" and torch.cuda.is_available())
     left_open = model.enabled and model.weights and model.runtime == "auto" and model.precision == "fp32" and not on_gpu
-    weights = checkpoints.find(model.weights)
-    if not (left_open and weights.is_file() and importlib.util.find_spec("openvino")):
+    if not left_open or not (weights := checkpoints.find(model.weights)).is_file():
         return {}
+    if importlib.util.find_spec("openvino") is None:
+        print("   OpenVINO is not installed: torch runs the network, for fewer frames", flush=True)
+        return {}
+    size = f"{fusion.grid.width}x{fusion.grid.height}"
+    code = [file for package in (network, runtimes) for file in Path(package.__path__[0]).glob("**/*.py")]
+    versions = f"{torch.__version__} {importlib.metadata.version('openvino')}"
+    folder = out / "networks" / f"openvino_{size}_{_hash([weights, *code], versions)}"
+    chosen = {"model.weights": str(folder), "model.runtime": "openvino"}
+    if folder.exists():
+        return chosen
     with stage("export the network for OpenVINO"):
-        size = f"{fusion.grid.width}x{fusion.grid.height}"
-        made_of = _hash([weights, *Path(network.__file__).parent.glob("**/*.py")])
-        folder = out / "networks" / f"openvino_{size}_{made_of}"
-        command = export_command(fusion, params_file, bag, folder)
-        if not folder.exists():
-            print(f"   gemini-fusion {' '.join(command)}", flush=True)
-            done = subprocess.run([sys.executable, "-m", "gemini_core.cli", *command], check=False)  # noqa: S603 - our own module
-            if done.returncode:
-                msg = f"{folder}: expected an export of {model.weights}, got none; model.runtime=torch does without"
-                raise WeightsError(msg)
-    return {"model.weights": str(folder), "model.runtime": "openvino"}
+        held_against = ["--calibration", str(bag), "--frames", "1", "--config", str(params_file)]
+        command = ["export", model.weights, str(folder), "--runtime", "openvino", "--size", size, *held_against]
+        print(f"   gemini-fusion {shlex.join(command)}", flush=True)
+        # As a user would, and so that its memory is free again when the node starts.
+        done = subprocess.run([sys.executable, "-m", "gemini_core.cli", *command], check=False)  # noqa: S603 - our own module
+        if done.returncode:
+            print("   there is no export: torch runs the network, for fewer frames", flush=True)
+            return {}
+    return chosen
 
 
 def judge(run: LiveRun) -> tuple[str, ...]:
@@ -145,13 +152,14 @@ def run_demo(options: argparse.Namespace) -> int:
     params_file = config or config_file("demo.yaml")
     fusion = load_config(params_file)
     out.mkdir(parents=True, exist_ok=True)
+    faster: dict[str, object] = {}
     if bag is None:
         with stage("simulate a street"):
             bag = simulated_bag(out / "bags", options.seed, options.seconds)
+        faster = faster_network(fusion, params_file, bag, out)
+        fusion = load_config(params_file, faster)
     for old in ("live", "frames"):
         shutil.rmtree(out / old, ignore_errors=True)
-    faster = faster_network(fusion, params_file, bag, out)
-    fusion = load_config(params_file, faster)
     with stage("node, recorder and player on a live ROS graph"):
         plan = LivePlan(bag, params_file, out / "live", faster, rate=options.rate, record_overlay=True)
         run = run_live(plan, echo=lambda line: print(f"   {line}", flush=True))
