@@ -294,6 +294,21 @@ def test_a_thing_is_not_pasted_where_it_cannot_be(changes, donor_changes):
     assert paste(host, dataclasses.replace(donor, **donor_changes), 0, 1) is host
 
 
+def test_a_thing_that_is_hidden_where_it_comes_from_is_not_pasted():
+    host, donor = host_and_donor()
+    points = donor.space.points["lidar"]
+    on_thing = inside(points, np.array([THING], np.float32))[0]
+    hidden = dataclasses.replace(points, visible=points.visible & ~on_thing)
+    space = dataclasses.replace(donor.space, points={"lidar": hidden})
+    assert paste(host, dataclasses.replace(donor, space=space), 0, 1) is host
+
+    # a rim of it is not enough either
+    rim = np.zeros_like(donor.label)
+    column, row = np.rint(points.pixels[on_thing]).astype(int).T
+    rim[row.max(), column.min() : column.max() + 1] = 1
+    assert paste(host, dataclasses.replace(donor, label=rim), 0, 1) is host
+
+
 def test_things_beside_each_other_are_no_obstacle():
     host, donor = host_and_donor(host_boxes=[[5.0, 3.0, 0.0, 1.0, 1.0, 1.0, 0.0]])
     assert paste(host, donor, 0, 1).space.boxes.shape == (2, 7)

@@ -2,7 +2,8 @@
 
 Sampling of points alone is SECOND's (Yan et al., Sensors 2018); that the picture must follow is shown by Wang et al.,
 "PointAugmenting", CVPR 2021. A thing keeps its place in space, and so its pixels: it comes from a frame of the same rig. What
-it hides in the frame, points and pixels, goes; where something of the frame would hide it, it is not put there.
+it hides in the frame, points and pixels, goes; where something of the frame would hide it, it is not put there. Nor is a thing
+that something hides from the camera where it comes from: its points would arrive without their pixels.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from training.space import PointSet, Space, inside
 _MARGIN_M = 0.1  # a thing's points lie up to this far out of its box, since sensors and labels are not exact
 _HIDDEN_SHARE = 0.1  # of the thing's pixels, in front of which the frame may have something
 _APART_M = 0.5
+_SHOWN_SHARE = 0.2  # of the thing's points, the least that must lie on pixels of it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +55,8 @@ def paste(host: Sample, donor: Sample, row: int, label_value: int) -> Sample:
     if not mask.any() or _hidden(host, mask, distance):
         return host
     grown = box + np.array([0, 0, 0, 2, 2, 2, 0], np.float32) * np.float32(_MARGIN_M)
+    if not _shown(donor, grown, mask):
+        return host
     points = {}
     for source, own in host.space.points.items():
         behind = _on(own, mask) & (np.hypot(own.values[:, 0], own.values[:, 1]) > distance)
@@ -95,6 +99,15 @@ def _on(points: PointSet, mask: Bool) -> Bool:
     within = points.visible & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     found: Bool = within & mask[np.where(within, row, 0), np.where(within, column, 0)]
     return found
+
+
+def _shown(donor: Sample, grown: F32, mask: Bool) -> bool:
+    """Whether the picture shows a thing in ``grown`` (1, 7) on the mask, and not only a rim of it beside what hides it."""
+    for points in donor.space.points.values():
+        own = inside(points, grown)[0]
+        if own.any() and _on(points, mask)[own].mean() < _SHOWN_SHARE:
+            return False
+    return True
 
 
 def _hidden(host: Sample, mask: Bool, distance: float) -> bool:
