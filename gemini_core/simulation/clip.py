@@ -71,7 +71,6 @@ class Clip:
         if not 0 < self.seconds < float("inf"):
             msg = f"clip: expected a length above 0 seconds, got {self.seconds}"
             raise DataError(msg)
-
         if not isinstance(self.clutter, bool):
             msg = f"clip: expected clutter to be true or false, got {self.clutter!r}"
             raise DataError(msg)
@@ -146,29 +145,22 @@ def describe(bag: str | Path) -> Clip | None:
     Raises:
         BagError: the bag cannot be read, or what it says of itself cannot be understood.
     """
-    text = _description(bag)
-    return None if text is None else _parse(bag, text)[0]
+    described = describe_with_format(bag)
+    return None if described is None else described[0]
 
 
-def described_format(bag: str | Path) -> int | None:
-    """Say by which ``FORMAT`` a bag was made; None for one that the simulator did not make.
+def describe_with_format(bag: str | Path) -> tuple[Clip, int] | None:
+    """Say what a bag holds, as ``describe``, and by which ``FORMAT`` it was made.
 
     Raises:
         BagError: as ``describe``.
     """
-    text = _description(bag)
-    return None if text is None else _parse(bag, text)[1]
-
-
-def _description(bag: str | Path) -> str | None:
     with BagReader(bag) as reader:
         if DESCRIPTION_TOPIC not in {topic.name for topic in reader.topics()}:
             return None
-        text: str | None = next((message.message.data for message in reader.messages([DESCRIPTION_TOPIC])), None)
-        return text
-
-
-def _parse(bag: str | Path, text: str) -> tuple[Clip, int]:
+        text = next((message.message.data for message in reader.messages([DESCRIPTION_TOPIC])), None)
+    if text is None:
+        return None
     try:
         values = json.loads(text)
         if values["format"] == 1:

@@ -62,7 +62,8 @@ def _letter_box(builder: MeshBuilder, rng: np.random.Generator, scale: float) ->
 
 def _clipped_tree(builder: MeshBuilder, rng: np.random.Generator, scale: float) -> None:
     """A column or a ball of leaves in a pot."""
-    pot = builder.surface(GRAIN, TREE, (0.36, 0.17, 0.10) if rng.random() < 0.5 else (0.3, 0.3, 0.3), first=0.1, second=6.0)  # noqa: PLR2004
+    color: Color = (0.36, 0.17, 0.10) if rng.random() < 0.5 else (0.3, 0.3, 0.3)  # noqa: PLR2004 - of clay or of stone
+    pot = builder.surface(GRAIN, TREE, color, first=0.1, second=6.0)
     green = float(rng.uniform(0.8, 1.3))
     leaves = builder.surface(LEAVES, TREE, (0.07 * green, 0.15 * green, 0.035 * green), infrared=0.25)
     builder.add(cylinder((0, 0, -0.02), (0, 0, 0.42 * scale), (0.19 * scale, 0.25 * scale), 10), pot)

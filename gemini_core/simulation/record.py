@@ -42,7 +42,7 @@ from gemini_core.simulation.clip import (
     Split,
     World,
     describe,
-    described_format,
+    describe_with_format,
     to_json,
 )
 from gemini_core.simulation.conditions import surroundings
@@ -423,12 +423,16 @@ def record_set(
         if not (out.exists() and not overwrite):
             record(out, clip, storage, rig=default_rig(scale, clip.world), overwrite=overwrite)
             made += 1
-        elif describe(out) != clip:
-            msg = f"{out}: expected nothing, or the recording of {clip}, got that of {describe(out)}"
-            raise BagError(msg)
-        elif (made_by := described_format(out)) != FORMAT:
-            msg = f"{out}: expected nothing, or a recording of format {FORMAT}, got one of format {made_by} with other boxes"
-            raise BagError(msg)
+        else:
+            there, made_by = describe_with_format(out) or (None, FORMAT)
+            if there != clip:
+                msg = f"{out}: expected nothing, or the recording of {clip}, got that of {there}"
+                raise BagError(msg)
+            if made_by != FORMAT:
+                msg = (
+                    f"{out}: expected nothing, or a recording of format {FORMAT}, got one of format {made_by} with other boxes"
+                )
+                raise BagError(msg)
         if progress:
             progress(number + 1, len(clips))
     return made

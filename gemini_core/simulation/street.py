@@ -50,6 +50,7 @@ BLOCK_M = 24.0
 BLOCKS_TO_CROSSING = round(CROSSING_EVERY_M / BLOCK_M)
 BEHIND_M, AHEAD_M = 48.0, 192.0
 _CLUTTER_EVERY_M = 2.0  # places for things, and for those who stand, in a row along the street
+_BICYCLES_M = (11.5, 15.5)  # along a block, where bicycles lean
 _PARKED_SHARE = 0.62  # of the bays, in a street without clutter
 _BETWEEN_TRACKS_M = 0.65  # of what walks and what stands in a row
 _STEP_M = 0.1  # between the known points of the road's middle
@@ -333,7 +334,9 @@ class _Block:
         So neither a place nor its distance from the kerb says who is a person.
         """
         # In the row and at the kerb, but not where bicycles lean.
-        places = [(self._s + s, row.d) for s in np.arange(0.0, BLOCK_M, _CLUTTER_EVERY_M).tolist() if abs(s - 13.5) > 2.0]  # noqa: PLR2004
+        first, last = _BICYCLES_M
+        along = np.arange(0.0, BLOCK_M, _CLUTTER_EVERY_M).tolist()
+        places = [(self._s + s, row.d) for s in along if not first <= s <= last]
         places += [(self._s + s, float(rng.uniform(6.3, 6.6))) for s in (1.0, 3.1, 7.0, 10.4, 16.6, 19.0, 21.4)]
         free = iter(rng.permutation(len(places)).tolist())
 

@@ -71,8 +71,8 @@ def faster_network(fusion: FusionConfig, params_file: Path, bag: Path, out: Path
     import torch  # noqa: PLC0415 - after prepare_process
 
     from gemini_core import model as network  # noqa: PLC0415 - likewise
-    from gemini_core import runtimes  # noqa: PLC0415
-    from gemini_core.model import checkpoints  # noqa: PLC0415
+    from gemini_core import runtimes  # noqa: PLC0415 - likewise
+    from gemini_core.model import checkpoints  # noqa: PLC0415 - likewise
 
     model = fusion.model
     on_gpu = model.device == "cuda" or (model.device == "auto" and torch.cuda.is_available())
