@@ -153,6 +153,7 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         help="no things of a person's size on the pavements, more cars",
     )
     simulate.add_argument("--scale", type=_positive, help="of all sensors; 0.5: a 320x240 camera (default 1, in a set 0.5)")
+    simulate.add_argument("--color-scale", type=_positive, help="of the colour camera, where it is another one; 1: 640x480")
     simulate.add_argument(
         "--clips",
         type=_clips,
@@ -360,14 +361,20 @@ def _simulate(options: argparse.Namespace) -> int:
         clips = plan(dict(zip(SPLITS, options.clips, strict=True)), options.seconds or 3.0, options.seed, clutter=clutter)
         with _progress("simulating", "clips") as progress:
             made = record_set(
-                options.folder, clips, options.scale or 0.5, options.storage, progress, overwrite=options.overwrite
+                options.folder,
+                clips,
+                options.scale or 0.5,
+                options.storage,
+                progress,
+                color_scale=options.color_scale,
+                overwrite=options.overwrite,
             )
         print(f"{options.folder}: {len(clips)} clips, {made} of them recorded now")
         return EXIT_DONE
     seconds = options.seconds or 10.0
     clip = Clip(options.split, options.world, options.condition, options.failure, options.seed, seconds, clutter)
     with _progress("simulating", "frames") as progress:
-        rig = default_rig(options.scale or 1.0, clip.world)
+        rig = default_rig(options.scale or 1.0, clip.world, color_scale=options.color_scale)
         record(options.out, clip, options.storage, progress, rig=rig, overwrite=options.overwrite)
     what = f"{clip.world} {clip.seed} of {clip.split}, {clip.condition}"
     print(f"wrote {options.out}: {seconds:g} s of {what}{'' if clip.failure == 'none' else ', ' + clip.failure}")

@@ -9,7 +9,7 @@ from boxed_bags import write_boxed_training
 
 from benchmarks.boxes import page as boxes_page
 from benchmarks.boxes.__main__ import main
-from benchmarks.boxes.runs import CONTENDERS, contender_config
+from benchmarks.boxes.runs import CONTENDERS, contender_config, image_config
 from gemini_core.errors import ConfigError
 from training.config import load_training_config
 from training.train import to_flat_lists, train
@@ -20,8 +20,11 @@ def test_contenders_differ_in_the_fusion_alone(tmp_path):
     for name in CONTENDERS:
         options = to_flat_lists(contender_config(name, tmp_path, {}))
         changed = {key for key, value in options.items() if value != recipe[key]}
-        # without an image, masks have no weight in common with boxes
-        assert changed - {"detection.fusion", "run.out"} == ({"detection.alone"} if name == "lidar" else set())
+        assert changed - {"detection.fusion"} == {"run.out", "model.weights"}
+        assert options["model.weights"] == str(tmp_path / "image" / "best.safetensors")
+    image = image_config(tmp_path, {"run.threads": 1, "optimizer.steps": 7})
+    assert (image.run.out, image.run.threads, image.detection.enabled) == (str(tmp_path / "image"), 1, False)
+    assert image.optimizer == load_training_config("simulated_image").optimizer  # the budget is the detectors'
     with pytest.raises(ConfigError, match=r"detection\.fusion: expected an option that all contenders share"):
         contender_config("gemini", tmp_path, {"detection.fusion": "none"})
 
@@ -37,6 +40,7 @@ def test_a_small_comparison_from_end_to_end(tmp_path, capsys, monkeypatch):
     train(load_training_config(str(folder / "recipe.yaml"), {"run.out": str(checkpoint)}))
     page = tmp_path / "page.md"
     options += ["--runs", str(tmp_path / "runs"), "--page", str(page), "--test", str(folder / "val")]
+    options += ["--checkpoint-test", str(folder / "val")]
     options += ["--weights", str(checkpoint / "best.safetensors")]
     assert main(options) == 0
     text = page.read_text()

@@ -565,6 +565,20 @@ def test_both_networks_share_a_backbone():
         assert detector([random_cloud()], Image(alone, SIZE)).heat.isfinite().all()
 
 
+@pytest.mark.parametrize("fusion", ["lidar", "none", "gemini"])
+def test_boxes_are_the_same_where_no_masks_are_wanted(fusion):
+    segmenter = tiny(2, detector=DetectorConfig(**{**SMALL, "fusion": fusion})).eval()
+    generator = torch.Generator().manual_seed(1)
+    images = [torch.randn(1, 3, *SIZE, generator=generator) for _ in range(2)]
+    both = segmenter(images, clouds=[random_cloud()])
+    boxes = segmenter(images, clouds=[random_cloud()], masks=False)
+    assert boxes.streams == ()
+    assert boxes.ensemble.shape == (1, segmenter.config.num_classes, 0, 0)
+    for ours, theirs in zip(boxes.boxes, both.boxes, strict=True):
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs)
+
+
 def test_a_checkpoint_of_both_is_small():
     segmenter = Segmenter(SegmenterConfig("mit_b0", ("rgb", "depth", "event", "lidar"), 13))
     config = DetectorConfig(("car", "pedestrian", "truck", "two_wheeler", "table", "chair", "cabinet"), covariance=True)

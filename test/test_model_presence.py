@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gemini_core.errors import ShapeError
 from gemini_core.model.fusions import FUSIONS
-from gemini_core.model.segmentation import Segmenter
+from gemini_core.model.segmentation import Segmenter, rgb_alone
 from gemini_core.model.streams import STAGES, _strongest
 
 SIZE = (45, 61)
@@ -230,3 +230,14 @@ def test_a_subset_can_be_exported():
     inputs = images(2, batch=1, size=(32, 48))
     exported = torch.export.export(segmenter, (inputs, [True, False])).module()
     torch.testing.assert_close(exported(inputs, [True, False]).ensemble, segmenter(inputs, [True, False]).ensemble)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+def test_rgb_alone_computes_what_more_modalities_do_without_the_others(backbone):
+    several = randomize(tiny(3, backbone, fusion="none")).eval()
+    alone = rgb_alone(several)
+    assert alone.config.modalities == ("rgb",)
+    assert not alone.training
+    rgb = images(1)
+    expected = several.quarter_logits([*rgb, None, None], [True, False, False]).ensemble
+    torch.testing.assert_close(alone.quarter_logits(rgb).ensemble, expected)

@@ -400,6 +400,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_another_street():
     assert recorded(6) != first
 
 
+def test_another_colour_camera_changes_nothing_but_its_picture():
+    clip = Clip(seed=3, seconds=0.1)
+    plain, finer = (next(Simulation(clip, default_rig(0.25, color_scale=scale)).frames()) for scale in (None, 0.5))
+    assert (plain.picture.shape, finer.picture.shape) == ((120, 160, 3), (240, 320, 3))
+    assert plain.sweep.points.tobytes() == finer.sweep.points.tobytes()
+    np.testing.assert_array_equal(plain.depth_mm, finer.depth_mm)
+    smaller = finer.picture.astype(float).reshape(120, 2, 160, 2, 3).mean(axis=(1, 3))
+    assert np.abs(smaller - plain.picture).mean() < 12  # of 255: the same street
+
+
 def test_a_longer_drive_begins_like_a_shorter_one():
     short, long = (next(Simulation(Clip(seed=4, seconds=seconds), default_rig(0.25)).frames()) for seconds in (0.1, 20.0))
     near = short.view.depth_m < 150.0  # the house that closes the street is farther

@@ -317,12 +317,35 @@ def test_a_checkpoint_of_another_run_is_refused(recipe, tmp_path):
         ("model.modalities=[rgb, lidar]", "model.modalities: expected some of rgb, depth"),
         ("data.train=[/nowhere/*]", "data.train: expected bags at '/nowhere/*', got none"),
         ("optimizer.warmup_steps=6", "optimizer.warmup_steps: expected less than the 6 steps"),
+        ("augment.focus=0.5", "augment.focus: expected 0 without augment.crop_height and crop_width, got 0.5"),
         ("noise", "expected section.option=value"),
     ],
 )
 def test_wrong_options_end_with_one_sentence(folder, tmp_path, capsys, override, sentence):
     assert main(["--config", str(folder / "recipe.yaml"), f"run.out={tmp_path / 'run'}", override]) == 1
     assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_focus_on_a_class_that_is_not_there_ends_with_one_sentence(folder, tmp_path, capsys):
+    options = ["augment.crop_height=32", "augment.crop_width=32", "augment.focus=0.5", "augment.focus_classes=[unicorn]"]
+    assert main(["--config", str(folder / "recipe.yaml"), f"run.out={tmp_path / 'run'}", *options]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"augment.focus_classes: expected classes of {', '.join(CLASSES)}, got unicorn")
+
+
+def test_rgb_alone_begins_with_what_a_network_of_more_knows_of_it(recipe, tmp_path):
+    train(recipe(optimizer__steps=2))
+    both = tmp_path / "run" / "last.safetensors"
+    rate = {"optimizer__lr": 1e-8, "optimizer__steps": 2, "run__out": str(tmp_path / "alone"), "run__half": False}
+    train(recipe(model__modalities=("rgb",), model__weights=str(both), **rate))
+    theirs, own = (checkpoints.load(path)[0] for path in (both, tmp_path / "alone" / "last.safetensors"))
+    assert own.config.modalities == ("rgb",)
+    head = [each.state_dict()["head.classifier.weight"] for each in (theirs, own)]
+    torch.testing.assert_close(*head, atol=1e-4, rtol=0)
+    norms = [each.state_dict()["backbone.stages.0.embed.norm.weight"] for each in (theirs, own)]
+    torch.testing.assert_close(norms[0][:1], norms[1], atol=1e-4, rtol=0)
+    with pytest.raises(ConfigError, match=r"model\.weights: expected weights of"):
+        train(recipe(model__weights=str(tmp_path / "alone" / "last.safetensors"), run__out=str(tmp_path / "back")))
 
 
 def test_a_recipe_that_is_not_there_is_refused():

@@ -33,7 +33,7 @@ from gemini_core.model import checkpoints
 from gemini_core.model.detection.boxes import iou_3d
 from gemini_core.model.detection.codec import IGNORED
 from gemini_core.model.detection.detector import Detector, DetectorConfig
-from gemini_core.types import DetectionFrames
+from gemini_core.types import UNLABELLED, DetectionFrames
 from training import train as training
 from training.augment import augment
 from training.box_labels import BoxLabels
@@ -206,6 +206,39 @@ def test_after_augmentation_points_are_at_the_same_content_of_the_image(crop, se
     away = after.pixels[lost]
     assert ((away < 0) | (away >= (width - 1, height - 1))).any(axis=1).all()
     np.testing.assert_array_equal(inside(after, moved.boxes), inside(before, space.boxes))
+
+
+@pytest.mark.parametrize("asked", [(3,), (3, 5, 7), ()])
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_crops_hold_what_they_are_placed_around(asked, flip):
+    config = dataclasses.replace(
+        PLAIN, flip=flip, focus=1.0, scale_min=0.8, scale_max=1.3, crop_height=SIZE // 4, crop_width=SIZE // 4
+    )
+    label = np.full((SIZE, SIZE), UNLABELLED, np.uint8)
+    label[5, 9], label[SIZE - 20 :, :4] = 3, 5  # one has a single pixel, the other 80
+    frame = {"rgb": np.zeros((3, SIZE, SIZE), np.float32)}
+    cropped = [augment(frame, label, config, np.random.default_rng(seed), None, asked)[1] for seed in range(60)]
+    of_three, of_five = (sum(bool((each == value).any()) for each in cropped) for value in (3, 5))
+    if asked == (3,):  # the one pixel can fall between those of a smaller picture
+        assert of_three > 40
+        assert of_five == 0
+    else:  # each as often, however large it is
+        assert 15 < of_three < 40
+        assert 20 < of_five < 45
+        assert all((each != UNLABELLED).any() for each in cropped if not (each == 3).any()) or of_three + of_five > 50
+    places = [tuple(np.argwhere(each == 3)[0]) for each in cropped if (each == 3).any()]
+    assert len(set(places)) > 5  # not always in the middle
+
+
+def test_crops_lie_anywhere_where_there_is_nothing_to_place_them_around():
+    config = dataclasses.replace(PLAIN, crop_height=SIZE // 4, crop_width=SIZE // 4)
+    focused = dataclasses.replace(config, focus=1.0)
+    label = np.arange(SIZE * SIZE, dtype=np.uint32).reshape(SIZE, SIZE).astype(np.uint8) % 4
+    frame = {"rgb": np.random.default_rng(0).random((3, SIZE, SIZE), np.float32)}
+    for seed in range(5):
+        anywhere, _, _ = augment(frame, label, config, np.random.default_rng(seed))
+        nothing, _, _ = augment(frame, label, focused, np.random.default_rng(seed), None, (9,))
+        np.testing.assert_array_equal(anywhere["rgb"], nothing["rgb"])
 
 
 def test_points_and_boxes_are_turned_by_themselves():

@@ -5,6 +5,7 @@ All randomness comes from the generator that the caller gives, so a frame's augm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -24,8 +25,13 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 Plane: TypeAlias = npt.NDArray[Any]
 
 
-def augment(
-    frame: Frame, label: U8, config: AugmentConfig, rng: np.random.Generator, space: Space | None = None
+def augment(  # noqa: PLR0917 - what is augmented, and how
+    frame: Frame,
+    label: U8,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    space: Space | None = None,
+    focus: Sequence[int] = (),
 ) -> tuple[Frame, U8, Space | None]:
     """Mirror, scale, crop, and disturb each sensor.
 
@@ -36,11 +42,12 @@ def augment(
         rng: this frame's own random numbers; equally many are drawn whatever the frame holds.
         space: the frame's points and boxes. They are mirrored with the image, and turned and scaled by themselves; each point
             stays with its pixel, or loses it where the crop leaves it out.
+        focus: values of the label that ``augment.focus`` places crops around; none: all but ``UNLABELLED``.
 
     Returns:
         The same at the size of the crop; ``UNLABELLED`` and zeros where the crop reaches beyond the frame.
     """
-    geometry = _draw_geometry((label.shape[0], label.shape[1]), config, rng)
+    geometry = _draw_geometry(label, config, rng, focus)
     seeds = dict(zip(MODALITIES, rng.integers(1 << 62, size=len(MODALITIES)), strict=True))
     color = cv2.INTER_AREA if geometry.size < label.shape else cv2.INTER_LINEAR
     moved = {}
@@ -104,18 +111,49 @@ class _Geometry:
         return moved
 
 
-def _draw_geometry(shape: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> _Geometry:
+def _draw_geometry(label: U8, config: AugmentConfig, rng: np.random.Generator, focus: Sequence[int]) -> _Geometry:
     flip = bool(rng.random() < config.flip)
     scale = float(np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max))))
-    height, width = shape
+    height, width = label.shape
     size = (max(round(height * scale), 1), max(round(width * scale), 1))
     crop = (config.crop_height or height, config.crop_width or width)
     free = [have - want for have, want in zip(size, crop, strict=True)]
-    places = [round(share * abs(room)) for share, room in zip(rng.random(2), free, strict=True)]
+    shares = rng.random(2)
+    places = [round(share * abs(room)) for share, room in zip(shares, free, strict=True)]
+    if config.focus:
+        wanted, of_classes, of_pixels = rng.random(3)
+        pixel = _pixel_of_a_class(label[:, ::-1] if flip else label, focus, of_classes, of_pixels)
+        if wanted < config.focus and pixel is not None:
+            # Anywhere in the middle half of the crop, so that being in the middle says nothing about a pixel.
+            from_start = [(0.25 + 0.5 * share) * want for share, want in zip(shares, crop, strict=True)]
+            starts = [round((at + 0.5) * scale - start) for at, start in zip(pixel, from_start, strict=True)]
+            places = [
+                min(max(at, 0), room) if room >= 0 else place
+                for at, room, place in zip(starts, free, places, strict=True)
+            ]
     # A frame larger than the crop is cut anywhere; one that is smaller lies anywhere in it.
     start = tuple(at if room >= 0 else 0 for at, room in zip(places, free, strict=True))
     to = tuple(at if room < 0 else 0 for at, room in zip(places, free, strict=True))
     return _Geometry(flip, size, crop, (start[0], start[1]), (to[0], to[1]))
+
+
+def _pixel_of_a_class(label: U8, values: Sequence[int], of_classes: float, of_pixels: float) -> tuple[int, int] | None:
+    """Give row and column of a pixel of one of these values of a label, each value there as likely; None: there is none.
+
+    ``of_classes`` and ``of_pixels``, in 0 to 1, choose among values and among pixels.
+    """
+    there = np.bincount(label.ravel(), minlength=UNLABELLED + 1) > 0
+    there[UNLABELLED] = False
+    if values:
+        asked = np.zeros_like(there)
+        asked[list(values)] = True
+        there &= asked
+    found = np.flatnonzero(there)
+    if not len(found):
+        return None
+    pixels = np.flatnonzero(label.ravel() == found[int(of_classes * len(found))])
+    row, column = divmod(int(pixels[int(of_pixels * len(pixels))]), label.shape[1])
+    return row, column
 
 
 def _disturbed(modality: str, channels: F32, config: AugmentConfig, rng: np.random.Generator) -> F32:

@@ -57,7 +57,11 @@ class ModelConfig:
     drop_path: float = option(0.1, "rate of stochastic depth in the last block", minimum=0.0, maximum=0.9)
     head_dropout: float = option(0.1, "dropout in the head", minimum=0.0, maximum=0.9)
     gradient_checkpointing: bool = option(False, "compute blocks twice instead of keeping what they compute")
-    weights: str = option("", "safetensors file of ours to begin with (gemini-fusion import-weights makes one); empty: random")
+    weights: str = option(
+        "",
+        "safetensors file of ours to begin with (gemini-fusion import-weights makes one), of the same modalities, or of more where "
+        "rgb is the only one here; empty: random",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,14 @@ class AugmentConfig:
 
     crop_height: int = option(0, "height of the training crop, grid pixels; 0: the whole grid", minimum=0, maximum=4096)
     crop_width: int = option(0, "width of the training crop, grid pixels; 0: the whole grid", minimum=0, maximum=8192)
+    focus: float = option(
+        0.0,
+        "share of crops that are placed around a pixel of augment.focus_classes, each class in the frame as likely; the others "
+        "lie anywhere",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    focus_classes: tuple[str, ...] = option((), "classes of masks that crops are placed around; empty: all")
     flip: float = option(0.5, "share of frames mirrored left to right", minimum=0.0, maximum=1.0)
     scale_min: float = option(0.5, "least factor of the random scale", minimum=0.1, maximum=4.0)
     scale_max: float = option(2.0, "largest factor of the random scale", minimum=0.1, maximum=4.0)
@@ -207,7 +219,7 @@ class TrainingConfig:
         """Check what one option's range cannot say.
 
         Raises:
-            ConfigError: scales out of order; a crop of one side only; phases longer than their warm-up; modalities that the
+            ConfigError: scales out of order; a crop of one side only; a focus without a crop; phases longer than their warm-up; modalities that the
                 network cannot take.
         """
         if self.augment.scale_min > self.augment.scale_max:
@@ -215,6 +227,9 @@ class TrainingConfig:
             raise ConfigError(msg)
         if bool(self.augment.crop_height) != bool(self.augment.crop_width):
             msg = "augment.crop_height: expected both sides of the crop or neither, got one"
+            raise ConfigError(msg)
+        if self.augment.focus and not self.augment.crop_height:
+            msg = f"augment.focus: expected 0 without augment.crop_height and crop_width, got {self.augment.focus}"
             raise ConfigError(msg)
         if self.optimizer.warmup_steps * self.optimizer.phases >= max(self.optimizer.steps, 2):
             msg = (

@@ -40,7 +40,7 @@ from gemini_core.model.detection.detector import Cloud
 from gemini_core.model.detection.mvxnet import MvxNet
 from gemini_core.model.detection.mvxnet_checkpoint import save_mvxnet
 from gemini_core.model.detection.mvxnet_image import to_caffe
-from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
+from gemini_core.model.segmentation import Segmenter, SegmenterConfig, rgb_alone, upsample
 from training.cache import CachedBag, cache_bag
 from training.checkpoint import TrainingState, load_state, save_state, write_whole
 from training.config import DataConfig, OptimizerConfig, TrainingConfig, load_training_config
@@ -224,7 +224,7 @@ def losses(
         if isinstance(trained, MvxNet):
             output = network(clouds, to_caffe(batch.images[0].to(device, non_blocking=True)))
         else:
-            output = network(*_inputs(batch, keep, device), clouds)
+            output = network(*_inputs(batch, keep, device), clouds, masks=not config.detection.alone)
     if isinstance(trained, MvxNet):
         return None, anchors_loss(output, batch.spaces, trained).total
     alone = config.detection.alone
@@ -341,9 +341,10 @@ def validate(
         if isinstance(network, MvxNet):
             found.append(scored(batch.spaces[0], network, network(clouds, to_caffe(batch.images[0].to(device)))))
             continue
-        output = network(tuple(batch.images.to(device)), present, clouds=clouds)
-        prediction = upsample(output.ensemble, batch.label.shape[1:]).argmax(dim=1)
-        matrix.add(batch.label[0].numpy().astype(np.uint8), prediction[0].to(torch.uint8).cpu().numpy())
+        output = network(tuple(batch.images.to(device)), present, clouds=clouds, masks=not config.detection.alone)
+        if not config.detection.alone:
+            prediction = upsample(output.ensemble, batch.label.shape[1:]).argmax(dim=1)
+            matrix.add(batch.label[0].numpy().astype(np.uint8), prediction[0].to(torch.uint8).cpu().numpy())
         if output.boxes is not None and network.detector is not None:
             found.append(scored(batch.spaces[0], network.detector, output.boxes))
     detector = network if isinstance(network, MvxNet) else network.detector
@@ -470,6 +471,8 @@ def _segmenter(config: TrainingConfig, num_classes: int, box_classes: tuple[str,
     segmenter = Segmenter(config.segmenter(num_classes, box_classes))
     if config.model.weights:
         begun, _ = checkpoints.load(config.model.weights)
+        if segmenter.config.modalities == ("rgb",):
+            begun = rgb_alone(begun)
         if _differ(begun.config, segmenter.config):
             msg = f"model.weights: expected weights of {segmenter.config}, got {begun.config} in {config.model.weights}"
             raise ConfigError(msg)

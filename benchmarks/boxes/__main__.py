@@ -1,7 +1,7 @@
 """Compares detectors: ``python -m benchmarks.boxes [--only NAME ...] [section.option=value ...]``, or their time: ``--timing``.
 
-Trains a detector on the LiDAR's points alone, one with the image averaged in, and one with Gemini fusion, with the same budget,
-evaluates each and the shipped checkpoint on the test bags, and keeps benchmarks/results/boxes.md. What is there already is not
+Trains an image branch and, on it, a detector on the LiDAR's points alone, one with the image averaged in, and one with Gemini
+fusion, with the same budget, evaluates each on the test bags and the shipped checkpoint on its own, and keeps benchmarks/results/boxes.md. What is there already is not
 done again, and a training that was killed goes on.
 """
 
@@ -15,10 +15,12 @@ from pathlib import Path
 from benchmarks.boxes.page import RESULTS, TIME, write_results
 from benchmarks.boxes.runs import (
     CHECKPOINT,
+    CHECKPOINT_FUSION,
     CONTENDERS,
     LEAST_POINTS,
     contender_config,
     evaluate_once,
+    image_config,
     result_folder,
     test_frames,
 )
@@ -40,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=[*CONTENDERS, CHECKPOINT], help="do just these")
     parser.add_argument("--report", action="store_true", help="write the page from the evaluations that are there")
     parser.add_argument("--runs", type=Path, default=Path("out/boxes"), help="folder of all runs")
-    parser.add_argument("--test", nargs="+", default=["out/cluttered/test"], help="bags to evaluate on")
+    parser.add_argument("--test", nargs="+", default=["out/fine/test"], help="bags to evaluate the contenders on")
+    parser.add_argument(
+        "--checkpoint-test", nargs="+", default=["out/cluttered/test"], help="bags to evaluate the shipped checkpoint on"
+    )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="score every Nth test frame only")
     parser.add_argument("--weights", default="shipped:simulated", help="the checkpoint to evaluate, and to time")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to keep")
@@ -64,18 +69,21 @@ def _measure(given: argparse.Namespace) -> None:
         return
     overrides = dict(parse_override(each) for each in given.overrides)
     names = given.only or [*CONTENDERS, CHECKPOINT]
-    configs = {name: contender_config(name, given.runs, overrides) for name in CONTENDERS}
-    frames = test_frames(configs["lidar"], tuple(given.test))
-    for name in CONTENDERS:
-        if name in names:
-            train(configs[name])  # goes on where it was stopped; at its end, it ends again
-            weights = Path(configs[name].run.out) / "best.safetensors"
-            for least in LEAST_POINTS:
-                out = result_folder(given.runs, name, least)
-                evaluate_once(weights, frames, out, configs[name], every=given.every, least=least)
+    configs = {name: contender_config(name, given.runs, overrides) for name in CONTENDERS if name in names}
+    if configs and "model.weights" not in overrides:
+        train(image_config(given.runs, overrides))  # goes on where it was stopped; at its end, it ends again
+    for name, config in configs.items():
+        frames = test_frames(config, tuple(given.test))
+        train(config)
+        weights = Path(config.run.out) / "best.safetensors"
+        for least in LEAST_POINTS:
+            out = result_folder(given.runs, name, least)
+            evaluate_once(weights, frames, out, config, every=given.every, least=least)
     if CHECKPOINT in names:
         weights, least = checkpoints.find(given.weights), MIN_POINTS
+        config = contender_config("gemini", given.runs, {"data.fusion": CHECKPOINT_FUSION, **overrides})
         out = result_folder(given.runs, CHECKPOINT, least)
+        frames = test_frames(config, tuple(given.checkpoint_test))
         evaluate_once(weights, frames, out, None, every=given.every, least=least)
 
 

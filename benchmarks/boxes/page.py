@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.boxes.runs import CHECKPOINT, CONTENDERS, LEAST_POINTS, RECIPE, result_folder
+from benchmarks.boxes.runs import CHECKPOINT, CONTENDERS, IMAGE_RECIPE, LEAST_POINTS, RECIPE, result_folder
 from gemini_core.errors import DataError
 from training.evaluate_detection import MIN_POINTS
 from training.report import ALL
@@ -67,8 +67,8 @@ def _introduction(content: dict[str, Any], runs: Path) -> str:
     budget = f"{told['optimizer.steps']} steps of {told['optimizer.batch_size']} frames"
     measure = f"IoU {content['min_iou']:g} (KITTI, 40 recalls), percent, within {content['near_m']:g} m"
     return (
-        f"`python -m benchmarks.boxes`: the same data, budget and seed for each (recipe `{RECIPE}`: {budget}). The image "
-        "branch begins as the segmentation's, is given RGB alone, and learns with the boxes. "
+        f"`python -m benchmarks.boxes`: the same data, budget and seed for each (recipe `{RECIPE}`: {budget}), and the same image "
+        f"branch of RGB alone, trained by masks before (recipe `{IMAGE_RECIPE}`) and left as it is. "
         f"{_result(content, ALL, ALL)['frames']} test frames of scenes that no training saw, all conditions. Average precision "
         f"seen from above at {measure}. One seed."
     )

@@ -15,28 +15,40 @@ from training.config import TrainingConfig, load_training_config
 from training.evaluate_detection import MIN_POINTS, evaluate_detection, write_detection
 from training.train import cached
 
-RECIPE = "simulated_boxes"
+RECIPE, IMAGE_RECIPE = "simulated_boxes", "simulated_image"
 CONTENDERS = {"lidar": "LiDAR alone", "none": "LiDAR + RGB, averaged (none)", "gemini": "LiDAR + RGB, Gemini fusion"}
 CHECKPOINT = "checkpoint"
+CHECKPOINT_FUSION = "config/simulated.yaml"
+"""By which the shipped checkpoint's frames are made."""
 LEAST_POINTS = (1, MIN_POINTS)
 """Points of the LiDAR from which on a labelled box counts: nuScenes' rule, and that of ``training.evaluate``."""
 INPUTS = "inputs.json"
 
 
+def image_config(runs: Path, overrides: Mapping[str, object]) -> TrainingConfig:
+    """Give the configuration of the image branch that all contenders have; ``overrides`` of data and model are those of them.
+
+    Raises:
+        ConfigError: ``overrides`` (dotted keys) are no options of training.
+    """
+    shared = {key: value for key, value in overrides.items() if key.startswith(("data.", "model.", "run."))}
+    return load_training_config(IMAGE_RECIPE, {**shared, "run.out": str(runs / "image")})
+
+
 def contender_config(name: str, runs: Path, overrides: Mapping[str, object]) -> TrainingConfig:
     """Give the configuration of one contender; they differ in the detector's fusion alone.
 
-    The one without an image trains no masks beside its boxes, since the two have no weights in common.
+    Their image branch is that of ``image_config``, unless ``overrides`` name another (``model.weights``).
 
     Raises:
         ConfigError: ``overrides`` (dotted keys) change what they differ in, or are no options of training.
     """
-    own = {"detection.fusion": name, "detection.alone": name == "lidar", "run.out": str(runs / name)}
+    own = {"detection.fusion": name, "run.out": str(runs / name)}
     taken = [key for key in own if key in overrides]
     if taken:
         msg = f"{taken[0]}: expected an option that all contenders share, got one that tells them apart"
         raise ConfigError(msg)
-    return load_training_config(RECIPE, {**overrides, **own})
+    return load_training_config(RECIPE, {"model.weights": str(runs / "image" / "best.safetensors"), **overrides, **own})
 
 
 def test_frames(config: TrainingConfig, test: tuple[str, ...]) -> tuple[CachedBag, ...]:

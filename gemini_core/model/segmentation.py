@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -191,6 +191,8 @@ class Segmenter(nn.Module):
         present: Sequence[bool] | None = None,
         valid: Sequence[Tensor | None] | None = None,
         clouds: Sequence[Cloud] | None = None,
+        *,
+        masks: bool = True,
     ) -> SegmentationOutput:
         """Segment a batch, and say where boxes are.
 
@@ -201,6 +203,7 @@ class Segmenter(nn.Module):
             valid: one mask (B, 1, H, W) per modality, true where it has data, or None where it has data everywhere. Nothing is
                 fused from where a modality has none.
             clouds: the points of each sample, with their pixels on the inputs; None: no boxes are wanted.
+            masks: whether logits are wanted; without them ``streams`` is empty and the ensemble (B, num_classes, 0, 0).
 
         Returns:
             Logits at 1/4 of the input's size (rounded up), or at the input's size, as the configuration says.
@@ -209,8 +212,8 @@ class Segmenter(nn.Module):
             ShapeError: not one input, flag or mask per modality, RGB absent, or shapes that differ or are too small; points for
                 a network without a detector.
         """
-        output = self.quarter_logits(inputs, present, valid, clouds)
-        if not self.config.full_size:
+        output = self.quarter_logits(inputs, present, valid, clouds, masks=masks)
+        if not (masks and self.config.full_size):
             return output
         size = next(image.shape[2:] for image in inputs if image is not None)
         streams = tuple(upsample(logits, size) for logits in output.streams)
@@ -222,13 +225,18 @@ class Segmenter(nn.Module):
         present: Sequence[bool] | None = None,
         valid: Sequence[Tensor | None] | None = None,
         clouds: Sequence[Cloud] | None = None,
+        *,
+        masks: bool = True,
     ) -> SegmentationOutput:
         """Segment a batch like ``forward``, but always at 1/4 of the input's size."""
         which = self._which(present)
         images = self._check(inputs, which)
         mask = self._masks(images, which, valid)
-        features = self.backbone(torch.cat(images), which, mask)
+        unseen = not masks and self.detector is not None and self.detector.config.fusion == "lidar"
+        features = () if unseen else self.backbone(torch.cat(images), which, mask)
         boxes = None if clouds is None else self._boxes(clouds, features, images[0])
+        if not masks:
+            return SegmentationOutput((), images[0].new_zeros(len(images[0]), self.config.num_classes, 0, 0), boxes)
         logits: Tensor = self.head(features)  # (S*B, K, h, w)
         if len(which) == 1:
             return SegmentationOutput((logits,), logits, boxes)
@@ -302,6 +310,22 @@ class Segmenter(nn.Module):
                 raise ShapeError(msg)
             images.append(image)
         return images
+
+
+@torch.no_grad()
+def rgb_alone(segmenter: Segmenter) -> Segmenter:
+    """Give a network of RGB alone the weights that a network of several modalities has for it.
+
+    It computes what the other one does where RGB is the only modality present, but for what the fusion adds to RGB by itself
+    there; so it is a beginning for training rather than the same network.
+    """
+    alone = Segmenter(replace(segmenter.config, modalities=("rgb",)))
+    theirs = segmenter.state_dict()
+    # Norms have a row per modality, of which RGB's is the first.
+    alone.load_state_dict(
+        {name: theirs[name] if theirs[name].shape == own.shape else theirs[name][:1] for name, own in alone.state_dict().items()}
+    )
+    return alone.train(segmenter.training)
 
 
 def _backbone(config: SegmenterConfig) -> Backbone:

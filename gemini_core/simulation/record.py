@@ -406,13 +406,14 @@ def record_set(
     storage: Storage = "mcap",
     progress: Callable[[int, int], None] | None = None,
     *,
+    color_scale: float | None = None,
     overwrite: bool = False,
 ) -> int:
     """Record clips (see clip.plan) as ``folder/<split>/<clip's name>`` and give the number of those recorded now.
 
     A bag that is there already is whole, since bags appear whole; it is left as it is when it says that it is of the same
-    clip, and that this version's rules made it. ``scale`` is that of rig.default_rig; ``progress`` is told the clips done and
-    their number.
+    clip, and that this version's rules made it. ``scale`` and ``color_scale`` are those of rig.default_rig; ``progress`` is
+    told the clips done and their number.
 
     Raises:
         BagError: a bag cannot be written, or what is in its place is not of the clip and ``overwrite`` is False.
@@ -421,7 +422,7 @@ def record_set(
     for number, clip in enumerate(clips):
         out = Path(folder) / clip.split / clip.name
         if not (out.exists() and not overwrite):
-            record(out, clip, storage, rig=default_rig(scale, clip.world), overwrite=overwrite)
+            record(out, clip, storage, rig=default_rig(scale, clip.world, color_scale=color_scale), overwrite=overwrite)
             made += 1
         else:
             there, made_by = describe_with_format(out) or (None, FORMAT)
