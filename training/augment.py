@@ -128,8 +128,7 @@ def _draw_geometry(label: U8, config: AugmentConfig, rng: np.random.Generator, f
             from_start = [(0.25 + 0.5 * share) * want for share, want in zip(shares, crop, strict=True)]
             starts = [round((at + 0.5) * scale - start) for at, start in zip(pixel, from_start, strict=True)]
             places = [
-                min(max(at, 0), room) if room >= 0 else place
-                for at, room, place in zip(starts, free, places, strict=True)
+                min(max(at, 0), room) if room >= 0 else place for at, room, place in zip(starts, free, places, strict=True)
             ]
     # A frame larger than the crop is cut anywhere; one that is smaller lies anywhere in it.
     start = tuple(at if room >= 0 else 0 for at, room in zip(places, free, strict=True))

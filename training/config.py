@@ -59,8 +59,8 @@ class ModelConfig:
     gradient_checkpointing: bool = option(False, "compute blocks twice instead of keeping what they compute")
     weights: str = option(
         "",
-        "safetensors file of ours to begin with (gemini-fusion import-weights makes one), of the same modalities, or of more where "
-        "rgb is the only one here; empty: random",
+        "safetensors file of ours to begin with (gemini-fusion import-weights makes one), of the same modalities, or of more "
+        "where rgb is the only one here; empty: random",
     )
 
 
@@ -219,8 +219,8 @@ class TrainingConfig:
         """Check what one option's range cannot say.
 
         Raises:
-            ConfigError: scales out of order; a crop of one side only; a focus without a crop; phases longer than their warm-up; modalities that the
-                network cannot take.
+            ConfigError: scales out of order; a crop of one side only; a focus without a crop; phases longer than their
+                warm-up; modalities that the network cannot take.
         """
         if self.augment.scale_min > self.augment.scale_max:
             msg = f"augment.scale_min: expected at most augment.scale_max, got {self.augment.scale_min}"

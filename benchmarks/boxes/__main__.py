@@ -1,8 +1,8 @@
 """Compares detectors: ``python -m benchmarks.boxes [--only NAME ...] [section.option=value ...]``, or their time: ``--timing``.
 
 Trains an image branch and, on it, a detector on the LiDAR's points alone, one with the image averaged in, and one with Gemini
-fusion, with the same budget, evaluates each on the test bags and the shipped checkpoint on its own, and keeps benchmarks/results/boxes.md. What is there already is not
-done again, and a training that was killed goes on.
+fusion, with the same budget, evaluates each on the test bags and the shipped checkpoint on its own, and keeps
+benchmarks/results/boxes.md. What is there already is not done again, and a training that was killed goes on.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ def _introduction(content: dict[str, Any], runs: Path) -> str:
     budget = f"{told['optimizer.steps']} steps of {told['optimizer.batch_size']} frames"
     measure = f"IoU {content['min_iou']:g} (KITTI, 40 recalls), percent, within {content['near_m']:g} m"
     return (
-        f"`python -m benchmarks.boxes`: the same data, budget and seed for each (recipe `{RECIPE}`: {budget}), and the same image "
-        f"branch of RGB alone, trained by masks before (recipe `{IMAGE_RECIPE}`) and left as it is. "
+        f"`python -m benchmarks.boxes`: the same data, budget and seed for each (recipe `{RECIPE}`: {budget}), and the same "
+        f"image branch of RGB alone, trained by masks before (recipe `{IMAGE_RECIPE}`) and left as it is. "
         f"{_result(content, ALL, ALL)['frames']} test frames of scenes that no training saw, all conditions. Average precision "
         f"seen from above at {measure}. One seed."
     )

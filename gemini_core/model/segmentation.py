@@ -323,7 +323,10 @@ def rgb_alone(segmenter: Segmenter) -> Segmenter:
     theirs = segmenter.state_dict()
     # Norms have a row per modality, of which RGB's is the first.
     alone.load_state_dict(
-        {name: theirs[name] if theirs[name].shape == own.shape else theirs[name][:1] for name, own in alone.state_dict().items()}
+        {
+            name: theirs[name] if theirs[name].shape == own.shape else theirs[name][:1]
+            for name, own in alone.state_dict().items()
+        }
     )
     return alone.train(segmenter.training)
 
