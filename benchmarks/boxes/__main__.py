@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.boxes.page import RESULTS, TIME, write_results
+from benchmarks.boxes.page import TIME, sections
 from benchmarks.boxes.runs import (
     CHECKPOINT,
     CHECKPOINT_FUSION,
@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             replace_section(TIME, timing(checkpoints.find(given.weights)), given.page, TITLE)
         else:
             _measure(given)
-            replace_section(RESULTS, write_results(given.runs), given.page, TITLE)
+            for title, text in sections(given.runs).items():
+                replace_section(title, text, given.page, TITLE)
     except GeminiError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

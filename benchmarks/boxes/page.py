@@ -13,51 +13,57 @@ from gemini_core.errors import DataError
 from training.evaluate_detection import MIN_POINTS
 from training.report import ALL
 
-RESULTS, TIME = "What is found", "What it costs"
+RESULTS, SHIPPED, TIME = "What is found", "What the shipped weights find", "What it costs"
 ALSO = {"world=street": "The same in streets:", "condition=night": "The same at night:"}
 """Groups of frames that get a table of their own."""
 
 
-def write_results(runs: Path) -> str:
-    """Give the section of all evaluations that are there.
+def sections(runs: Path) -> dict[str, str]:
+    """Give the sections of all evaluations that are there, by their titles.
 
     Raises:
         DataError: there is none.
     """
-    there = {
-        (name, least): content
-        for name in (*CONTENDERS, CHECKPOINT)
-        for least in LEAST_POINTS
-        if (content := _read(result_folder(runs, name, least) / "detection.json")) is not None
-    }
+    parts = {RESULTS: _contenders(runs), SHIPPED: _checkpoint(runs)}
+    there = {title: text for title, text in parts.items() if text}
     if not there:
         msg = f"{runs}: expected evaluations of contenders, got none; run python -m benchmarks.boxes"
         raise DataError(msg)
+    return there
+
+
+def _contenders(runs: Path) -> str:
     parts = []
     for least in LEAST_POINTS:
-        contenders = {title: there[name, least] for name, title in CONTENDERS.items() if (name, least) in there}
+        read = {title: _read(runs, name, least) for name, title in CONTENDERS.items()}
+        contenders = {title: content for title, content in read.items() if content is not None}
         if not contenders:
             continue
-        first = next(iter(contenders.values()))
         if not parts:
-            parts.append(_introduction(first, runs))
+            parts.append(_introduction(next(iter(contenders.values())), runs))
         parts.append(f"Labelled boxes count from {least} point{'' if least == 1 else 's'} of the LiDAR on:")
         parts.append(_table({title: (content, ALL, ALL) for title, content in contenders.items()}))
         for group, heading in ALSO.items():
             if all(group in content["groups"] for content in contenders.values()):
                 parts.append(heading)
                 parts.append(_table({title: (content, group, ALL) for title, content in contenders.items()}))
-    if (CHECKPOINT, MIN_POINTS) in there:
-        content = there[CHECKPOINT, MIN_POINTS]
-        parts.append(
-            f"The shipped checkpoint ({content['description']}), with sensors taken away at run time; boxes of {MIN_POINTS} "
-            "points or more:"
-        )
-        parts.append(_table({subset: (content, ALL, subset) for subset in content["subsets"]}))
-        groups = [group for group in content["groups"] if group != ALL]
-        if groups:
-            parts.append("With all sensors, by condition and failure:")
-            parts.append(_table({group: (content, group, ALL) for group in groups}))
+    return "\n\n".join(parts)
+
+
+def _checkpoint(runs: Path) -> str:
+    content = _read(runs, CHECKPOINT, MIN_POINTS)
+    if content is None:
+        return ""
+    frames = _result(content, ALL, ALL)["frames"]
+    introduction = (
+        f"`python -m benchmarks.boxes --only {CHECKPOINT}`: {content['description']}; {frames} test frames, with sensors taken "
+        f"away at run time. {_measure(content)} Boxes of {MIN_POINTS} points or more."
+    )
+    parts = [introduction, _table({subset: (content, ALL, subset) for subset in content["subsets"]})]
+    groups = [group for group in content["groups"] if group != ALL]
+    if groups:
+        parts.append("With all sensors, by condition and failure:")
+        parts.append(_table({group: (content, group, ALL) for group in groups}))
     return "\n\n".join(parts)
 
 
@@ -65,12 +71,18 @@ def _introduction(content: dict[str, Any], runs: Path) -> str:
     config = next(path for name in CONTENDERS if (path := runs / name / "config.yaml").is_file())
     told = yaml.safe_load(config.read_text(encoding="utf-8"))
     budget = f"{told['optimizer.steps']} steps of {told['optimizer.batch_size']} frames"
-    measure = f"IoU {content['min_iou']:g} (KITTI, 40 recalls), percent, within {content['near_m']:g} m"
     return (
         f"`python -m benchmarks.boxes`: the same data, budget and seed for each (recipe `{RECIPE}`: {budget}), and the same "
         f"image branch of RGB alone, trained by masks before (recipe `{IMAGE_RECIPE}`) and left as it is. "
-        f"{_result(content, ALL, ALL)['frames']} test frames of scenes that no training saw, all conditions. Average precision "
-        f"seen from above at {measure}. One seed."
+        f"{_result(content, ALL, ALL)['frames']} test frames of scenes that no training saw, all conditions. "
+        f"{_measure(content)} One seed."
+    )
+
+
+def _measure(content: dict[str, Any]) -> str:
+    return (
+        f"Average precision seen from above at IoU {content['min_iou']:g} (KITTI, 40 recalls), percent, within "
+        f"{content['near_m']:g} m."
     )
 
 
@@ -100,7 +112,8 @@ def _result(content: dict[str, Any], group: str, subset: str) -> dict[str, Any]:
     return found
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(runs: Path, name: str, least: int) -> dict[str, Any] | None:
+    path = result_folder(runs, name, least) / "detection.json"
     if not path.is_file():
         return None
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
