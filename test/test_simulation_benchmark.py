@@ -468,6 +468,14 @@ def test_the_command_records_a_clip_and_refuses_what_cannot_be(tmp_path, capsys)
     capsys.readouterr()
     assert cli.main(folder) == 2
     assert "expected nothing, or the recording of" in capsys.readouterr().err
+    assert cli.main([*folder, "--no-clutter", "--color-scale", "0.25"]) == 2
+    assert "expected nothing, or images of 160x120, got some of 80x60" in capsys.readouterr().err
+    assert cli.main([*folder, "--no-clutter", "--color-scale", "0.25", "--overwrite"]) == 0
+    assert cli.main([*common, "--color-scale", "0.25", "--overwrite"]) == 0
+    for bag in (tmp_path / "clip", *(tmp_path / "set" / "test").iterdir()):
+        with BagReader(bag) as reader:
+            sizes = {each.message.width for each in reader.messages(["/rgb/camera_info", "/depth/camera_info"])}
+        assert sizes == {160, 60}
     assert cli.main([*common, "--condition", "rain"]) == 2
     assert "in a room, got rain" in capsys.readouterr().err
 

@@ -318,6 +318,7 @@ def test_a_checkpoint_of_another_run_is_refused(recipe, tmp_path):
         ("data.train=[/nowhere/*]", "data.train: expected bags at '/nowhere/*', got none"),
         ("optimizer.warmup_steps=6", "optimizer.warmup_steps: expected less than the 6 steps"),
         ("augment.focus=0.5", "augment.focus: expected 0 without augment.crop_height and crop_width, got 0.5"),
+        ("augment.focus_classes=[car]", "augment.focus_classes: expected none without augment.focus, got car"),
         ("noise", "expected section.option=value"),
     ],
 )
@@ -330,7 +331,11 @@ def test_a_focus_on_a_class_that_is_not_there_ends_with_one_sentence(folder, tmp
     options = ["augment.crop_height=32", "augment.crop_width=32", "augment.focus=0.5", "augment.focus_classes=[unicorn]"]
     assert main(["--config", str(folder / "recipe.yaml"), f"run.out={tmp_path / 'run'}", *options]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.endswith(f"augment.focus_classes: expected classes of {', '.join(CLASSES)}, got unicorn")
+    assert f"augment.focus_classes: expected some of {', '.join(CLASSES)} (" in said
+    assert said.endswith("), got unicorn")
+    labels = ["data.labels=''", "detection.enabled=true", "detection.alone=true", *options[:3]]
+    assert main(["--config", str(folder / "recipe.yaml"), f"run.out={tmp_path / 'run'}", *labels]) == 1
+    assert "augment.focus: expected 0 without data.labels, got 0.5" in capsys.readouterr().err
 
 
 def test_rgb_alone_begins_with_what_a_network_of_more_knows_of_it(recipe, tmp_path):

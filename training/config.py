@@ -152,6 +152,25 @@ class AugmentConfig:
         "", "modality_dropout of single extra modalities instead, as 'modality:rate, modality:rate', such as 'lidar:0.5'"
     )
 
+    def __post_init__(self) -> None:
+        """Check what one option's range cannot say.
+
+        Raises:
+            ConfigError: scales out of order; a crop of one side only; a focus without a crop, or its classes without it.
+        """
+        if self.scale_min > self.scale_max:
+            msg = f"augment.scale_min: expected at most augment.scale_max, got {self.scale_min}"
+            raise ConfigError(msg)
+        if bool(self.crop_height) != bool(self.crop_width):
+            msg = "augment.crop_height: expected both sides of the crop or neither, got one"
+            raise ConfigError(msg)
+        if self.focus and not self.crop_height:
+            msg = f"augment.focus: expected 0 without augment.crop_height and crop_width, got {self.focus}"
+            raise ConfigError(msg)
+        if self.focus_classes and not self.focus:
+            msg = f"augment.focus_classes: expected none without augment.focus, got {', '.join(self.focus_classes)}"
+            raise ConfigError(msg)
+
 
 @dataclass(frozen=True, slots=True)
 class OptimizerConfig:
@@ -179,7 +198,10 @@ class OptimizerConfig:
     )
     ohem_least: float = option(0.0625, "ohem: at least this share of the pixels counts", minimum=0.0, maximum=1.0)
     class_balance: float = option(
-        0.0, "classes weigh by their share of pixels to the power of minus this; 0: all alike", minimum=0.0, maximum=1.0
+        0.0,
+        "classes weigh by their share of the pixels of whole frames to the power of minus this; 0: all alike",
+        minimum=0.0,
+        maximum=1.0,
     )
     ema_decay: float = option(
         0.0,
@@ -219,17 +241,10 @@ class TrainingConfig:
         """Check what one option's range cannot say.
 
         Raises:
-            ConfigError: scales out of order; a crop of one side only; a focus without a crop; phases longer than their
-                warm-up; modalities that the network cannot take.
+            ConfigError: a focus without labels; phases longer than their warm-up; modalities that the network cannot take.
         """
-        if self.augment.scale_min > self.augment.scale_max:
-            msg = f"augment.scale_min: expected at most augment.scale_max, got {self.augment.scale_min}"
-            raise ConfigError(msg)
-        if bool(self.augment.crop_height) != bool(self.augment.crop_width):
-            msg = "augment.crop_height: expected both sides of the crop or neither, got one"
-            raise ConfigError(msg)
-        if self.augment.focus and not self.augment.crop_height:
-            msg = f"augment.focus: expected 0 without augment.crop_height and crop_width, got {self.augment.focus}"
+        if self.augment.focus and not self.data.labels:
+            msg = f"augment.focus: expected 0 without data.labels, got {self.augment.focus}"
             raise ConfigError(msg)
         if self.optimizer.warmup_steps * self.optimizer.phases >= max(self.optimizer.steps, 2):
             msg = (

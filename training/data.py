@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import cv2
@@ -102,7 +102,8 @@ class FrameDataset(Dataset[Batch]):
                 host = Sample(frame, label, space)
                 host = self._donors.paste(index, host, self._modalities, np.random.default_rng([5, seed]))
                 frame, label, space = host.frame, host.label, host.space
-            focus = _values_of(self._augmentation.focus_classes, self.reader.bag_of(index).classes)
+            classes = self.reader.bag_of(index).classes
+            focus = [classes.index(name) for name in self._augmentation.focus_classes]
             frame, label, space = augment(frame, label, self._augmentation, rng, space, focus)
         images = np.zeros((len(self._modalities), 3, *label.shape), np.float32)
         for place, modality in enumerate(self._modalities):
@@ -122,19 +123,6 @@ class FrameDataset(Dataset[Batch]):
         channels = batch.images[place, 0].numpy() * self._std[place] + self._mean[place]
         picture: U8 = np.rint(np.clip(channels, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(1, 2, 0)
         return np.ascontiguousarray(picture)
-
-
-def _values_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """Give the values of these classes in labels.
-
-    Raises:
-        DataError: there is no such class.
-    """
-    unknown = [name for name in names if name not in classes]
-    if unknown:
-        msg = f"augment.focus_classes: expected classes of {', '.join(classes)}, got {', '.join(unknown)}"
-        raise DataError(msg)
-    return [classes.index(name) for name in names]
 
 
 class Donors:

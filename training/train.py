@@ -423,9 +423,19 @@ class Log:
 
 
 def run_hash(config: TrainingConfig, bags: Sequence[CachedBag], world: int) -> str:
-    """Hash what must stay the same for a run to go on bit for bit."""
+    """Hash what must stay the same for a run to go on bit for bit: options, frames, and the weights that it began with."""
+    weights = config.model.weights
+    begun = hashlib.sha256(checkpoints.find(weights).read_bytes()).hexdigest() if weights else ""
     options = {key: value for key, value in to_flat_lists(config).items() if key not in _NOT_PART_OF_A_RUN}
-    content = [__version__, torch.__version__, torch.get_num_threads(), world, options, [bag.folder.name for bag in bags]]
+    content = [
+        __version__,
+        torch.__version__,
+        torch.get_num_threads(),
+        world,
+        options,
+        begun,
+        [bag.folder.name for bag in bags],
+    ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -441,6 +451,11 @@ def _frames(config: TrainingConfig, place: Place) -> tuple[FusionConfig, tuple[C
     if missing:
         known = ", ".join(fusion.modalities)
         msg = f"model.modalities: expected some of {known} ({config.data.fusion}), got {', '.join(missing)}"
+        raise ConfigError(msg)
+    unknown = [name for name in config.augment.focus_classes if name not in fusion.model.classes]
+    if unknown:
+        known = ", ".join(fusion.model.classes)
+        msg = f"augment.focus_classes: expected some of {known} ({config.data.fusion}), got {', '.join(unknown)}"
         raise ConfigError(msg)
     if not place.main:
         dist.barrier()
@@ -471,10 +486,11 @@ def _segmenter(config: TrainingConfig, num_classes: int, box_classes: tuple[str,
     segmenter = Segmenter(config.segmenter(num_classes, box_classes))
     if config.model.weights:
         begun, _ = checkpoints.load(config.model.weights)
+        theirs = begun.config
         if segmenter.config.modalities == ("rgb",):
             begun = rgb_alone(begun)
         if _differ(begun.config, segmenter.config):
-            msg = f"model.weights: expected weights of {segmenter.config}, got {begun.config} in {config.model.weights}"
+            msg = f"model.weights: expected weights of {segmenter.config}, got {theirs} in {config.model.weights}"
             raise ConfigError(msg)
         # A detector begins anew where the weights have none or another one.
         same = begun.config.detector == segmenter.config.detector
@@ -485,8 +501,10 @@ def _segmenter(config: TrainingConfig, num_classes: int, box_classes: tuple[str,
 
 
 def _differ(begun: SegmenterConfig, wanted: SegmenterConfig) -> bool:
-    """Whether two networks have different weights; rates matter for training alone."""
-    names = ("backbone_config", "modalities", "num_classes", "head_width", "fusion", "fused_blocks")
+    """Whether two networks have different weights; rates matter for training alone, and how to fuse where there is a second."""
+    names = ["backbone_config", "modalities", "num_classes", "head_width"]
+    if len(wanted.modalities) > 1:
+        names += ["fusion", "fused_blocks"]
     return any(getattr(begun, name) != getattr(wanted, name) for name in names)
 
 

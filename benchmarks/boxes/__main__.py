@@ -15,12 +15,12 @@ from pathlib import Path
 from benchmarks.boxes.page import TIME, sections
 from benchmarks.boxes.runs import (
     CHECKPOINT,
-    CHECKPOINT_FUSION,
     CONTENDERS,
     LEAST_POINTS,
+    best,
     contender_config,
     evaluate_once,
-    image_config,
+    image_configs,
     result_folder,
     test_frames,
 )
@@ -46,10 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint-test", nargs="+", default=["out/cluttered/test"], help="bags to evaluate the shipped checkpoint on"
     )
+    parser.add_argument("--checkpoint-fusion", default="config/simulated.yaml", help="by which its frames are made")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="score every Nth test frame only")
     parser.add_argument("--weights", default="shipped:simulated", help="the checkpoint to evaluate, and to time")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to keep")
-    parser.add_argument("overrides", nargs="*", metavar="section.option=value", help="options of training for all contenders")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.option=value",
+        help="options of training for all contenders; those of data, model and run also for their image branch",
+    )
     given = parser.parse_intermixed_args(arguments)
     try:
         if given.timing:
@@ -71,21 +77,21 @@ def _measure(given: argparse.Namespace) -> None:
     overrides = dict(parse_override(each) for each in given.overrides)
     names = given.only or [*CONTENDERS, CHECKPOINT]
     configs = {name: contender_config(name, given.runs, overrides) for name in CONTENDERS if name in names}
+    # What cannot be used is to be said before hours of training.
+    frames = test_frames(next(iter(configs.values())), tuple(given.test)) if configs else ()
+    of_checkpoint = contender_config("gemini", given.runs, {**overrides, "data.fusion": given.checkpoint_fusion})
+    checkpoint_frames = test_frames(of_checkpoint, tuple(given.checkpoint_test)) if CHECKPOINT in names else ()
     if configs and "model.weights" not in overrides:
-        train(image_config(given.runs, overrides))  # goes on where it was stopped; at its end, it ends again
+        for config in image_configs(given.runs, overrides):
+            train(config)  # goes on where it was stopped; at its end, it ends again
     for name, config in configs.items():
-        frames = test_frames(config, tuple(given.test))
         train(config)
-        weights = Path(config.run.out) / "best.safetensors"
         for least in LEAST_POINTS:
             out = result_folder(given.runs, name, least)
-            evaluate_once(weights, frames, out, config, every=given.every, least=least)
+            evaluate_once(Path(best(config)), frames, out, config, every=given.every, least=least)
     if CHECKPOINT in names:
-        weights, least = checkpoints.find(given.weights), MIN_POINTS
-        config = contender_config("gemini", given.runs, {"data.fusion": CHECKPOINT_FUSION, **overrides})
-        out = result_folder(given.runs, CHECKPOINT, least)
-        frames = test_frames(config, tuple(given.checkpoint_test))
-        evaluate_once(weights, frames, out, None, every=given.every, least=least)
+        weights, out = checkpoints.find(given.weights), result_folder(given.runs, CHECKPOINT, MIN_POINTS)
+        evaluate_once(weights, checkpoint_frames, out, None, every=given.every, least=MIN_POINTS)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,17 @@ from typing import Any
 
 import yaml
 
-from benchmarks.boxes.runs import CHECKPOINT, CONTENDERS, IMAGE_RECIPE, LEAST_POINTS, RECIPE, result_folder
+from benchmarks.boxes.runs import (
+    CHECKPOINT,
+    CONTENDERS,
+    IMAGE_RECIPES,
+    INPUTS,
+    LEAST_POINTS,
+    RECIPE,
+    best,
+    image_configs,
+    result_folder,
+)
 from gemini_core.errors import DataError
 from training.evaluate_detection import MIN_POINTS
 from training.report import ALL
@@ -35,12 +45,13 @@ def sections(runs: Path) -> dict[str, str]:
 def _contenders(runs: Path) -> str:
     parts = []
     for least in LEAST_POINTS:
-        read = {title: _read(runs, name, least) for name, title in CONTENDERS.items()}
-        contenders = {title: content for title, content in read.items() if content is not None}
+        read = {name: content for name in CONTENDERS if (content := _read(runs, name, least)) is not None}
+        contenders = {CONTENDERS[name]: content for name, content in read.items()}
         if not contenders:
             continue
         if not parts:
-            parts.append(_introduction(next(iter(contenders.values())), runs))
+            name, content = list(read.items())[-1]  # the first has no image
+            parts.append(_introduction(content, runs, name, least))
         parts.append(f"Labelled boxes count from {least} point{'' if least == 1 else 's'} of the LiDAR on:")
         parts.append(_table({title: (content, ALL, ALL) for title, content in contenders.items()}))
         for group, heading in ALSO.items():
@@ -54,10 +65,10 @@ def _checkpoint(runs: Path) -> str:
     content = _read(runs, CHECKPOINT, MIN_POINTS)
     if content is None:
         return ""
-    frames = _result(content, ALL, ALL)["frames"]
+    frames, command = _result(content, ALL, ALL)["frames"], _command(runs, CHECKPOINT, MIN_POINTS, f" --only {CHECKPOINT}")
     introduction = (
-        f"`python -m benchmarks.boxes --only {CHECKPOINT}`: {content['description']}; {frames} test frames, with sensors taken "
-        f"away at run time. {_measure(content)} Boxes of {MIN_POINTS} points or more."
+        f"{command}: {content['description']}; {frames} test frames, with sensors taken away at run time. {_measure(content)} "
+        f"Boxes of {MIN_POINTS} points or more."
     )
     parts = [introduction, _table({subset: (content, ALL, subset) for subset in content["subsets"]})]
     groups = [group for group in content["groups"] if group != ALL]
@@ -67,16 +78,23 @@ def _checkpoint(runs: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _introduction(content: dict[str, Any], runs: Path) -> str:
-    config = next(path for name in CONTENDERS if (path := runs / name / "config.yaml").is_file())
-    told = yaml.safe_load(config.read_text(encoding="utf-8"))
+def _introduction(content: dict[str, Any], runs: Path, name: str, least: int) -> str:
+    told = yaml.safe_load((runs / name / "config.yaml").read_text(encoding="utf-8"))
     budget = f"{told['optimizer.steps']} steps of {told['optimizer.batch_size']} frames"
+    image = f"`{told['model.weights'] or 'no weights to begin with'}`"
+    if told["model.weights"] == best(image_configs(runs, {})[-1]):
+        image = "trained by masks before (recipes " + ", then ".join(f"`{recipe}`" for recipe in IMAGE_RECIPES) + ")"
     return (
-        f"`python -m benchmarks.boxes`: the same data, budget and seed for each (recipe `{RECIPE}`: {budget}), and the same "
-        f"image branch of RGB alone, trained by masks before (recipe `{IMAGE_RECIPE}`) and left as it is. "
-        f"{_result(content, ALL, ALL)['frames']} test frames of scenes that no training saw, all conditions. "
-        f"{_measure(content)} One seed."
+        f"{_command(runs, name, least)}: the same data, budget and seed for each (recipe `{RECIPE}`: {budget}), and the same "
+        f"image branch of RGB alone, {image} and left as it is. {_result(content, ALL, ALL)['frames']} test frames of scenes "
+        f"that no training saw, all conditions. {_measure(content)} One seed."
     )
+
+
+def _command(runs: Path, name: str, least: int, arguments: str = "") -> str:
+    """The command that gives these results: with every which frame they were."""
+    every = json.loads((result_folder(runs, name, least) / INPUTS).read_text(encoding="utf-8"))["every"]
+    return f"`python -m benchmarks.boxes{arguments}{'' if every == 1 else f' --every {every}'}`"
 
 
 def _measure(content: dict[str, Any]) -> str:

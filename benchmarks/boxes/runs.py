@@ -15,30 +15,42 @@ from training.config import TrainingConfig, load_training_config
 from training.evaluate_detection import MIN_POINTS, evaluate_detection, write_detection
 from training.train import cached
 
-RECIPE, IMAGE_RECIPE = "simulated_boxes", "simulated_image"
+RECIPE = "simulated_boxes"
+IMAGE_RECIPES = ("simulated_image", "simulated_image_rare")
+"""The stages of the image branch that all contenders have."""
 CONTENDERS = {"lidar": "LiDAR alone", "none": "LiDAR + RGB, averaged (none)", "gemini": "LiDAR + RGB, Gemini fusion"}
 CHECKPOINT = "checkpoint"
-CHECKPOINT_FUSION = "config/simulated.yaml"
-"""By which the shipped checkpoint's frames are made."""
 LEAST_POINTS = (1, MIN_POINTS)
 """Points of the LiDAR from which on a labelled box counts: nuScenes' rule, and that of ``training.evaluate``."""
 INPUTS = "inputs.json"
 
 
-def image_config(runs: Path, overrides: Mapping[str, object]) -> TrainingConfig:
-    """Give the configuration of the image branch that all contenders have; ``overrides`` of data and model are those of them.
+def image_configs(runs: Path, overrides: Mapping[str, object]) -> list[TrainingConfig]:
+    """Give the configurations of the image branch's stages, each of which begins with the one before.
+
+    ``overrides`` (dotted keys) of data, model and run are those of the contenders; the budget is the recipes' own.
 
     Raises:
-        ConfigError: ``overrides`` (dotted keys) are no options of training.
+        ConfigError: ``overrides`` are no options of training.
     """
-    shared = {key: value for key, value in overrides.items() if key.startswith(("data.", "model.", "run."))}
-    return load_training_config(IMAGE_RECIPE, {**shared, "run.out": str(runs / "image")})
+    configs: list[TrainingConfig] = []
+    for number, recipe in enumerate(IMAGE_RECIPES):
+        own = {key: value for key, value in overrides.items() if key.startswith(("data.", "model.", "run."))}
+        if configs:
+            own["model.weights"] = best(configs[-1])
+        configs.append(load_training_config(recipe, {**own, "run.out": str(runs / f"image-{number + 1}")}))
+    return configs
+
+
+def best(config: TrainingConfig) -> str:
+    """Where the best weights of a run are."""
+    return str(Path(config.run.out) / "best.safetensors")
 
 
 def contender_config(name: str, runs: Path, overrides: Mapping[str, object]) -> TrainingConfig:
     """Give the configuration of one contender; they differ in the detector's fusion alone.
 
-    Their image branch is that of ``image_config``, unless ``overrides`` name another (``model.weights``).
+    Their image branch is that of ``image_configs``, unless ``overrides`` name another (``model.weights``).
 
     Raises:
         ConfigError: ``overrides`` (dotted keys) change what they differ in, or are no options of training.
@@ -48,7 +60,7 @@ def contender_config(name: str, runs: Path, overrides: Mapping[str, object]) -> 
     if taken:
         msg = f"{taken[0]}: expected an option that all contenders share, got one that tells them apart"
         raise ConfigError(msg)
-    return load_training_config(RECIPE, {"model.weights": str(runs / "image" / "best.safetensors"), **overrides, **own})
+    return load_training_config(RECIPE, {"model.weights": best(image_configs(runs, {})[-1]), **overrides, **own})
 
 
 def test_frames(config: TrainingConfig, test: tuple[str, ...]) -> tuple[CachedBag, ...]:

@@ -120,8 +120,8 @@ def _check_modalities(modalities: tuple[str, ...]) -> None:
 class SegmentationOutput(NamedTuple):
     """Logits (B, num_classes, h, w): one per stream (RGB, the others) and their weighted sum.
 
-    Where RGB is the only modality, or the only one present, there is one stream, which is also the ensemble. ``boxes`` are the
-    detector's maps, where points were given to it.
+    Where RGB is the only modality, or the only one present, there is one stream, which is also the ensemble; where no masks
+    were wanted, there is none. ``boxes`` are the detector's maps, where points were given to it.
     """
 
     streams: tuple[Tensor, ...]
@@ -203,7 +203,8 @@ class Segmenter(nn.Module):
             valid: one mask (B, 1, H, W) per modality, true where it has data, or None where it has data everywhere. Nothing is
                 fused from where a modality has none.
             clouds: the points of each sample, with their pixels on the inputs; None: no boxes are wanted.
-            masks: whether logits are wanted; without them ``streams`` is empty and the ensemble (B, num_classes, 0, 0).
+            masks: whether logits are wanted; without them ``streams`` is empty and the ensemble (B, num_classes, 0, 0), and for
+                a detector of points alone not even the backbone runs.
 
         Returns:
             Logits at 1/4 of the input's size (rounded up), or at the input's size, as the configuration says.

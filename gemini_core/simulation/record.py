@@ -28,6 +28,7 @@ import numpy as np
 
 from gemini_core.bag import messages
 from gemini_core.bag.messages import Message
+from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter, Storage
 from gemini_core.errors import BagError
 from gemini_core.geometry import project_points
@@ -60,7 +61,7 @@ from gemini_core.simulation.room import build_room
 from gemini_core.simulation.scene import Actor
 from gemini_core.simulation.stage import Stage, View, intrinsics
 from gemini_core.simulation.street import build_street
-from gemini_core.types import F64, U8, U16, Detection3D, StampedTransform
+from gemini_core.types import F64, U8, U16, CameraModel, Detection3D, StampedTransform
 
 __all__ = ["TOPICS", "SimulatedFrame", "Simulation", "Visibility", "describe", "record", "record_set", "simulate"]
 
@@ -412,8 +413,8 @@ def record_set(
     """Record clips (see clip.plan) as ``folder/<split>/<clip's name>`` and give the number of those recorded now.
 
     A bag that is there already is whole, since bags appear whole; it is left as it is when it says that it is of the same
-    clip, and that this version's rules made it. ``scale`` and ``color_scale`` are those of rig.default_rig; ``progress`` is
-    told the clips done and their number.
+    clip and size of picture, and that this version's rules made it. ``scale`` and ``color_scale`` are those of
+    rig.default_rig; ``progress`` is told the clips done and their number.
 
     Raises:
         BagError: a bag cannot be written, or what is in its place is not of the clip and ``overwrite`` is False.
@@ -429,6 +430,7 @@ def record_set(
             if there != clip:
                 msg = f"{out}: expected nothing, or the recording of {clip}, got that of {there}"
                 raise BagError(msg)
+            _check_size(out, default_rig(scale, clip.world, color_scale=color_scale).rgb.camera)
             if made_by != FORMAT:
                 msg = (
                     f"{out}: expected nothing, or a recording of format {FORMAT}, got one of format {made_by} with other boxes"
@@ -437,6 +439,15 @@ def record_set(
         if progress:
             progress(number + 1, len(clips))
     return made
+
+
+def _check_size(bag: Path, camera: CameraModel) -> None:
+    """Refuse a bag whose colour images are not of this camera's size."""
+    with BagReader(bag) as reader:
+        there = next((each.message for each in reader.messages([TOPICS["rgb_info"]])), None)
+    if there is not None and (there.width, there.height) != (camera.width, camera.height):
+        msg = f"{bag}: expected nothing, or images of {camera.width}x{camera.height}, got some of {there.width}x{there.height}"
+        raise BagError(msg)
 
 
 def _seconds(stamp_ns: int) -> float:
