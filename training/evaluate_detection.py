@@ -328,7 +328,7 @@ def find(network: Segmenter | MvxNet, batch: Batch, subset: Subset) -> Scored:
         return scored(space, detector, detector([cloud]))
     there = batch.present[:, 0].tolist()
     present = [flag and name in subset.modalities for flag, name in zip(there, network.config.modalities, strict=True)]
-    maps = network.quarter_logits(tuple(batch.images), present, clouds=[cloud]).boxes
+    maps = network.quarter_logits(tuple(batch.images), present, clouds=[cloud], masks=False).boxes
     assert maps is not None  # noqa: S101 - points were given
     return scored(space, detector, maps)
 
