@@ -430,12 +430,12 @@ def record_set(
             if there != clip:
                 msg = f"{out}: expected nothing, or the recording of {clip}, got that of {there}"
                 raise BagError(msg)
-            _check_size(out, default_rig(scale, clip.world, color_scale=color_scale).rgb.camera)
             if made_by != FORMAT:
                 msg = (
                     f"{out}: expected nothing, or a recording of format {FORMAT}, got one of format {made_by} with other boxes"
                 )
                 raise BagError(msg)
+            _check_size(out, default_rig(scale, clip.world, color_scale=color_scale).rgb.camera)
         if progress:
             progress(number + 1, len(clips))
     return made
