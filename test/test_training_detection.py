@@ -219,13 +219,13 @@ def test_crops_hold_what_they_are_placed_around(asked, flip):
     frame = {"rgb": np.zeros((3, SIZE, SIZE), np.float32)}
     cropped = [augment(frame, label, config, np.random.default_rng(seed), None, asked)[1] for seed in range(60)]
     of_three, of_five = (sum(bool((each == value).any()) for each in cropped) for value in (3, 5))
-    if asked == (3,):  # the one pixel can fall between those of a smaller picture
+    if asked == (3,):
         assert of_three > 40
         assert of_five == 0
     else:  # each as often, however large it is
         assert 15 < of_three < 40
         assert 20 < of_five < 45
-        assert all((each != UNLABELLED).any() for each in cropped if not (each == 3).any()) or of_three + of_five > 50
+        assert of_three + of_five > 50  # of 60; the one pixel can fall between those of a smaller picture
     places = [tuple(np.argwhere(each == 3)[0]) for each in cropped if (each == 3).any()]
     assert len(set(places)) > 5  # not always in the middle
 

@@ -113,14 +113,19 @@ def default_rig(scale: float = 1.0, world: World = "street", *, color_scale: flo
     low, high = (-24.0, 14.0) if world == "street" else (-32.0, 26.0)
 
     def camera(
-        name: str, size: tuple[int, int], focal: float, place: tuple[float, float], turn_deg: tuple[float, float]
+        name: str,
+        size: tuple[int, int],
+        focal: float,
+        place: tuple[float, float],
+        turn_deg: tuple[float, float],
+        *,
+        scale: float = scale,
     ) -> CameraMount:
         mount = _mount(0.9 + ahead, place[0], place[1] + up, math.radians(turn_deg[0]), math.radians(turn_deg[1]))
-        own = color_scale if color_scale and name == "rgb_optical" else scale
-        return _camera(name, size, focal, own, mount)
+        return _camera(name, size, focal, scale, mount)
 
     return Rig(
-        rgb=camera("rgb_optical", (640, 480), 381.4, (0.0, 1.62), (0.0, 2.0)),
+        rgb=camera("rgb_optical", (640, 480), 381.4, (0.0, 1.62), (0.0, 2.0), scale=color_scale or scale),
         depth=camera("depth_optical", (480, 360), 300.0, (-0.06, 1.61), (-2.0, 3.0)),
         event=camera("event_optical", (640, 480), 400.0, (0.05, 1.63), (1.0, 2.0)),
         lidar=LidarMount(
