@@ -565,13 +565,15 @@ def test_both_networks_share_a_backbone():
         assert detector([random_cloud()], Image(alone, SIZE)).heat.isfinite().all()
 
 
+@pytest.mark.parametrize("painted", [False, True])
 @pytest.mark.parametrize("fusion", ["lidar", "none", "gemini"])
-def test_boxes_are_the_same_where_no_masks_are_wanted(fusion):
-    segmenter = tiny(2, detector=DetectorConfig(**{**SMALL, "fusion": fusion})).eval()
+def test_boxes_are_the_same_where_no_masks_are_wanted(fusion, painted):
+    segmenter = tiny(2, detector=DetectorConfig(**{**SMALL, "fusion": fusion, "painted": painted})).eval()
     generator = torch.Generator().manual_seed(1)
     images = [torch.randn(1, 3, *SIZE, generator=generator) for _ in range(2)]
     both = segmenter(images, clouds=[random_cloud()])
-    segmenter.head.forward = None  # what is not wanted is not computed
+    if fusion == "lidar" or not painted:
+        segmenter.head.forward = None  # what is not wanted is not computed
     if fusion == "lidar":
         segmenter.backbone.forward = None
     boxes = segmenter(images, clouds=[random_cloud()], masks=False)
@@ -582,10 +584,55 @@ def test_boxes_are_the_same_where_no_masks_are_wanted(fusion):
             torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("modalities", [1, 3])
+@pytest.mark.parametrize("painted", [False, True])
+def test_what_the_masks_say_reaches_the_boxes_of_a_painted_detector_alone(painted, modalities):
+    segmenter = randomize(tiny(modalities, detector=DetectorConfig(**{**SMALL, "painted": painted})), std=0.2).eval()
+    images = [torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(modality)) for modality in range(modalities)]
+    clouds = [random_cloud(), random_cloud(seed=1)]
+    with torch.no_grad():
+        before = segmenter(images, clouds=clouds)
+        segmenter.head.classifier.bias[0] += 3.0
+        after = segmenter(images, clouds=clouds)
+        alone = segmenter(images, [True] + [False] * (modalities - 1), clouds=clouds)
+    assert torch.equal(before.boxes.heat, after.boxes.heat) == (not painted)
+    assert alone.boxes.heat.isfinite().all()
+
+
+def test_a_painted_detector_samples_the_probabilities_of_the_ensemble():
+    segmenter = randomize(tiny(2, detector=DetectorConfig(**{**SMALL, "painted": True})), std=0.2).eval()
+    images = [torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(modality)) for modality in range(2)]
+    cloud = random_cloud()
+    logits = 5 * torch.randn(2, segmenter.config.num_classes, SIZE[0] // 4, SIZE[1] // 4)  # streams that differ much
+    segmenter.head.forward = lambda features: logits
+    with torch.no_grad():
+        segmenter.detector.pillars.fusion.image_map.weight *= 20.0
+        output = segmenter.quarter_logits(images, clouds=[cloud])
+        seen = segmenter.backbone(torch.cat(images))
+        expected = segmenter.detector([cloud], Image([*seen, output.ensemble.softmax(1)], SIZE))
+        other = segmenter.detector([cloud], Image([*seen, output.streams[1].softmax(1)], SIZE))
+    assert_same_maps(output.boxes, expected)
+    assert (other.heat - expected.heat).abs().max() > 1e-3
+
+
+def test_boxes_teach_masks_nothing_by_painting():
+    segmenter = tiny(1, detector=DetectorConfig(**{**SMALL, "painted": True}))
+    boxes = segmenter([torch.randn(2, 3, *SIZE)], clouds=[random_cloud(), random_cloud(seed=1)], masks=False).boxes
+    boxes.heat.sum().backward()
+    assert all(parameter.grad is None for parameter in segmenter.head.parameters())
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in segmenter.backbone.parameters())
+
+
+def test_a_painted_detector_needs_the_masks():
+    segmenter = tiny(1, detector=DetectorConfig(**{**SMALL, "painted": True})).eval()
+    with pytest.raises(ShapeError, match=r"detector probabilities of the masks: expected \(1 or 2, \d+, h, w\), got none"):
+        segmenter.detector([random_cloud()], features(streams=1))
+
+
 def test_a_checkpoint_of_both_is_small():
     segmenter = Segmenter(SegmenterConfig("mit_b0", ("rgb", "depth", "event", "lidar"), 13))
     config = DetectorConfig(("car", "pedestrian", "truck", "two_wheeler", "table", "chair", "cabinet"), covariance=True)
-    detector = Detector(config, segmenter.config.backbone_config.widths)
+    detector = Detector(config, segmenter.config.detector_widths)
     numbers = sum(tensor.numel() for module in (segmenter, detector) for tensor in module.state_dict().values())
     assert 2 * numbers < 25e6
 
@@ -682,7 +729,7 @@ def test_wrong_configurations_are_refused(changes, message):
 
 def test_a_fusion_needs_a_backbone():
     with pytest.raises(
-        ConfigError, match=r"image_widths: expected those of the stages \[0, 1, 2, 3\] for fusion gemini, got \[\]"
+        ConfigError, match=r"image_widths: expected those of the levels \[0, 1, 2, 3\] for fusion gemini, got \[\]"
     ):
         Detector(DetectorConfig(**SMALL))
 

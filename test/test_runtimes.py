@@ -254,6 +254,21 @@ def test_a_description_says_which_boxes_there_are(exported):
     assert "maps of boxes: largest difference" in description.verified
 
 
+def test_a_painted_detector_gets_the_masks_of_its_export(tmp_path):
+    need("onnx")
+    segmenter = network(2, dataclasses.replace(DETECTOR, painted=True))
+    done = export(segmenter, info_of(segmenter), Target("onnx", "fp32", HEIGHT, WIDTH), tmp_path / "out", inputs_of(segmenter))
+    cloud = boxes.made_up_points(DETECTOR, HEIGHT, WIDTH)
+    inputs = torch.randn(2, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    runtimes = ExportedRuntime(tmp_path / "out", done, 1), TorchRuntime(segmenter, torch.device("cpu"), "fp32")
+    got, expected = (runtime.run_with_boxes(inputs, (0, 1), cloud)[1] for runtime in runtimes)
+    assert compare_maps(expected, got).largest < 1e-4
+    with torch.no_grad():
+        segmenter.head.classifier.bias[0] += 3.0
+    repainted = TorchRuntime(segmenter, torch.device("cpu"), "fp32").run_with_boxes(inputs, (0, 1), cloud)[1]
+    assert compare_maps(repainted, got).largest > 1e-3
+
+
 def test_a_detector_without_an_image_needs_no_features(tmp_path):
     need("onnx")
     segmenter = network(1, dataclasses.replace(DETECTOR, fusion="lidar"))

@@ -600,14 +600,19 @@ def test_a_stopped_run_with_boxes_ends_with_the_same_bits(recipe, whole, tmp_pat
         assert torch.equal(tensor, ours[key]), key
 
 
-def test_a_detector_trained_alone_leaves_everything_else_as_it_was(recipe, whole, tmp_path):
-    training.train(recipe(detection__alone=True, model__weights=str(whole / "best.safetensors"), data__labels="", run__seed=1))
+@pytest.mark.parametrize("painted", [False, True])
+def test_a_detector_trained_alone_leaves_everything_else_as_it_was(recipe, whole, tmp_path, painted):
+    own = {"detection__alone": True, "detection__painted": painted, "data__labels": "", "run__seed": 1}
+    training.train(recipe(model__weights=str(whole / "best.safetensors"), **own))
     before, after = load_file(whole / "best.safetensors"), load_file(tmp_path / "run" / "last.safetensors")
     assert before.keys() == after.keys()
+    shapes = "detector.pillars.fusion.image_map.weight"
+    assert after[shapes].shape[1] == before[shapes].shape[1] + (2 if painted else 0)  # the masks' classes
     for key, tensor in before.items():
         if not key.startswith("detector."):
             assert torch.equal(tensor, after[key]), key
-    assert any(not torch.equal(before[key], after[key]) for key in before if key.startswith("detector."))
+    theirs = [key for key in before if key.startswith("detector.") and before[key].shape == after[key].shape]
+    assert any(not torch.equal(before[key], after[key]) for key in theirs)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[-1].keys() == {"step", "bev_ap"}
 

@@ -323,6 +323,7 @@ def test_a_run_goes_on_from_weights_with_a_frozen_stem(learnt, recipe, tmp_path)
             "detection.detector: expected detection.alone for mvxnet, which shares nothing with the masks, got false",
         ),
         ({"detection__fusion": "none"}, "detection.fusion: expected gemini for mvxnet, which knows no other, got none"),
+        ({"detection__painted": True}, "detection.painted: expected false for mvxnet, which shares nothing with the masks"),
         ({"detection__covariance": True}, "detection.covariance: expected false for mvxnet, which gives no variances"),
         ({"detection__voxel_m": 0.06}, "detector voxel_m: expected multiples of 16 voxels along x and y"),
         ({"detection__z_max_m": -1.0}, "enough voxels along z"),

@@ -79,6 +79,10 @@ class DetectionConfig:
     fusion: str = option(
         "gemini", "how the image joins the points; 'none': their average, 'lidar': not at all", choices=DETECTOR_FUSIONS
     )
+    painted: bool = option(
+        False,
+        "pillars: the detector also gets the probabilities of the masks at each point; good masks to begin with should be there",
+    )
     x_min_m: float = option(0.0, "points and boxes from here on, ahead", minimum=-500.0, maximum=500.0)
     x_max_m: float = option(51.2, "and up to here", minimum=-500.0, maximum=500.0)
     y_max_m: float = option(25.6, "points and boxes up to here, to both sides", minimum=0.1, maximum=500.0)
@@ -293,6 +297,9 @@ class TrainingConfig:
         if wanted.covariance:
             msg = "detection.covariance: expected false for mvxnet, which gives no variances, got true"
             raise ConfigError(msg)
+        if wanted.painted:
+            msg = "detection.painted: expected false for mvxnet, which shares nothing with the masks, got true"
+            raise ConfigError(msg)
         self.mvxnet(("any",), ((1.0, 1.0, 1.0),), (0.0,))
 
     def mvxnet(
@@ -357,6 +364,7 @@ class TrainingConfig:
             range_m=wanted.range_m,
             cell_m=wanted.cell_m,
             fusion=wanted.fusion,  # type: ignore[arg-type]  # one of its choices
+            painted=wanted.painted,
             covariance=wanted.covariance,
         )
         return SegmenterConfig(

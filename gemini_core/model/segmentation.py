@@ -102,6 +102,11 @@ class SegmenterConfig:
         return BACKBONE_CONFIGS[self.backbone] if isinstance(self.backbone, str) else self.backbone
 
     @property
+    def detector_widths(self) -> tuple[int, ...]:
+        """Channels of what the detector samples: the backbone's features, and the probabilities of the masks."""
+        return (*self.backbone_config.widths, self.num_classes)
+
+    @property
     def full_size(self) -> bool:
         """Whether logits come at the input's size."""
         return self.logits_size == "full" or (self.logits_size == "auto" and len(self.modalities) > 2)  # noqa: PLR2004 - pairs
@@ -183,7 +188,7 @@ class Segmenter(nn.Module):
         self.stream_weights = nn.Parameter(torch.ones(2)) if weighted else None
         self.apply(_initialise)
         # after the others, so that these get the same random numbers with and without it; it keeps torch's own beginnings
-        self.detector = None if config.detector is None else Detector(config.detector, config.backbone_config.widths)
+        self.detector = None if config.detector is None else Detector(config.detector, config.detector_widths)
 
     def forward(
         self,
@@ -203,8 +208,8 @@ class Segmenter(nn.Module):
             valid: one mask (B, 1, H, W) per modality, true where it has data, or None where it has data everywhere. Nothing is
                 fused from where a modality has none.
             clouds: the points of each sample, with their pixels on the inputs; None: no boxes are wanted.
-            masks: whether logits are wanted; without them ``streams`` is empty and the ensemble (B, num_classes, 0, 0), and for
-                a detector of points alone not even the backbone runs.
+            masks: whether logits are wanted; without them ``streams`` is empty and the ensemble (B, num_classes, 0, 0), nothing
+                is computed for them unless the detector is painted, and for one of points alone not even the backbone runs.
 
         Returns:
             Logits at 1/4 of the input's size (rounded up), or at the input's size, as the configuration says.
@@ -233,30 +238,39 @@ class Segmenter(nn.Module):
         which = self._which(present)
         images = self._check(inputs, which)
         mask = self._masks(images, which, valid)
-        unseen = not masks and self.detector is not None and self.detector.config.fusion == "lidar"
+        detector = None if self.detector is None else self.detector.config
+        unseen = not masks and detector is not None and detector.fusion == "lidar"
         features = () if unseen else self.backbone(torch.cat(images), which, mask)
-        boxes = None if clouds is None else self._boxes(clouds, features, images[0])
-        if not masks:
-            return SegmentationOutput((), images[0].new_zeros(len(images[0]), self.config.num_classes, 0, 0), boxes)
+        empty = images[0].new_zeros(len(images[0]), self.config.num_classes, 0, 0)
+        painted = clouds is not None and detector is not None and detector.painted and not unseen
+        streams, ensemble = self._logits(features, len(which)) if masks or painted else ((), empty)
+        boxes = None if clouds is None else self._boxes(clouds, features, images[0], ensemble if painted else None)
+        return SegmentationOutput(streams, ensemble, boxes) if masks else SegmentationOutput((), empty, boxes)
+
+    def _logits(self, features: Sequence[Tensor], present: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Give the logits of each stream, and of the ensemble, for features of so many modalities."""
         logits: Tensor = self.head(features)  # (S*B, K, h, w)
-        if len(which) == 1:
-            return SegmentationOutput((logits,), logits, boxes)
+        if present == 1:
+            return (logits,), logits
         streams = logits.chunk(2)
         # Detached: the ensemble trains its two weights only; each stream answers for its own logits.
         first, second = (stream.detach() for stream in streams)
         if self.stream_weights is None:
-            return SegmentationOutput(streams, 0.5 * (first + second), boxes)
+            return streams, 0.5 * (first + second)
         weights = self.stream_weights.softmax(0)
-        return SegmentationOutput(streams, weights[0] * first + weights[1] * second, boxes)
+        return streams, weights[0] * first + weights[1] * second
 
-    def _boxes(self, clouds: Sequence[Cloud], features: Sequence[Tensor], image: Tensor) -> BevMaps:
+    def _boxes(
+        self, clouds: Sequence[Cloud], features: Sequence[Tensor], image: Tensor, painting: Tensor | None
+    ) -> BevMaps:
         if self.detector is None:
             msg = "segmenter points: expected none for a network without a detector, got some"
             raise ShapeError(msg)
         if len(clouds) != len(image):
             msg = f"segmenter points: expected one cloud for each of the batch's {len(image)} samples, got {len(clouds)}"
             raise ShapeError(msg)
-        maps: BevMaps = self.detector(clouds, Image(features, (image.shape[2], image.shape[3])))
+        seen = Image(features, (image.shape[2], image.shape[3]))
+        maps: BevMaps = self.detector(clouds, seen if painting is None else seen.painted(painting))
         return maps
 
     def _which(self, present: Sequence[bool] | None) -> tuple[int, ...]:

@@ -61,7 +61,7 @@ class ExportedDetector:
             msg = f"{path}: expected no weights of a detector beside a network without one, got some"
             raise WeightsError(msg)
         tensors, _ = read_safetensors(path)
-        wanted, widths = config.detector, config.backbone_config.widths
+        wanted, widths = config.detector, config.detector_widths
         self._detector = fold_detector(fill(lambda: Detector(wanted, widths), tensors, str(path))).to(graphs.device)
         self._graphs = graphs
 
@@ -69,7 +69,8 @@ class ExportedDetector:
         """Segment one frame and say where boxes are; see ``Runtime.run_with_boxes``. There is a graph for these modalities."""
         logits, features = self._graphs.run_with_features(images, present)
         with torch.inference_mode():
-            maps: BevMaps = self._detector([cloud], Image(features, (images.shape[2], images.shape[3])))
+            image = Image(features, (images.shape[2], images.shape[3]))
+            maps: BevMaps = self._detector([cloud], image.painted(logits) if self._detector.config.painted else image)
         return logits, maps
 
 

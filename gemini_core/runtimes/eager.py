@@ -59,7 +59,7 @@ class TorchRuntime:
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 logits, features = self._network(images, present)
             image = Image([level.float() for level in features], (images.shape[2], images.shape[3]))
-            maps: BevMaps = self._detector([cloud], image)
+            maps: BevMaps = self._detector([cloud], image.painted(logits) if self._detector.config.painted else image)
         return logits.float(), maps
 
     def describe(self) -> str:

@@ -29,6 +29,9 @@ FUSIONS = ("gemini", "none", "lidar")
 _RANGE_NAMES = ("x", "y", "z")
 _LARGEST_GRID = 2048  # cells a side
 
+PAINTED = STAGES
+"""Where an ``Image`` that a painted detector gets holds the masks' probabilities: behind the stages' features."""
+
 
 @dataclass(frozen=True, slots=True)
 class DetectorConfig:
@@ -37,8 +40,9 @@ class DetectorConfig:
     ``classes`` are names of boxes. ``range_m`` is x, y, z from which on and then up to which points and boxes count, in the
     detector's frame; ``cell_m`` the side of a pillar (the head's cells are twice as large). ``fusion`` says what becomes of
     the image at a point: "gemini", "none" (the average of both sides), "lidar" (there is no image: points alone).
-    ``image_levels`` are the stages of the backbone that are sampled, 0 the finest. ``point_columns`` is x, y, z and what else
-    is known of a point, by default its intensity. ``point_widths`` are channels before and after the fusion, whose attention
+    ``image_levels`` are the stages of the backbone that are sampled, 0 the finest; ``painted``: so are the probabilities that the
+    masks give each class, as in PointPainting (Vora et al., CVPR 2020, arXiv 1911.10150).
+    ``point_columns`` is x, y, z and what else is known of a point, by default its intensity. ``point_widths`` are channels before and after the fusion, whose attention
     has ``fusion_heads``; ``bev_widths`` and ``bev_depths`` those of the stages from above and their convolutions;
     ``head_width`` is that of the head. ``covariance``: give variances of place and yaw.
     """
@@ -48,6 +52,7 @@ class DetectorConfig:
     cell_m: float = 0.2
     fusion: Literal["gemini", "none", "lidar"] = "gemini"
     image_levels: tuple[int, ...] = (0, 1, 2, 3)
+    painted: bool = False
     point_columns: int = 4
     point_widths: tuple[int, int] = (24, 16)
     fusion_heads: int = 4
@@ -117,6 +122,11 @@ class DetectorConfig:
             raise ConfigError(msg)
 
     @property
+    def sampled_levels(self) -> tuple[int, ...]:
+        """What is sampled of an ``Image``: the stages, and the masks behind them."""
+        return (*self.image_levels, PAINTED) if self.painted else self.image_levels
+
+    @property
     def pillar_grid(self) -> BevGrid:
         """The pillars; where the cell does not divide the range, the last ones reach beyond it."""
         x, y, _, x_end, y_end, _ = self.range_m
@@ -149,10 +159,20 @@ class Cloud(NamedTuple):
 
 
 class Image(NamedTuple):
-    """What a backbone saw: ``features`` (S*B, C, h, w) of each stage, S streams (1 or 2), and (H, W) of the network's grid."""
+    """What a backbone saw: ``features`` (S*B, C, h, w) of each stage, S streams (1 or 2), and (H, W) of the network's grid.
+
+    For a painted detector, behind the stages, the probabilities (B, num_classes, h, w) of the masks.
+    """
 
     features: Sequence[Tensor]
     size: tuple[int, int]
+
+    def painted(self, logits: Tensor) -> Image:
+        """Give the same with the probabilities of these logits (B, num_classes, h, w) behind the stages.
+
+        They are detached: what the masks say is taught by masks.
+        """
+        return Image((*self.features, logits.detach().float().softmax(1)), self.size)
 
 
 class Detector(nn.Module):
@@ -163,8 +183,8 @@ class Detector(nn.Module):
 
         Args:
             config: what it is made of.
-            image_widths: channels of the backbone's stages (``SegmenterConfig.backbone_config.widths``); not looked at for
-                "lidar".
+            image_widths: channels of what is sampled (``SegmenterConfig.detector_widths``): of the backbone's stages, and
+                behind them, for a painted one, the number of the masks' classes; not looked at for "lidar".
 
         Raises:
             ConfigError: there are none, or not all of the levels, where the fusion needs them.
@@ -173,13 +193,13 @@ class Detector(nn.Module):
         self.config = config
         image_width = 0
         if config.fusion != "lidar":
-            if max(config.image_levels) >= len(image_widths):
+            if max(config.sampled_levels) >= len(image_widths):
                 msg = (
-                    f"detector image_widths: expected those of the stages {list(config.image_levels)} for fusion "
+                    f"detector image_widths: expected those of the levels {list(config.sampled_levels)} for fusion "
                     f"{config.fusion}, got {list(image_widths)}"
                 )
                 raise ConfigError(msg)
-            image_width = sum(image_widths[level] for level in config.image_levels)
+            image_width = sum(image_widths[level] for level in config.sampled_levels)
         self.level_widths = tuple(image_widths)
         self.pillars = PillarEncoder(
             config.pillar_grid,
@@ -232,7 +252,7 @@ class Detector(nn.Module):
         """
         mapped = None
         if image is not None and (fusion := self.pillars.fusion).image_map is not None:
-            levels = [self._one_stream(image.features[level], len(counts)) for level in self.config.image_levels]
+            levels = [self._one_stream(image.features[level], len(counts)) for level in self.config.sampled_levels]
             mapped = map_and_sample(levels, fusion.image_map, pixels, counts, image.size)
         output: BevMaps = self.head(self.bev(self.pillars(seen, rest, mapped, len(counts))))
         return output
@@ -288,12 +308,13 @@ class Detector(nn.Module):
                 raise ShapeError(msg)
 
     def _check_image(self, image: Image, batch: int) -> None:
-        for level in self.config.image_levels:
+        for level in self.config.sampled_levels:
             shape = tuple(image.features[level].shape) if level < len(image.features) else None
             width = self.level_widths[level]
             if shape is None or len(shape) != 4 or shape[0] not in (batch, 2 * batch) or shape[1] != width:  # noqa: PLR2004
                 expected = f"({batch} or {2 * batch}, {width}, h, w)"
-                msg = f"detector features of stage {level}: expected {expected}, got {shape or 'none'}"
+                name = "probabilities of the masks" if level == PAINTED else f"features of stage {level}"
+                msg = f"detector {name}: expected {expected}, got {shape or 'none'}"
                 raise ShapeError(msg)
 
 
