@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from benchmarks.boxes import page as boxes_page
 from benchmarks.boxes import runs as boxes_runs
 from benchmarks.boxes.__main__ import main
-from benchmarks.boxes.runs import CONTENDERS, IMAGE_RECIPES, contender_config, image_configs
+from benchmarks.boxes.runs import CONTENDERS, IMAGE_RECIPE, contender_config, image_config
 from gemini_core.errors import ConfigError
 from training.config import load_training_config
 from training.train import to_flat_lists, train
@@ -24,12 +24,10 @@ def test_contenders_differ_in_the_fusion_alone(tmp_path):
         options = to_flat_lists(contender_config(name, tmp_path, {}))
         changed = {key for key, value in options.items() if value != recipe[key]}
         assert changed - {"detection.fusion"} == {"run.out", "model.weights"}
-        assert options["model.weights"] == str(tmp_path / "image-2" / "best.safetensors")
-    stages = image_configs(tmp_path, {"run.threads": 1, "optimizer.steps": 7})
-    for number, (stage, recipe) in enumerate(zip(stages, map(load_training_config, IMAGE_RECIPES), strict=True), start=1):
-        assert (stage.run.out, stage.run.threads, stage.detection.enabled) == (str(tmp_path / f"image-{number}"), 1, False)
-        assert stage.optimizer == recipe.optimizer  # the budget of the overrides is the detectors'
-    assert stages[1].model.weights == str(tmp_path / "image-1" / "best.safetensors")
+        assert options["model.weights"] == str(tmp_path / "image" / "best.safetensors")
+    image = image_config(tmp_path, {"run.threads": 1, "optimizer.steps": 7})
+    assert (image.run.out, image.run.threads, image.detection.enabled) == (str(tmp_path / "image"), 1, False)
+    assert image.optimizer == load_training_config(IMAGE_RECIPE).optimizer  # the budget of the overrides is the detectors'
     with pytest.raises(ConfigError, match=r"detection\.fusion: expected an option that all contenders share"):
         contender_config("gemini", tmp_path, {"detection.fusion": "none"})
 
@@ -41,14 +39,14 @@ def test_a_small_comparison_from_end_to_end(tmp_path, capsys, monkeypatch):
     frames |= {"data.fusion": str(folder / "fusion.yaml"), "data.cache": str(folder / "cache"), "data.workers": 0}
     budget = {"optimizer.steps": 2, "optimizer.warmup_steps": 1, "optimizer.batch_size": 2, "run.threads": 1}
     options = [f"{key}={json.dumps(value)}" for key, value in (network | frames | budget).items()]
-    # The image branch, in two stages, and a checkpoint of more modalities, as the shipped one is.
+    # The image branch, and a checkpoint of more modalities, as the shipped one is.
     branch = [
         f"{line}\n" for line in RECIPE.format(folder=folder).splitlines() if not line.startswith(("detection:", "model:"))
     ]
     (tmp_path / "image.yaml").write_text(
         "".join(branch).replace("modality_dropout: 0.3, turn_deg: 10.0, stretch: 0.05, paste: 2", "flip: 0.5")
     )
-    monkeypatch.setattr(boxes_runs, "IMAGE_RECIPES", (str(tmp_path / "image.yaml"),) * 2)
+    monkeypatch.setattr(boxes_runs, "IMAGE_RECIPE", str(tmp_path / "image.yaml"))
     checkpoint = tmp_path / "checkpoint"
     train(load_training_config(str(folder / "recipe.yaml"), {"run.out": str(checkpoint)}))
     page = tmp_path / "page.md"
@@ -64,7 +62,7 @@ def test_a_small_comparison_from_end_to_end(tmp_path, capsys, monkeypatch):
     content = json.loads((tmp_path / "runs" / "none" / "test-5" / "detection.json").read_text())
     assert content["min_points"] == 5
     assert set(content["subsets"]) == {"all"}
-    image, *others = (load_file(tmp_path / "runs" / name / "best.safetensors") for name in ("image-2", "none", "gemini"))
+    image, *others = (load_file(tmp_path / "runs" / name / "best.safetensors") for name in ("image", "none", "gemini"))
     for other in others:
         assert all(torch.equal(other[key], tensor.to(other[key].dtype)) for key, tensor in image.items())
 

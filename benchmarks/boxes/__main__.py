@@ -20,7 +20,7 @@ from benchmarks.boxes.runs import (
     best,
     contender_config,
     evaluate_once,
-    image_configs,
+    image_config,
     result_folder,
     test_frames,
 )
@@ -82,8 +82,7 @@ def _measure(given: argparse.Namespace) -> None:
     of_checkpoint = contender_config("gemini", given.runs, {**overrides, "data.fusion": given.checkpoint_fusion})
     checkpoint_frames = test_frames(of_checkpoint, tuple(given.checkpoint_test)) if CHECKPOINT in names else ()
     if configs and "model.weights" not in overrides:
-        for config in image_configs(given.runs, overrides):
-            train(config)  # goes on where it was stopped; at its end, it ends again
+        train(image_config(given.runs, overrides))  # goes on where it was stopped; at its end, it ends again
     for name, config in configs.items():
         train(config)
         for least in LEAST_POINTS:

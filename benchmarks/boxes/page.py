@@ -11,12 +11,12 @@ import yaml
 from benchmarks.boxes.runs import (
     CHECKPOINT,
     CONTENDERS,
-    IMAGE_RECIPES,
+    IMAGE_RECIPE,
     INPUTS,
     LEAST_POINTS,
     RECIPE,
     best,
-    image_configs,
+    image_config,
     result_folder,
 )
 from gemini_core.errors import DataError
@@ -82,8 +82,8 @@ def _introduction(content: dict[str, Any], runs: Path, name: str, least: int) ->
     told = yaml.safe_load((runs / name / "config.yaml").read_text(encoding="utf-8"))
     budget = f"{told['optimizer.steps']} steps of {told['optimizer.batch_size']} frames"
     image = f"`{told['model.weights'] or 'no weights to begin with'}`"
-    if told["model.weights"] == best(image_configs(runs, {})[-1]):
-        image = "trained by masks before (recipes " + ", then ".join(f"`{recipe}`" for recipe in IMAGE_RECIPES) + ")"
+    if told["model.weights"] == best(image_config(runs, {})):
+        image = f"trained by masks before (recipe `{IMAGE_RECIPE}`)"
     return (
         f"{_command(runs, name, least)}: the same data, budget and seed for each (recipe `{RECIPE}`: {budget}), and the same "
         f"image branch of RGB alone, {image} and left as it is. {_result(content, ALL, ALL)['frames']} test frames of scenes "

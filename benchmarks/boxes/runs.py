@@ -16,8 +16,8 @@ from training.evaluate_detection import MIN_POINTS, evaluate_detection, write_de
 from training.train import cached
 
 RECIPE = "simulated_boxes"
-IMAGE_RECIPES = ("simulated_image", "simulated_image_rare")
-"""The stages of the image branch that all contenders have."""
+IMAGE_RECIPE = "simulated_image"
+"""Of the image branch that all contenders have."""
 CONTENDERS = {"lidar": "LiDAR alone", "none": "LiDAR + RGB, averaged (none)", "gemini": "LiDAR + RGB, Gemini fusion"}
 CHECKPOINT = "checkpoint"
 LEAST_POINTS = (1, MIN_POINTS)
@@ -25,21 +25,16 @@ LEAST_POINTS = (1, MIN_POINTS)
 INPUTS = "inputs.json"
 
 
-def image_configs(runs: Path, overrides: Mapping[str, object]) -> list[TrainingConfig]:
-    """Give the configurations of the image branch's stages, each of which begins with the one before.
+def image_config(runs: Path, overrides: Mapping[str, object]) -> TrainingConfig:
+    """Give the configuration of the image branch.
 
-    ``overrides`` (dotted keys) of data, model and run are those of the contenders; the budget is the recipes' own.
+    ``overrides`` (dotted keys) of data, model and run are those of the contenders; the budget is the recipe's own.
 
     Raises:
         ConfigError: ``overrides`` are no options of training.
     """
-    configs: list[TrainingConfig] = []
-    for number, recipe in enumerate(IMAGE_RECIPES):
-        own = {key: value for key, value in overrides.items() if key.startswith(("data.", "model.", "run."))}
-        if configs:
-            own["model.weights"] = best(configs[-1])
-        configs.append(load_training_config(recipe, {**own, "run.out": str(runs / f"image-{number + 1}")}))
-    return configs
+    own = {key: value for key, value in overrides.items() if key.startswith(("data.", "model.", "run."))}
+    return load_training_config(IMAGE_RECIPE, {**own, "run.out": str(runs / "image")})
 
 
 def best(config: TrainingConfig) -> str:
@@ -50,7 +45,7 @@ def best(config: TrainingConfig) -> str:
 def contender_config(name: str, runs: Path, overrides: Mapping[str, object]) -> TrainingConfig:
     """Give the configuration of one contender; they differ in the detector's fusion alone.
 
-    Their image branch is that of ``image_configs``, unless ``overrides`` name another (``model.weights``).
+    Their image branch is that of ``image_config``, unless ``overrides`` name another (``model.weights``).
 
     Raises:
         ConfigError: ``overrides`` (dotted keys) change what they differ in, or are no options of training.
@@ -60,7 +55,7 @@ def contender_config(name: str, runs: Path, overrides: Mapping[str, object]) -> 
     if taken:
         msg = f"{taken[0]}: expected an option that all contenders share, got one that tells them apart"
         raise ConfigError(msg)
-    return load_training_config(RECIPE, {"model.weights": best(image_configs(runs, {})[-1]), **overrides, **own})
+    return load_training_config(RECIPE, {"model.weights": best(image_config(runs, {})), **overrides, **own})
 
 
 def test_frames(config: TrainingConfig, test: tuple[str, ...]) -> tuple[CachedBag, ...]:
