@@ -604,7 +604,7 @@ def test_a_painted_detector_samples_the_probabilities_of_the_ensemble():
     images = [torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(modality)) for modality in range(2)]
     cloud = random_cloud()
     logits = 5 * torch.randn(2, segmenter.config.num_classes, SIZE[0] // 4, SIZE[1] // 4)  # streams that differ much
-    segmenter.head.forward = lambda features: logits
+    segmenter.head.forward = lambda _: logits
     with torch.no_grad():
         segmenter.detector.pillars.fusion.image_map.weight *= 20.0
         output = segmenter.quarter_logits(images, clouds=[cloud])

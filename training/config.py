@@ -81,7 +81,7 @@ class DetectionConfig:
     )
     painted: bool = option(
         False,
-        "pillars: the detector also gets the probabilities of the masks at each point; good masks to begin with should be there",
+        "pillars: the detector also gets the probabilities of the masks at each point, which should be good masks from the start",
     )
     x_min_m: float = option(0.0, "points and boxes from here on, ahead", minimum=-500.0, maximum=500.0)
     x_max_m: float = option(51.2, "and up to here", minimum=-500.0, maximum=500.0)

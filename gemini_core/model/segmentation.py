@@ -260,9 +260,7 @@ class Segmenter(nn.Module):
         weights = self.stream_weights.softmax(0)
         return streams, weights[0] * first + weights[1] * second
 
-    def _boxes(
-        self, clouds: Sequence[Cloud], features: Sequence[Tensor], image: Tensor, painting: Tensor | None
-    ) -> BevMaps:
+    def _boxes(self, clouds: Sequence[Cloud], features: Sequence[Tensor], image: Tensor, painting: Tensor | None) -> BevMaps:
         if self.detector is None:
             msg = "segmenter points: expected none for a network without a detector, got some"
             raise ShapeError(msg)

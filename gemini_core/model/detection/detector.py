@@ -40,10 +40,10 @@ class DetectorConfig:
     ``classes`` are names of boxes. ``range_m`` is x, y, z from which on and then up to which points and boxes count, in the
     detector's frame; ``cell_m`` the side of a pillar (the head's cells are twice as large). ``fusion`` says what becomes of
     the image at a point: "gemini", "none" (the average of both sides), "lidar" (there is no image: points alone).
-    ``image_levels`` are the stages of the backbone that are sampled, 0 the finest; ``painted``: so are the probabilities that the
-    masks give each class, as in PointPainting (Vora et al., CVPR 2020, arXiv 1911.10150).
-    ``point_columns`` is x, y, z and what else is known of a point, by default its intensity. ``point_widths`` are channels before and after the fusion, whose attention
-    has ``fusion_heads``; ``bev_widths`` and ``bev_depths`` those of the stages from above and their convolutions;
+    ``image_levels`` are the stages of the backbone that are sampled, 0 the finest; ``painted``: so are the probabilities that
+    the masks give each class, as in PointPainting (Vora et al., CVPR 2020, arXiv 1911.10150). ``point_columns`` is x, y, z and
+    what else is known of a point, by default its intensity. ``point_widths`` are channels before and after the fusion, whose
+    attention has ``fusion_heads``; ``bev_widths`` and ``bev_depths`` those of the stages from above and their convolutions;
     ``head_width`` is that of the head. ``covariance``: give variances of place and yaw.
     """
 
