@@ -17,7 +17,7 @@ from torch import nn
 from gemini_core.errors import ConfigError, ShapeError, WeightsError
 from gemini_core.model.detection import codec, losses
 from gemini_core.model.detection.boxes import corners_3d, iou_3d_aligned
-from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig, Image
+from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig, Image, paint
 from gemini_core.model.detection.importing import load_released
 from gemini_core.model.detection.pillars import BevGrid, PillarEncoder, Points
 from gemini_core.model.detection.point_fusion import PointFusion
@@ -599,7 +599,13 @@ def test_what_the_masks_say_reaches_the_boxes_of_a_painted_detector_alone(painte
     assert alone.boxes.heat.isfinite().all()
 
 
-def test_a_painted_detector_samples_the_probabilities_of_the_ensemble():
+def test_paint_is_the_logarithm_of_probabilities_above_a_thousandth():
+    shares = torch.tensor([0.9, 0.0991, 0.0009])
+    got = paint((shares.log() + 5.0)[None, :, None, None])[0, :, 0, 0]
+    torch.testing.assert_close(got, torch.tensor([math.log(900), math.log(99.1), 0.0]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_painted_detector_samples_the_paint_of_the_ensemble():
     segmenter = randomize(tiny(2, detector=DetectorConfig(**{**SMALL, "painted": True})), std=0.2).eval()
     images = [torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(modality)) for modality in range(2)]
     cloud = random_cloud()
@@ -609,8 +615,8 @@ def test_a_painted_detector_samples_the_probabilities_of_the_ensemble():
         segmenter.detector.pillars.fusion.image_map.weight *= 20.0
         output = segmenter.quarter_logits(images, clouds=[cloud])
         seen = segmenter.backbone(torch.cat(images))
-        expected = segmenter.detector([cloud], Image([*seen, output.ensemble.softmax(1)], SIZE))
-        other = segmenter.detector([cloud], Image([*seen, output.streams[1].softmax(1)], SIZE))
+        expected = segmenter.detector([cloud], Image([*seen, paint(output.ensemble)], SIZE))
+        other = segmenter.detector([cloud], Image([*seen, paint(output.streams[1])], SIZE))
     assert_same_maps(output.boxes, expected)
     assert (other.heat - expected.heat).abs().max() > 1e-3
 
@@ -625,7 +631,7 @@ def test_boxes_teach_masks_nothing_by_painting():
 
 def test_a_painted_detector_needs_the_masks():
     segmenter = tiny(1, detector=DetectorConfig(**{**SMALL, "painted": True})).eval()
-    with pytest.raises(ShapeError, match=r"detector probabilities of the masks: expected \(1 or 2, \d+, h, w\), got none"):
+    with pytest.raises(ShapeError, match=r"detector paint of the masks: expected \(1 or 2, \d+, h, w\), got none"):
         segmenter.detector([random_cloud()], features(streams=1))
 
 

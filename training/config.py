@@ -81,7 +81,7 @@ class DetectionConfig:
     )
     painted: bool = option(
         False,
-        "pillars: the detector also gets the probabilities of the masks at each point, which should be good masks from the start",
+        "pillars: the detector also gets what the masks say at each point; masks should be good from the start",
     )
     x_min_m: float = option(0.0, "points and boxes from here on, ahead", minimum=-500.0, maximum=500.0)
     x_max_m: float = option(51.2, "and up to here", minimum=-500.0, maximum=500.0)

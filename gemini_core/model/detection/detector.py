@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
 from gemini_core.errors import ConfigError, ShapeError
@@ -29,8 +30,10 @@ FUSIONS = ("gemini", "none", "lidar")
 _RANGE_NAMES = ("x", "y", "z")
 _LARGEST_GRID = 2048  # cells a side
 
+_LEAST_PROBABILITY = 1e-3  # below it all are alike
+
 PAINTED = STAGES
-"""Where an ``Image`` that a painted detector gets holds the masks' probabilities: behind the stages' features."""
+"""Where an ``Image`` that a painted detector gets holds the masks' ``paint``: behind the stages' features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +164,26 @@ class Cloud(NamedTuple):
 class Image(NamedTuple):
     """What a backbone saw: ``features`` (S*B, C, h, w) of each stage, S streams (1 or 2), and (H, W) of the network's grid.
 
-    For a painted detector, behind the stages, the probabilities (B, num_classes, h, w) of the masks.
+    For a painted detector, behind the stages, the masks' ``paint`` (B, num_classes, h, w).
     """
 
     features: Sequence[Tensor]
     size: tuple[int, int]
 
     def painted(self, logits: Tensor) -> Image:
-        """Give the same with the probabilities of these logits (B, num_classes, h, w) behind the stages.
+        """Give the same with the paint of these logits (B, num_classes, h, w) behind the stages."""
+        return Image((*self.features, paint(logits)), self.size)
 
-        They are detached: what the masks say is taught by masks.
-        """
-        return Image((*self.features, logits.detach().float().softmax(1)), self.size)
+
+def paint(logits: Tensor) -> Tensor:
+    """Give log(1000 p) of the masks' probabilities p, from 0 for a thousandth and less to 6.9: (B, num_classes, h, w).
+
+    Probabilities themselves are nearly 0 nearly everywhere, while the features beside them have deviations of about 1, so that
+    a detector would learn for long before it heard them; and an unlikely class differs from an impossible one. It is
+    detached: what the masks say is taught by masks.
+    """
+    logarithms = logits.detach().float().log_softmax(1)
+    return F.relu(logarithms - math.log(_LEAST_PROBABILITY))
 
 
 class Detector(nn.Module):
@@ -313,7 +324,7 @@ class Detector(nn.Module):
             width = self.level_widths[level]
             if shape is None or len(shape) != 4 or shape[0] not in (batch, 2 * batch) or shape[1] != width:  # noqa: PLR2004
                 expected = f"({batch} or {2 * batch}, {width}, h, w)"
-                name = "probabilities of the masks" if level == PAINTED else f"features of stage {level}"
+                name = "paint of the masks" if level == PAINTED else f"features of stage {level}"
                 msg = f"detector {name}: expected {expected}, got {shape or 'none'}"
                 raise ShapeError(msg)
 
