@@ -599,10 +599,13 @@ def test_what_the_masks_say_reaches_the_boxes_of_a_painted_detector_alone(painte
     assert alone.boxes.heat.isfinite().all()
 
 
-def test_paint_is_the_logarithm_of_probabilities_above_a_thousandth():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_paint_is_the_logarithm_of_probabilities_above_a_thousandth(dtype):
     shares = torch.tensor([0.9, 0.0991, 0.0009])
-    got = paint((shares.log() + 5.0)[None, :, None, None])[0, :, 0, 0]
-    torch.testing.assert_close(got, torch.tensor([math.log(900), math.log(99.1), 0.0]), rtol=1e-5, atol=1e-6)
+    got = paint((shares.log() + 5.0)[None, :, None, None].to(dtype))[0, :, 0, 0]
+    assert got.dtype == torch.float32
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(got, torch.tensor([math.log(900), math.log(99.1), 0.0]), rtol=tolerance, atol=tolerance)
 
 
 def test_a_painted_detector_samples_the_paint_of_the_ensemble():
@@ -610,15 +613,18 @@ def test_a_painted_detector_samples_the_paint_of_the_ensemble():
     images = [torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(modality)) for modality in range(2)]
     cloud = random_cloud()
     logits = 5 * torch.randn(2, segmenter.config.num_classes, SIZE[0] // 4, SIZE[1] // 4)  # streams that differ much
-    segmenter.head.forward = lambda _: logits
+    segmenter.head.forward = lambda features: logits[: len(features[0])]
     with torch.no_grad():
         segmenter.detector.pillars.fusion.image_map.weight *= 20.0
         output = segmenter.quarter_logits(images, clouds=[cloud])
         seen = segmenter.backbone(torch.cat(images))
-        expected = segmenter.detector([cloud], Image([*seen, paint(output.ensemble)], SIZE))
-        other = segmenter.detector([cloud], Image([*seen, paint(output.streams[1])], SIZE))
+        expected = segmenter.detector([cloud], Image(seen, SIZE, paint(output.ensemble)))
+        other = segmenter.detector([cloud], Image(seen, SIZE, paint(output.streams[1])))
+        alone = segmenter.quarter_logits(images, [True, False], clouds=[cloud])
+        expected_alone = segmenter.detector([cloud], Image(segmenter.backbone(images[0], (0,)), SIZE, paint(logits[:1])))
     assert_same_maps(output.boxes, expected)
     assert (other.heat - expected.heat).abs().max() > 1e-3
+    assert_same_maps(alone.boxes, expected_alone)
 
 
 def test_boxes_teach_masks_nothing_by_painting():
@@ -629,16 +635,34 @@ def test_boxes_teach_masks_nothing_by_painting():
     assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in segmenter.backbone.parameters())
 
 
-def test_a_painted_detector_needs_the_masks():
-    segmenter = tiny(1, detector=DetectorConfig(**{**SMALL, "painted": True})).eval()
-    with pytest.raises(ShapeError, match=r"detector paint of the masks: expected \(1 or 2, \d+, h, w\), got none"):
-        segmenter.detector([random_cloud()], features(streams=1))
+@pytest.mark.parametrize(
+    ("painted", "shape", "message"),
+    [
+        (True, None, r"expected \(1, 5, h, w\), got none"),
+        (True, (2, 5, 16, 24), r"expected \(1, 5, h, w\), got \(2, 5, 16, 24\)"),
+        (True, (1, 4, 16, 24), r"expected \(1, 5, h, w\), got \(1, 4, 16, 24\)"),
+        (True, (1, 5, 16), r"expected \(1, 5, h, w\), got \(1, 5, 16\)"),
+        (False, (1, 5, 16, 24), r"expected none, got \(1, 5, 16, 24\)"),
+    ],
+)
+def test_paint_of_another_shape_is_refused(painted, shape, message):
+    detector = Detector(DetectorConfig(**{**SMALL, "painted": painted}), WIDTHS, 5)
+    image = features()._replace(paint=None if shape is None else torch.zeros(shape))
+    with pytest.raises(ShapeError, match="detector paint of the masks: " + message):
+        detector([random_cloud()], image)
+
+
+def test_a_painted_detector_needs_the_number_of_classes():
+    message = "detector num_classes: expected those of the masks for a painted detector, got 0"
+    with pytest.raises(ConfigError, match=message):
+        Detector(DetectorConfig(**{**SMALL, "painted": True}), WIDTHS)
+    Detector(DetectorConfig(**{**SMALL, "painted": True, "fusion": "lidar"}))  # to which paint is nothing
 
 
 def test_a_checkpoint_of_both_is_small():
     segmenter = Segmenter(SegmenterConfig("mit_b0", ("rgb", "depth", "event", "lidar"), 13))
     config = DetectorConfig(("car", "pedestrian", "truck", "two_wheeler", "table", "chair", "cabinet"), covariance=True)
-    detector = Detector(config, segmenter.config.detector_widths)
+    detector = Detector(config, segmenter.config.backbone_config.widths)
     numbers = sum(tensor.numel() for module in (segmenter, detector) for tensor in module.state_dict().values())
     assert 2 * numbers < 25e6
 
@@ -735,7 +759,7 @@ def test_wrong_configurations_are_refused(changes, message):
 
 def test_a_fusion_needs_a_backbone():
     with pytest.raises(
-        ConfigError, match=r"image_widths: expected those of the levels \[0, 1, 2, 3\] for fusion gemini, got \[\]"
+        ConfigError, match=r"image_widths: expected those of the stages \[0, 1, 2, 3\] for fusion gemini, got \[\]"
     ):
         Detector(DetectorConfig(**SMALL))
 

@@ -269,6 +269,18 @@ def test_a_painted_detector_gets_the_masks_of_its_export(tmp_path):
     assert compare_maps(repainted, got).largest > 1e-3
 
 
+def test_a_painted_detector_stays_in_fp32_beside_masks_in_bf16():
+    segmenter = network(2, dataclasses.replace(DETECTOR, painted=True))
+    cloud = boxes.made_up_points(DETECTOR, HEIGHT, WIDTH)
+    inputs = torch.randn(2, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    got, expected = (
+        TorchRuntime(segmenter, torch.device("cpu"), precision).run_with_boxes(inputs, (0, 1), cloud)[1]
+        for precision in ("bf16", "fp32")
+    )
+    assert got.heat.dtype == torch.float32
+    assert compare_maps(expected, got).largest < 0.2
+
+
 def test_a_detector_without_an_image_needs_no_features(tmp_path):
     need("onnx")
     segmenter = network(1, dataclasses.replace(DETECTOR, fusion="lidar"))

@@ -81,7 +81,8 @@ class DetectionConfig:
     )
     painted: bool = option(
         False,
-        "pillars: the detector also gets what the masks say at each point; masks should be good from the start",
+        "pillars: the detector also gets what the masks say at each point, so model.weights should have good masks; nothing to "
+        "fusion 'lidar'",
     )
     x_min_m: float = option(0.0, "points and boxes from here on, ahead", minimum=-500.0, maximum=500.0)
     x_max_m: float = option(51.2, "and up to here", minimum=-500.0, maximum=500.0)
@@ -265,6 +266,9 @@ class TrainingConfig:
             raise ConfigError(msg)
         if self.detection.alone and not self.detection.enabled:
             msg = "detection.alone: expected detection.enabled, got false"
+            raise ConfigError(msg)
+        if self.detection.alone and self.detection.painted and not self.model.weights and self.detection.detector != "mvxnet":
+            msg = "detection.painted: expected model.weights with detection.alone, which leaves the masks as they are, got none"
             raise ConfigError(msg)
         if self.detection.detector == "mvxnet":
             self._check_mvxnet()

@@ -82,12 +82,13 @@ def _introduction(content: dict[str, Any], runs: Path, name: str, least: int) ->
     told = yaml.safe_load((runs / name / "config.yaml").read_text(encoding="utf-8"))
     budget = f"{told['optimizer.steps']} steps of {told['optimizer.batch_size']} frames"
     image = f"`{told['model.weights'] or 'no weights to begin with'}`"
+    painted = ", and take what its masks say" if told.get("detection.painted") else ""
     if told["model.weights"] == best(image_config(runs, {})):
         image = f"trained by masks before (recipe `{IMAGE_RECIPE}`)"
     return (
         f"{_command(runs, name, least)}: the same data, budget and seed for each (recipe `{RECIPE}`: {budget}), and the same "
-        f"image branch of RGB alone, {image} and left as it is. {_result(content, ALL, ALL)['frames']} test frames of scenes "
-        f"that no training saw, all conditions. {_measure(content)} One seed."
+        f"image branch of RGB alone, {image} and left as it is; those with an image take its features{painted}. "
+        f"{_result(content, ALL, ALL)['frames']} test frames of scenes that no training saw, all conditions. {_measure(content)} One seed."
     )
 
 

@@ -17,7 +17,7 @@ from training.train import cached
 
 RECIPE = "simulated_boxes"
 IMAGE_RECIPE = "simulated_image"
-"""Of the image branch that all contenders have."""
+"""The recipe of the image branch that all contenders share."""
 CONTENDERS = {"lidar": "LiDAR alone", "none": "LiDAR + RGB, averaged (none)", "gemini": "LiDAR + RGB, Gemini fusion"}
 CHECKPOINT = "checkpoint"
 LEAST_POINTS = (1, MIN_POINTS)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gemini_core.errors import ConfigError, ShapeError, nearest_names
 from gemini_core.model.detection.codec import BevMaps
-from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig, Image
+from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig
 from gemini_core.model.fusions import FUSIONS
 from gemini_core.model.mit import MIT_CONFIGS, MiTConfig, MixTransformer
 from gemini_core.model.streams import Backbone, BackboneOptions
@@ -102,11 +102,6 @@ class SegmenterConfig:
         return BACKBONE_CONFIGS[self.backbone] if isinstance(self.backbone, str) else self.backbone
 
     @property
-    def detector_widths(self) -> tuple[int, ...]:
-        """Channels of what the detector samples: the backbone's features, and the probabilities of the masks."""
-        return (*self.backbone_config.widths, self.num_classes)
-
-    @property
     def full_size(self) -> bool:
         """Whether logits come at the input's size."""
         return self.logits_size == "full" or (self.logits_size == "auto" and len(self.modalities) > 2)  # noqa: PLR2004 - pairs
@@ -188,7 +183,8 @@ class Segmenter(nn.Module):
         self.stream_weights = nn.Parameter(torch.ones(2)) if weighted else None
         self.apply(_initialise)
         # after the others, so that these get the same random numbers with and without it; it keeps torch's own beginnings
-        self.detector = None if config.detector is None else Detector(config.detector, config.detector_widths)
+        widths, classes = config.backbone_config.widths, config.num_classes
+        self.detector = None if config.detector is None else Detector(config.detector, widths, classes)
 
     def forward(
         self,
@@ -242,15 +238,15 @@ class Segmenter(nn.Module):
         unseen = not masks and detector is not None and detector.fusion == "lidar"
         features = () if unseen else self.backbone(torch.cat(images), which, mask)
         empty = images[0].new_zeros(len(images[0]), self.config.num_classes, 0, 0)
-        painted = clouds is not None and detector is not None and detector.painted and not unseen
+        painted = clouds is not None and detector is not None and detector.takes_masks
         streams, ensemble = self._logits(features, len(which)) if masks or painted else ((), empty)
-        boxes = None if clouds is None else self._boxes(clouds, features, images[0], ensemble if painted else None)
+        boxes = None if clouds is None else self._boxes(clouds, features, images[0], ensemble)
         return SegmentationOutput(streams, ensemble, boxes) if masks else SegmentationOutput((), empty, boxes)
 
-    def _logits(self, features: Sequence[Tensor], present: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _logits(self, features: Sequence[Tensor], modalities: int) -> tuple[tuple[Tensor, ...], Tensor]:
         """Give the logits of each stream, and of the ensemble, for features of so many modalities."""
         logits: Tensor = self.head(features)  # (S*B, K, h, w)
-        if present == 1:
+        if modalities == 1:
             return (logits,), logits
         streams = logits.chunk(2)
         # Detached: the ensemble trains its two weights only; each stream answers for its own logits.
@@ -260,15 +256,14 @@ class Segmenter(nn.Module):
         weights = self.stream_weights.softmax(0)
         return streams, weights[0] * first + weights[1] * second
 
-    def _boxes(self, clouds: Sequence[Cloud], features: Sequence[Tensor], image: Tensor, painting: Tensor | None) -> BevMaps:
+    def _boxes(self, clouds: Sequence[Cloud], features: Sequence[Tensor], image: Tensor, logits: Tensor) -> BevMaps:
         if self.detector is None:
             msg = "segmenter points: expected none for a network without a detector, got some"
             raise ShapeError(msg)
         if len(clouds) != len(image):
             msg = f"segmenter points: expected one cloud for each of the batch's {len(image)} samples, got {len(clouds)}"
             raise ShapeError(msg)
-        seen = Image(features, (image.shape[2], image.shape[3]))
-        maps: BevMaps = self.detector(clouds, seen if painting is None else seen.painted(painting))
+        maps: BevMaps = self.detector(clouds, self.detector.look(features, (image.shape[2], image.shape[3]), logits))
         return maps
 
     def _which(self, present: Sequence[bool] | None) -> tuple[int, ...]:

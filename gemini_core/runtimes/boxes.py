@@ -1,4 +1,4 @@
-"""The detector of an exported network: its weights lie beside the graphs, and torch runs it on the features that a graph gives.
+"""The detector of an exported network: its weights lie beside the graphs, and torch runs it on what a graph gives.
 
 It is no part of the graphs, since its number of points changes from frame to frame: torch takes any number of them as it is, so
 that there is none to fill up to and none that is too large. What is left of it, a small network seen from above, is no slower
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gemini_core.errors import WeightsError
 from gemini_core.model.detection.codec import BevMaps
-from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig, Image
+from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig
 from gemini_core.model.folding import fold_detector
 from gemini_core.model.segmentation import SegmenterConfig
 from gemini_core.model.strict import fill, read_safetensors
@@ -61,16 +61,16 @@ class ExportedDetector:
             msg = f"{path}: expected no weights of a detector beside a network without one, got some"
             raise WeightsError(msg)
         tensors, _ = read_safetensors(path)
-        wanted, widths = config.detector, config.detector_widths
-        self._detector = fold_detector(fill(lambda: Detector(wanted, widths), tensors, str(path))).to(graphs.device)
+        wanted, widths, classes = config.detector, config.backbone_config.widths, config.num_classes
+        self._detector = fold_detector(fill(lambda: Detector(wanted, widths, classes), tensors, str(path))).to(graphs.device)
         self._graphs = graphs
 
     def run(self, images: Tensor, present: tuple[int, ...], cloud: Cloud) -> tuple[Tensor, BevMaps]:
         """Segment one frame and say where boxes are; see ``Runtime.run_with_boxes``. There is a graph for these modalities."""
         logits, features = self._graphs.run_with_features(images, present)
         with torch.inference_mode():
-            image = Image(features, (images.shape[2], images.shape[3]))
-            maps: BevMaps = self._detector([cloud], image.painted(logits) if self._detector.config.painted else image)
+            image = self._detector.look(features, (images.shape[2], images.shape[3]), logits)
+            maps: BevMaps = self._detector([cloud], image)
         return logits, maps
 
 

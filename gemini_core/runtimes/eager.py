@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gemini_core.errors import ConfigError
 from gemini_core.model.detection.codec import BevMaps
-from gemini_core.model.detection.detector import Cloud, Image
+from gemini_core.model.detection.detector import Cloud
 from gemini_core.model.folding import fold
 from gemini_core.model.segmentation import Segmenter
 
@@ -58,8 +58,9 @@ class TorchRuntime:
         with torch.inference_mode():
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 logits, features = self._network(images, present)
-            image = Image([level.float() for level in features], (images.shape[2], images.shape[3]))
-            maps: BevMaps = self._detector([cloud], image.painted(logits) if self._detector.config.painted else image)
+            size = (images.shape[2], images.shape[3])
+            image = self._detector.look([level.float() for level in features], size, logits)
+            maps: BevMaps = self._detector([cloud], image)
         return logits.float(), maps
 
     def describe(self) -> str:

@@ -32,9 +32,6 @@ _LARGEST_GRID = 2048  # cells a side
 
 _LEAST_PROBABILITY = 1e-3  # below it all are alike
 
-PAINTED = STAGES
-"""Where an ``Image`` that a painted detector gets holds the masks' ``paint``: behind the stages' features."""
-
 
 @dataclass(frozen=True, slots=True)
 class DetectorConfig:
@@ -43,11 +40,11 @@ class DetectorConfig:
     ``classes`` are names of boxes. ``range_m`` is x, y, z from which on and then up to which points and boxes count, in the
     detector's frame; ``cell_m`` the side of a pillar (the head's cells are twice as large). ``fusion`` says what becomes of
     the image at a point: "gemini", "none" (the average of both sides), "lidar" (there is no image: points alone).
-    ``image_levels`` are the stages of the backbone that are sampled, 0 the finest; ``painted``: so are the probabilities that
-    the masks give each class, as in PointPainting (Vora et al., CVPR 2020, arXiv 1911.10150). ``point_columns`` is x, y, z and
-    what else is known of a point, by default its intensity. ``point_widths`` are channels before and after the fusion, whose
-    attention has ``fusion_heads``; ``bev_widths`` and ``bev_depths`` those of the stages from above and their convolutions;
-    ``head_width`` is that of the head. ``covariance``: give variances of place and yaw.
+    ``image_levels`` are the stages of the backbone that are sampled, 0 the finest; ``painted``: so is the masks' ``paint``,
+    after PointPainting (Vora et al., CVPR 2020, arXiv 1911.10150), which is nothing to fusion "lidar". ``point_columns`` is
+    x, y, z and what else is known of a point, by default its intensity. ``point_widths`` are channels before and after the
+    fusion, whose attention has ``fusion_heads``; ``bev_widths`` and ``bev_depths`` those of the stages from above and their
+    convolutions; ``head_width`` is that of the head. ``covariance``: give variances of place and yaw.
     """
 
     classes: tuple[str, ...]
@@ -125,9 +122,9 @@ class DetectorConfig:
             raise ConfigError(msg)
 
     @property
-    def sampled_levels(self) -> tuple[int, ...]:
-        """What is sampled of an ``Image``: the stages, and the masks behind them."""
-        return (*self.image_levels, PAINTED) if self.painted else self.image_levels
+    def takes_masks(self) -> bool:
+        """Whether an ``Image`` has to have paint."""
+        return self.painted and self.fusion != "lidar"
 
     @property
     def pillar_grid(self) -> BevGrid:
@@ -162,17 +159,15 @@ class Cloud(NamedTuple):
 
 
 class Image(NamedTuple):
-    """What a backbone saw: ``features`` (S*B, C, h, w) of each stage, S streams (1 or 2), and (H, W) of the network's grid.
+    """What a network saw; ``Detector.look`` puts it together.
 
-    For a painted detector, behind the stages, the masks' ``paint`` (B, num_classes, h, w).
+    ``features`` (S*B, C, h, w) of each stage of the backbone, S streams (1 or 2); ``size`` (H, W) of the network's grid;
+    ``paint`` (B, num_classes, h, w) of the masks, for a detector that takes them.
     """
 
     features: Sequence[Tensor]
     size: tuple[int, int]
-
-    def painted(self, logits: Tensor) -> Image:
-        """Give the same with the paint of these logits (B, num_classes, h, w) behind the stages."""
-        return Image((*self.features, paint(logits)), self.size)
+    paint: Tensor | None = None
 
 
 def paint(logits: Tensor) -> Tensor:
@@ -189,41 +184,56 @@ def paint(logits: Tensor) -> Tensor:
 class Detector(nn.Module):
     """Pillars with point fusion, a network from above, and a head for centres."""
 
-    def __init__(self, config: DetectorConfig, image_widths: Sequence[int] = ()) -> None:
+    def __init__(self, config: DetectorConfig, image_widths: Sequence[int] = (), num_classes: int = 0) -> None:
         """Build the detector.
 
         Args:
             config: what it is made of.
-            image_widths: channels of what is sampled (``SegmenterConfig.detector_widths``): of the backbone's stages, and
-                behind them, for a painted one, the number of the masks' classes; not looked at for "lidar".
+            image_widths: channels of the backbone's stages (``SegmenterConfig.backbone_config.widths``); not looked at for
+                "lidar".
+            num_classes: of the masks, for a detector that takes them.
 
         Raises:
-            ConfigError: there are none, or not all of the levels, where the fusion needs them.
+            ConfigError: there are none, or not all of the levels, where the fusion needs them; no classes for a painted one.
         """
         super().__init__()
         self.config = config
         image_width = 0
         if config.fusion != "lidar":
-            if max(config.sampled_levels) >= len(image_widths):
+            if max(config.image_levels) >= len(image_widths):
                 msg = (
-                    f"detector image_widths: expected those of the levels {list(config.sampled_levels)} for fusion "
+                    f"detector image_widths: expected those of the stages {list(config.image_levels)} for fusion "
                     f"{config.fusion}, got {list(image_widths)}"
                 )
                 raise ConfigError(msg)
-            image_width = sum(image_widths[level] for level in config.sampled_levels)
+            if config.takes_masks and num_classes < 1:
+                msg = f"detector num_classes: expected those of the masks for a painted detector, got {num_classes}"
+                raise ConfigError(msg)
+            image_width = sum(image_widths[level] for level in config.image_levels)
         self.level_widths = tuple(image_widths)
+        self.paint_width = num_classes if config.takes_masks else 0
         self.pillars = PillarEncoder(
             config.pillar_grid,
             (config.range_m[2], config.range_m[5]),
             config.point_columns,
             config.point_widths,
-            image_width=image_width,
+            image_width=image_width + self.paint_width,
             heads=config.fusion_heads,
             joining="none" if config.fusion == "none" else "gemini",
         )
         self.bev = BevNetwork(config.point_widths[1], config.bev_widths, config.bev_depths, config.head_width)
         self.head = CentreHead(config.head_width, len(config.classes), covariance=config.covariance)
         self.image_streams = nn.Parameter(torch.ones(2)) if image_width else None
+
+    def look(self, features: Sequence[Tensor], size: tuple[int, int], logits: Tensor) -> Image:
+        """Put together what this detector takes of images.
+
+        Args:
+            features: of the backbone's stages, as ``Image`` has them.
+            size: (H, W) of the network's grid.
+            logits: (B, num_classes, h, w) of the masks; not looked at by a detector that does not take them.
+        """
+        return Image(features, size, paint(logits) if self.config.takes_masks else None)
 
     def forward(self, clouds: Sequence[Cloud], image: Image | None = None) -> BevMaps:
         """Say what is where, for a batch.
@@ -263,7 +273,8 @@ class Detector(nn.Module):
         """
         mapped = None
         if image is not None and (fusion := self.pillars.fusion).image_map is not None:
-            levels = [self._one_stream(image.features[level], len(counts)) for level in self.config.sampled_levels]
+            levels = [self._one_stream(image.features[level], len(counts)) for level in self.config.image_levels]
+            levels += [] if image.paint is None else [image.paint]
             mapped = map_and_sample(levels, fusion.image_map, pixels, counts, image.size)
         output: BevMaps = self.head(self.bev(self.pillars(seen, rest, mapped, len(counts))))
         return output
@@ -319,14 +330,19 @@ class Detector(nn.Module):
                 raise ShapeError(msg)
 
     def _check_image(self, image: Image, batch: int) -> None:
-        for level in self.config.sampled_levels:
+        for level in self.config.image_levels:
             shape = tuple(image.features[level].shape) if level < len(image.features) else None
             width = self.level_widths[level]
             if shape is None or len(shape) != 4 or shape[0] not in (batch, 2 * batch) or shape[1] != width:  # noqa: PLR2004
                 expected = f"({batch} or {2 * batch}, {width}, h, w)"
-                name = "paint of the masks" if level == PAINTED else f"features of stage {level}"
-                msg = f"detector {name}: expected {expected}, got {shape or 'none'}"
+                msg = f"detector features of stage {level}: expected {expected}, got {shape or 'none'}"
                 raise ShapeError(msg)
+        shape = None if image.paint is None else tuple(image.paint.shape)
+        wanted = (batch, self.paint_width) if self.paint_width else None
+        if (None if shape is None else shape[:2]) != wanted or (shape is not None and len(shape) != 4):  # noqa: PLR2004
+            expected = "none" if wanted is None else f"({batch}, {self.paint_width}, h, w)"
+            msg = f"detector paint of the masks: expected {expected}, got {shape or 'none'}"
+            raise ShapeError(msg)
 
 
 def _packed(points: list[Tensor]) -> Points:

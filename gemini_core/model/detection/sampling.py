@@ -29,8 +29,10 @@ def sample(level: Tensor, pixels: Tensor, image_size: tuple[int, int]) -> Tensor
     height, width = image_size
     # grid_sample without align_corners: -1 is the left edge of the picture and 1 its right one, whatever the size of the level.
     places = (2 * pixels + 1) / pixels.new_tensor([width, height]) - 1
-    places = places.to(level.dtype)[None, :, None]
-    sampled = F.grid_sample(level[None], places, mode="bilinear", padding_mode="border", align_corners=False)
+    # In the pixels' type: bf16 has steps of more than a pixel at the edges of a picture of 640.
+    sampled = F.grid_sample(
+        level.to(places.dtype)[None], places[None, :, None], mode="bilinear", padding_mode="border", align_corners=False
+    )
     return sampled[0, :, :, 0].T
 
 
