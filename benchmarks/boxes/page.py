@@ -88,7 +88,8 @@ def _introduction(content: dict[str, Any], runs: Path, name: str, least: int) ->
     return (
         f"{_command(runs, name, least)}: the same data, budget and seed for each (recipe `{RECIPE}`: {budget}), and the same "
         f"image branch of RGB alone, {image} and left as it is; those with an image take its features{painted}. "
-        f"{_result(content, ALL, ALL)['frames']} test frames of scenes that no training saw, all conditions. {_measure(content)} One seed."
+        f"{_result(content, ALL, ALL)['frames']} test frames of scenes that no training saw, all conditions. "
+        f"{_measure(content)} One seed."
     )
 
 
