@@ -148,6 +148,13 @@ def test_hardly_any_points_can_be_trained_on(count):
 # Sampling
 
 
+def test_places_keep_their_digits_where_features_are_bf16():
+    columns = torch.arange(160.0).expand(1, 90, 160)  # each of them exact in bf16
+    pixels = torch.stack((torch.linspace(10.0, 628.0, 500), torch.full((500,), 180.0)), dim=1)
+    got = sample(columns.bfloat16(), pixels, (360, 640))[:, 0]
+    torch.testing.assert_close(got, (pixels[:, 0] + 0.5) / 4 - 0.5, rtol=0.0, atol=1e-3)
+
+
 def test_a_pixel_is_sampled_where_its_centre_lies():
     """A level that holds the pixel coordinates of its cells' centres gives pixels back, up to the outermost centres."""
     u, v = torch.meshgrid(torch.arange(24) * 4 + 1.5, torch.arange(16) * 4 + 1.5, indexing="xy")
