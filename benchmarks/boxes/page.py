@@ -81,7 +81,7 @@ def _checkpoint(runs: Path) -> str:
 def _introduction(content: dict[str, Any], runs: Path, name: str, least: int) -> str:
     told = yaml.safe_load((runs / name / "config.yaml").read_text(encoding="utf-8"))
     budget = f"{told['optimizer.steps']} steps of {told['optimizer.batch_size']} frames"
-    image = f"`{told['model.weights'] or 'no weights to begin with'}`"
+    image = f"`{told['model.weights']}`"
     painted = " and what its masks say" if told.get("detection.painted") else ""
     if told["model.weights"] == best(image_config(runs, {})):
         image = f"trained by masks before (recipe `{IMAGE_RECIPE}`)"
