@@ -645,10 +645,11 @@ def test_boxes_teach_masks_nothing_by_painting():
 @pytest.mark.parametrize(
     ("painted", "shape", "message"),
     [
-        (True, None, r"expected \(1, 5, h, w\), got none"),
-        (True, (2, 5, 16, 24), r"expected \(1, 5, h, w\), got \(2, 5, 16, 24\)"),
-        (True, (1, 4, 16, 24), r"expected \(1, 5, h, w\), got \(1, 4, 16, 24\)"),
-        (True, (1, 5, 16), r"expected \(1, 5, h, w\), got \(1, 5, 16\)"),
+        (True, None, r"expected \(1, 5, 16, 24\), got none"),
+        (True, (2, 5, 16, 24), r"expected \(1, 5, 16, 24\), got \(2, 5, 16, 24\)"),
+        (True, (1, 4, 16, 24), r"expected \(1, 5, 16, 24\), got \(1, 4, 16, 24\)"),
+        (True, (1, 5, 16), r"expected \(1, 5, 16, 24\), got \(1, 5, 16\)"),
+        (True, (1, 5, 64, 96), r"expected \(1, 5, 16, 24\), got \(1, 5, 64, 96\)"),
         (False, (1, 5, 16, 24), r"expected none, got \(1, 5, 16, 24\)"),
     ],
 )

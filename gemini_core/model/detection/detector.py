@@ -162,7 +162,7 @@ class Image(NamedTuple):
     """What a network saw; ``Detector.look`` puts it together.
 
     ``features`` (S*B, C, h, w) of each stage of the backbone, S streams (1 or 2); ``size`` (H, W) of the network's grid;
-    ``paint`` (B, num_classes, h, w) of the masks, for a detector that takes them.
+    ``paint`` (B, num_classes, h, w) of the masks, at the finest stage's size, for a detector that takes them.
     """
 
     features: Sequence[Tensor]
@@ -173,8 +173,8 @@ class Image(NamedTuple):
 def paint(logits: Tensor) -> Tensor:
     """Give log(1000 p) of the masks' probabilities p, from 0 for a thousandth and less to 6.9: (B, num_classes, h, w).
 
-    Probabilities themselves are nearly 0 nearly everywhere, while the features beside them have deviations of about 1, so that
-    a detector would learn for long before it heard them; and an unlikely class differs from an impossible one. It is
+    Probabilities themselves are nearly 0 nearly everywhere, while the features beside them have deviations of about 1: a fresh
+    linear map of both would hardly show them. Logarithms also tell an unlikely class from an impossible one. Paint is
     detached: what the masks say is taught by masks.
     """
     logarithms = logits.detach().float().log_softmax(1)
@@ -337,11 +337,11 @@ class Detector(nn.Module):
                 expected = f"({batch} or {2 * batch}, {width}, h, w)"
                 msg = f"detector features of stage {level}: expected {expected}, got {shape or 'none'}"
                 raise ShapeError(msg)
-        shape = None if image.paint is None else tuple(image.paint.shape)
-        wanted = (batch, self.paint_width) if self.paint_width else None
-        if (None if shape is None else shape[:2]) != wanted or (shape is not None and len(shape) != 4):  # noqa: PLR2004
-            expected = "none" if wanted is None else f"({batch}, {self.paint_width}, h, w)"
-            msg = f"detector paint of the masks: expected {expected}, got {shape or 'none'}"
+        # The head's logits have the size of the finest stage.
+        wanted = (batch, self.paint_width, *image.features[0].shape[2:]) if self.paint_width else None
+        got = None if image.paint is None else tuple(image.paint.shape)
+        if got != wanted:
+            msg = f"detector paint of the masks: expected {wanted or 'none'}, got {got or 'none'}"
             raise ShapeError(msg)
 
 
