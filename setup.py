@@ -41,7 +41,7 @@ setup(
     packages=find_packages(include=["gemini_core", "gemini_core.*", "gemini_ros", "gemini_ros.*", "training", "training.*"]),
     package_data={
         "gemini_core": ["py.typed", "weights/*.safetensors"],
-        "gemini_core.evaluate": ["templates/*.html"],
+        "gemini_ros.tools": ["templates/*.html"],
         "training": ["recipes/*.yaml", "templates/*.html"],
     },
     data_files=[

@@ -23,12 +23,12 @@ import numpy as np
 from gemini_core.bag.reader import BagReader
 from gemini_core.config import FusionConfig, load_config
 from gemini_core.decode.intake import Intake
-from gemini_core.pipeline import Pipeline
-from gemini_core.process import prepare_process
+from gemini_core.files import write_whole
+from gemini_core.pipeline.pipeline import Pipeline
+from gemini_core.runtimes.process_settings import prepare_process
+from gemini_ros.dds import config_file
 from gemini_ros.tools.demo import SEED, simulated_bag
-from gemini_ros.tools.files import write_whole
 from gemini_ros.tools.live import LivePlan, LiveRun, run_live
-from gemini_ros.transport import config_file
 
 OVERRIDES = {"model.enabled": False}
 RESULT = Path(__file__).parent / "results" / "live.md"
@@ -109,7 +109,7 @@ def main() -> int:
     run = run_live(plan)
     text = table(run, cost)
     print(text)
-    write_whole(RESULT, f"# The node without a network\n\n`python -m benchmarks.live` on {machine()}.\n\n{text}".encode())
+    write_whole(RESULT, f"# The node without a network\n\n`python -m benchmarks.live` on {machine()}.\n\n{text}")
     return 0 if run.frames_in == len(run.timings) else 1
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gemini_core.files import write_whole
+
 PAGE = Path(__file__).resolve().parent / "results" / "sensors.md"
 _TITLE = "# Sensors: what decoding and projecting cost, and what damaged messages do\n"
 
@@ -18,10 +20,3 @@ def replace_section(title: str, text: str, page: Path = PAGE, heading: str = _TI
     named = {section.partition("\n")[0]: section.partition("\n")[2].strip() for section in sections}
     named[title] = text.strip()
     write_whole(page, "\n".join([head.strip(), *(f"\n## {name}\n\n{body}" for name, body in named.items())]) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is never seen half written."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from gemini_core.config import BACKBONES, FusionConfig, from_flat, load_config
 from gemini_core.errors import ConfigError, DataError, GeminiError
-from gemini_core.process import prepare_process
+from gemini_core.runtimes.process_settings import prepare_process
 
 if TYPE_CHECKING:
     from gemini_core.bag.kitti import Converted
@@ -382,7 +382,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from gemini_core.bag.inspect import inspect, to_json, to_text
+    from gemini_core.inspection.bag import inspect, to_json, to_text
 
     config = _config(options.config, options.overrides)
     with _progress("reading", "messages") as progress:
@@ -392,8 +392,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _check_alignment(options: argparse.Namespace) -> int:
-    from gemini_core.evaluate.alignment import check_alignment
-    from gemini_core.evaluate.alignment_report import to_json, to_text, write_report
+    from gemini_core.alignment.check import check_alignment
+    from gemini_core.alignment.report import to_json, to_text, write_report
 
     config = _config(options.config, options.overrides)
     with _progress("reading", "messages") as progress:
@@ -429,7 +429,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _print_replay(result: ReplayResult, out: Path) -> None:
-    from gemini_core.evaluate.text import distributions_text, missing_text
+    from gemini_core.tables import distributions_text, missing_text
 
     print(f"wrote {out}: {result.frames} masks, {result.complete} from frames with every sensor")
     print(f"network: {result.network}")
@@ -507,9 +507,9 @@ def _import_weights(options: argparse.Namespace) -> int:
 
 
 def _import_mvxnet(options: argparse.Namespace) -> int:
-    from gemini_core.model.detection.mvxnet_checkpoint import save_mvxnet
-    from gemini_core.model.detection.mvxnet_config import MvxNetConfig
-    from gemini_core.model.detection.mvxnet_import import import_mvxnet
+    from gemini_core.model.detection.mvxnet.checkpoint import save_mvxnet
+    from gemini_core.model.detection.mvxnet.config import MvxNetConfig
+    from gemini_core.model.detection.mvxnet.importing import import_mvxnet
 
     released = MvxNetConfig()
     if len(options.classes) != len(released.classes):

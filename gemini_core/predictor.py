@@ -16,14 +16,14 @@ from gemini_core.config import FusionConfig
 from gemini_core.errors import ConfigError, DataError, GeminiError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
-from gemini_core.model.detection.codec import BevMaps, Found, decode
-from gemini_core.model.detection.detector import Cloud
-from gemini_core.model.detection.mvxnet_checkpoint import load_mvxnet
-from gemini_core.model.detection.mvxnet_image import to_caffe
-from gemini_core.model.detection.mvxnet_sparse import choose_runtime
-from gemini_core.model.detection.pillars import BevGrid
+from gemini_core.model.detection.interface import Cloud, Found
+from gemini_core.model.detection.mvxnet.checkpoint import load_mvxnet
+from gemini_core.model.detection.mvxnet.image import to_caffe
+from gemini_core.model.detection.mvxnet.sparse import choose_runtime
+from gemini_core.model.detection.pillars.codec import BevMaps, decode
+from gemini_core.model.detection.pillars.encoder import BevGrid
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
-from gemini_core.outgoing import move_boxes
+from gemini_core.rig.boxes import move_boxes
 from gemini_core.runtimes import artifact
 from gemini_core.runtimes.base import Runtime
 from gemini_core.runtimes.eager import TorchRuntime

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from gemini_core.bag import messages
 from gemini_core.bag.reader import BagMessage, BagReader
-from gemini_core.bag.rig import RigEntry, match_rig, require_reference
+from gemini_core.bag.topics import RigEntry, match_rig, require_reference
 from gemini_core.bag.writer import BagWriter, Storage
 from gemini_core.config import FusionConfig
 from gemini_core.decode.intake import Intake
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.errors import BagError
-from gemini_core.evaluate.report import Distribution, Missing
-from gemini_core.outgoing import outgoing_boxes
-from gemini_core.pipeline import Pipeline, PredictorLike
+from gemini_core.pipeline.pipeline import Pipeline, PredictorLike
+from gemini_core.pipeline.published_boxes import outgoing_boxes
 from gemini_core.project.points import labelled_sweep
+from gemini_core.tables import Distribution, Missing
 from gemini_core.types import Count, Perception, SensorFrame
 
 MASK_TOPIC = "/gemini_fusion/segmentation/mask"

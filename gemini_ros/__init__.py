@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from gemini_ros.transport import environment
+from gemini_ros.dds import environment
 
 __all__ = ["environment"]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from gemini_core.decode.sensor_clock import ClockState
-from gemini_core.outgoing import why_no_boxes
+from gemini_core.pipeline.published_boxes import why_no_boxes
 from gemini_core.types import Count, MissingReason, Modality, ModalityStatus, MotionNote, Role, SensorFrame
 
 # rclpy has the levels as bytes

@@ -9,7 +9,7 @@ from types import FrameType
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
-from gemini_core.process import prepare_process
+from gemini_core.runtimes.process_settings import prepare_process
 
 
 def main(arguments: list[str] | None = None) -> int:

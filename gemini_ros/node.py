@@ -21,12 +21,12 @@ from gemini_core.errors import GeminiError, nearest_names
 from gemini_core.predictor import BoxPredictor, Predictor, make_predictor
 from gemini_core.types import Count, Role
 from gemini_ros import qos
+from gemini_ros.dds import PROFILE_VARIABLE, has_large_message_transport
 from gemini_ros.diagnostics import ERROR, OK, WARN, Trouble, status
 from gemini_ros.message_types import input_classes
 from gemini_ros.outputs import Outputs
 from gemini_ros.parameters import NodeParameters
 from gemini_ros.session import Session
-from gemini_ros.transport import PROFILE_VARIABLE, has_large_message_transport
 from gemini_ros.warmup import warm_up
 
 try:

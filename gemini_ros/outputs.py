@@ -19,7 +19,7 @@ from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from gemini_core.config import FusionConfig
-from gemini_core.outgoing import NO_POINTS, OutgoingBoxes, outgoing_boxes
+from gemini_core.pipeline.published_boxes import NO_POINTS, OutgoingBoxes, outgoing_boxes
 from gemini_core.project.points import labelled_sweep
 from gemini_core.render import alignment, overlay
 from gemini_core.types import CloudSample, Perception, SensorFrame

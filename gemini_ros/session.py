@@ -20,7 +20,7 @@ from rclpy.subscription import Subscription
 from gemini_core.config import FusionConfig
 from gemini_core.decode.intake import Intake
 from gemini_core.decode.message import RAW_TYPES, RawMessage, message_stamp_ns
-from gemini_core.pipeline import Pipeline, PredictorLike
+from gemini_core.pipeline.pipeline import Pipeline, PredictorLike
 from gemini_core.types import Count, ImageSample, Role, Sample, SensorFrame
 from gemini_ros import qos
 from gemini_ros.diagnostics import BoxHealth, InputHealth

@@ -16,7 +16,7 @@ from tf2_msgs.msg import TFMessage
 from gemini_core.config import ROLE_TYPES, FusionConfig
 from gemini_core.decode.intake import Intake
 from gemini_core.errors import GeminiError
-from gemini_core.pipeline import Pipeline, PredictorLike
+from gemini_core.pipeline.pipeline import Pipeline, PredictorLike
 from gemini_core.types import Modality, Perception, Role
 from gemini_ros.convert import stamp_to_ros
 

@@ -8,7 +8,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 
-from gemini_ros.transport import config_file, settings
+from gemini_ros.dds import config_file, settings
 from launch import LaunchDescription
 
 # launch argument -> the node's default topic, remapped to the argument's value

@@ -10,7 +10,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from gemini_ros.transport import settings
+from gemini_ros.dds import settings
 from launch import LaunchDescription
 
 FUSION = Path(__file__).with_name("fusion.launch.py")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from gemini_core.process import prepare_process
+from gemini_core.runtimes.process_settings import prepare_process
 
 prepare_process()  # before any test imports torch
 

@@ -13,8 +13,8 @@ from gemini_core.bag.reader import BagReader
 from gemini_core.config import DetectionsConfig
 from gemini_core.errors import BagError, DataError
 from gemini_core.evaluate.detection_labels import level_boxes
-from gemini_core.geometry import invert_transform
-from gemini_core.transform_tree import frame_name
+from gemini_core.rig.geometry import invert_transform
+from gemini_core.rig.transform_tree import frame_name
 from gemini_core.types import F32, F64, I64, Detection3D, DetectionFrames
 
 _TYPE = "vision_msgs/msg/Detection3DArray"

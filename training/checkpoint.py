@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gemini_core.errors import WeightsError
+from gemini_core.files import write_whole
 
 FORMAT = 1
 
@@ -47,7 +45,7 @@ def save_state(state: TrainingState, path: Path) -> None:
         with temporary.open("wb") as file:
             torch.save({"format": FORMAT, **fields}, file)
 
-    write_whole(path, write)
+    write_whole(path, write, WeightsError)
 
 
 def load_state(path: Path, run: str) -> TrainingState:
@@ -73,24 +71,3 @@ def load_state(path: Path, run: str) -> TrainingState:
         )
         raise WeightsError(msg)
     return state
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` write a temporary file beside ``path``, then put it in its place; makes the folder.
-
-    Raises:
-        WeightsError: that failed; nothing half-written stays.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        # Torch says that its archive ends in the wrong place; what it was about is the error of its file.
-        cause = error.__context__ if isinstance(error.__context__, OSError) else error
-        msg = f"{path}: expected a place to write to, got {' '.join(str(cause).split())[:200]}"
-        raise WeightsError(msg) from None
-    finally:
-        with contextlib.suppress(OSError):  # where no file can be, none is left
-            temporary.unlink()

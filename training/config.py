@@ -11,10 +11,10 @@ from pathlib import Path
 
 from gemini_core.config import BACKBONES, build, named_numbers, option, read_flat
 from gemini_core.errors import ConfigError, nearest_names
-from gemini_core.model.detection.detector import FUSIONS as DETECTOR_FUSIONS
-from gemini_core.model.detection.detector import DetectorConfig
-from gemini_core.model.detection.mvxnet_config import MvxNetConfig
-from gemini_core.model.detection.mvxnet_sparse import AUTO, RUNTIMES
+from gemini_core.model.detection.mvxnet.config import MvxNetConfig
+from gemini_core.model.detection.mvxnet.sparse import AUTO, RUNTIMES
+from gemini_core.model.detection.pillars.detector import FUSIONS as DETECTOR_FUSIONS
+from gemini_core.model.detection.pillars.detector import DetectorConfig
 from gemini_core.model.segmentation import SegmenterConfig
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gemini_core.errors import DataError, GeminiError
 from gemini_core.model.checkpoints import Normalization
-from gemini_core.model.detection.codec import IGNORED
-from gemini_core.model.detection.detector import Cloud
+from gemini_core.model.detection.interface import IGNORED, Cloud
 from gemini_core.types import U8
 from training.augment import augment
 from training.cache import CachedBag, ShardReader

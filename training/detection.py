@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gemini_core.evaluate.detection import EVERYWHERE, FoundFrame, TruthFrame
 from gemini_core.evaluate.detection_kitti import ClassRule, Difficulty, KittiScore, View, kitti_scores
-from gemini_core.model.detection.codec import IGNORED, BoxDetector, BoxesConfig, Found
+from gemini_core.model.detection.interface import IGNORED, BoxDetector, BoxesConfig, Found
 from training.data import SpaceBatch
 
 _Maps = TypeVar("_Maps")

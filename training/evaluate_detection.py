@@ -30,10 +30,10 @@ from gemini_core.evaluate.detection_distance import distance_scores
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
 from gemini_core.model.detection.boxes import iou_bev
-from gemini_core.model.detection.codec import BoxesConfig
-from gemini_core.model.detection.mvxnet import MvxNet
-from gemini_core.model.detection.mvxnet_checkpoint import load_mvxnet
-from gemini_core.model.detection.mvxnet_image import to_caffe
+from gemini_core.model.detection.interface import BoxesConfig
+from gemini_core.model.detection.mvxnet.checkpoint import load_mvxnet
+from gemini_core.model.detection.mvxnet.image import to_caffe
+from gemini_core.model.detection.mvxnet.network import MvxNet
 from gemini_core.model.segmentation import Segmenter
 from gemini_core.types import F32, U8, Bool, CameraModel, PointSource
 from training.cache import CachedBag

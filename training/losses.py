@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor
 
-from gemini_core.model.detection.codec import BevMaps
-from gemini_core.model.detection.detector import Detector
-from gemini_core.model.detection.losses import DetectionLoss, detection_loss
-from gemini_core.model.detection.mvxnet import MvxNet
-from gemini_core.model.detection.mvxnet_head import MvxLoss, MvxMaps
+from gemini_core.model.detection.mvxnet.head import MvxLoss, MvxMaps
+from gemini_core.model.detection.mvxnet.network import MvxNet
+from gemini_core.model.detection.pillars.codec import BevMaps
+from gemini_core.model.detection.pillars.detector import Detector
+from gemini_core.model.detection.pillars.losses import DetectionLoss, detection_loss
 from gemini_core.model.segmentation import SegmentationOutput, upsample
 from gemini_core.types import UNLABELLED
 from training.config import OptimizerConfig

@@ -9,11 +9,11 @@ import torch
 
 from gemini_core.errors import ConfigError
 from gemini_core.model.detection.boxes import real_boxes
-from gemini_core.model.detection.mvxnet import MvxNet
-from gemini_core.model.detection.mvxnet_checkpoint import load_mvxnet
-from gemini_core.model.detection.mvxnet_config import MvxNetConfig
-from gemini_core.model.detection.mvxnet_head import make_anchors, nearest_iou
-from gemini_core.model.detection.mvxnet_sparse import choose_runtime
+from gemini_core.model.detection.mvxnet.checkpoint import load_mvxnet
+from gemini_core.model.detection.mvxnet.config import MvxNetConfig
+from gemini_core.model.detection.mvxnet.head import make_anchors, nearest_iou
+from gemini_core.model.detection.mvxnet.network import MvxNet
+from gemini_core.model.detection.mvxnet.sparse import choose_runtime
 from training.cache import ShardReader
 from training.config import TrainingConfig
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import jinja2
 
-from gemini_core.evaluate.report import write_png
+from gemini_core.files import write_png, write_whole
 from gemini_core.types import U8
-from training.checkpoint import write_whole
 
 ALL = "all"
 """The group of all frames, and the subset of all sensors."""
@@ -34,7 +33,7 @@ def write_report(evaluation: Any, data: Path, template: str, **context: object) 
     """Write an evaluation, a dataclass, as JSON to ``data``, and as ``index.html`` beside it.
 
     Raises:
-        WeightsError: they cannot be written.
+        DataError: they cannot be written.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("training"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -42,8 +41,8 @@ def write_report(evaluation: Any, data: Path, template: str, **context: object) 
     environment.filters["percent"] = lambda share: "–" if math.isnan(share) else f"{100 * share:.1f}"
     page = environment.get_template(template).render(evaluation=evaluation, all=ALL, **context)
     plain = json.dumps(_plain(dataclasses.asdict(evaluation)), indent=1)
-    write_whole(data, lambda temporary: temporary.write_text(plain, encoding="utf-8"))
-    write_whole(data.with_name("index.html"), lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    write_whole(data, plain)
+    write_whole(data.with_name("index.html"), page)
 
 
 def _plain(value: object) -> object:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gemini_core.evaluate.box_pictures import camera_wedge
 from gemini_core.model.detection.boxes import points_in_boxes
-from gemini_core.model.detection.detector import Cloud
-from gemini_core.model.detection.pillars import BevGrid
+from gemini_core.model.detection.interface import Cloud
+from gemini_core.model.detection.pillars.encoder import BevGrid
 from gemini_core.types import F32, F64, I64, AlignedPoints, Bool, CameraModel, PointSource
 
 SOURCES: tuple[PointSource, ...] = ("lidar", "depth")

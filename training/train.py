@@ -32,17 +32,18 @@ from tqdm import tqdm
 from gemini_core import __version__
 from gemini_core.bag.labels import LabelTopics
 from gemini_core.config import FusionConfig, load_config, to_flat
-from gemini_core.errors import ConfigError, DataError, GeminiError
+from gemini_core.errors import ConfigError, DataError, GeminiError, WeightsError
 from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
+from gemini_core.files import write_whole
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import Normalization, default_normalization
-from gemini_core.model.detection.detector import Cloud
-from gemini_core.model.detection.mvxnet import MvxNet
-from gemini_core.model.detection.mvxnet_checkpoint import save_mvxnet
-from gemini_core.model.detection.mvxnet_image import to_caffe
+from gemini_core.model.detection.interface import Cloud
+from gemini_core.model.detection.mvxnet.checkpoint import save_mvxnet
+from gemini_core.model.detection.mvxnet.image import to_caffe
+from gemini_core.model.detection.mvxnet.network import MvxNet
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig, rgb_alone, upsample
 from training.cache import CachedBag, cache_bag
-from training.checkpoint import TrainingState, load_state, save_state, write_whole
+from training.checkpoint import TrainingState, load_state, save_state
 from training.config import DataConfig, OptimizerConfig, TrainingConfig, load_training_config
 from training.data import Batch, FrameDataset, Order, plain_batches, training_batches
 from training.detection import Scored, bev_scores, mean_precision, scored
@@ -132,7 +133,7 @@ def train(config: TrainingConfig) -> float:
         averaged.load_state_dict(state.averaged)
         optimizer.load_state_dict(state.optimizer)
     elif place.main:
-        _write_text(out / "config.yaml", yaml.safe_dump(to_flat_lists(config), sort_keys=False))
+        write_whole(out / "config.yaml", yaml.safe_dump(to_flat_lists(config), sort_keys=False), WeightsError)
     network: nn.Module = trained
     if place.world > 1:  # modalities that a batch lacks leave their norms without a gradient
         network = DistributedDataParallel(trained, find_unused_parameters=True)
@@ -387,7 +388,9 @@ class Log:
         self._path = out / "log.jsonl"
         before = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
         kept = [line for line in before if line.startswith("{") and line.endswith("}") and json.loads(line)["step"] <= step]
-        _write_text(self._path, "".join(f"{line}\n" for line in kept))  # what a killed run did after its checkpoint comes again
+        write_whole(
+            self._path, "".join(f"{line}\n" for line in kept), WeightsError
+        )  # what a killed run did after its checkpoint comes again
         with self._written():
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
 
@@ -518,10 +521,6 @@ def _save_weights(network: Network, path: Path, fusion: FusionConfig, config: Tr
     of_grids = {key: value for key, value in encodings.items() if key.startswith(network.config.modalities)}
     names = fusion.model.classes
     checkpoints.save(network, path, names, trained=True, description=description, encodings=of_grids, half=half)
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _make_folder(path: Path) -> None:

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.page import write_whole
 from gemini_core.config import load_config
 from gemini_core.errors import ConfigError
+from gemini_core.files import write_whole
 from training.cache import CachedBag
 from training.config import TrainingConfig, load_training_config
 from training.evaluate_detection import MIN_POINTS, evaluate_detection, write_detection

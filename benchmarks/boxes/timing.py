@@ -17,8 +17,8 @@ from gemini_core.errors import WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
 from gemini_core.model.detection.boxes import nms
-from gemini_core.model.detection.codec import decode
-from gemini_core.model.detection.detector import Cloud
+from gemini_core.model.detection.interface import Cloud
+from gemini_core.model.detection.pillars.codec import decode
 from gemini_core.model.segmentation import Segmenter
 from gemini_core.runtimes.base import Runtime
 from gemini_core.runtimes.eager import TorchRuntime

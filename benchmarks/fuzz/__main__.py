@@ -21,7 +21,8 @@ from typing import Any
 
 from benchmarks.fuzz import worker
 from benchmarks.fuzz.kinds import all_kinds
-from benchmarks.page import replace_section, write_whole
+from benchmarks.page import replace_section
+from gemini_core.files import write_whole
 
 CHUNK = 5_000
 """Messages that one decoder sees in a row."""

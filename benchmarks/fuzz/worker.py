@@ -21,13 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "test"))
-from mutations import assert_consistent, mutated
-
+sys.path.append(str(Path(__file__).resolve().parents[2] / "test" / "builders"))
 from benchmarks.fuzz.guarded import Guard
 from benchmarks.fuzz.kinds import all_kinds
 from gemini_core.config import from_flat
 from gemini_core.decode.intake import Intake
+from mutations import assert_consistent, mutated
 
 SECONDS = 5.0
 ROOM = 2**30

@@ -1,5 +1,5 @@
 """What more sensors, and the way they are fused, are worth on the simulated set: ``python -m benchmarks.segmentation``."""
 
-from gemini_core.process import prepare_process
+from gemini_core.runtimes.process_settings import prepare_process
 
 prepare_process()  # before torch is loaded

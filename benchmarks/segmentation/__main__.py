@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.page import write_whole
 from benchmarks.segmentation.contenders import CONTENDERS, RECIPE, contender_config, run_folder
 from benchmarks.segmentation.page import page
 from benchmarks.segmentation.results import CHECKPOINT
 from benchmarks.segmentation.runs import checkpoint_path, describe_data, evaluate_once, splits, train_and_evaluate
 from gemini_core.errors import GeminiError
+from gemini_core.files import write_whole
 from training.train import parse_override
 
 PAGE = Path(__file__).resolve().parents[1] / "results" / "segmentation.md"

@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.page import write_whole
 from benchmarks.segmentation.contenders import budget
 from benchmarks.segmentation.results import CONFIG, DATA, EVALUATION, INPUTS, TEST, read_config
 from gemini_core.config import load_config
 from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.files import write_whole
 from gemini_core.model import checkpoints
 from gemini_core.simulation.clip import describe
 from training.cache import CachedBag

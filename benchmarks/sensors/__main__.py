@@ -19,7 +19,7 @@ import torch
 from benchmarks.page import replace_section
 from benchmarks.sensors import figures, frame
 from benchmarks.sensors.timing import in_turns, ratio
-from gemini_core.process import prepare_process
+from gemini_core.runtimes.process_settings import prepare_process
 
 PACKAGES = ("numpy", "numba", "opencv-python-headless", "torch")
 GRIDS = ((640, 480), (1280, 720))

@@ -17,10 +17,10 @@ from gemini_core.decode.cloud import decode_cloud
 from gemini_core.decode.compressed import decode_compressed_color, decode_compressed_depth
 from gemini_core.decode.evt3 import Evt3
 from gemini_core.decode.image import decode_color, decode_depth
-from gemini_core.geometry import project_points, ray_table, z_buffer
 from gemini_core.project.depth import align_depth
 from gemini_core.project.deskew import deskew_points
 from gemini_core.project.voxel import voxels_of
+from gemini_core.rig.geometry import project_points, ray_table, z_buffer
 from gemini_core.types import EventWindow
 
 WIDTH, HEIGHT = 1280, 720

@@ -19,11 +19,11 @@ from benchmarks.sensors import scenes
 from gemini_core.bag import messages
 from gemini_core.config import FusionConfig, from_flat
 from gemini_core.decode.intake import Intake
-from gemini_core.pipeline import Pipeline
+from gemini_core.pipeline.pipeline import Pipeline
 from gemini_core.project.color import align_color
 from gemini_core.project.depth import align_depth
 from gemini_core.project.event import align_events, map_by_plane
-from gemini_core.project.geometry import grid_camera, grid_geometry
+from gemini_core.project.grid import grid_camera, grid_geometry
 from gemini_core.project.lidar import align_lidar
 from gemini_core.types import AlignedGrid, Role, SensorFrame, StampedTransform
 

@@ -16,9 +16,9 @@ import torch
 
 from gemini_core.errors import ShapeError
 from gemini_core.evaluate.detection_labels import edges_before_camera
-from gemini_core.geometry import invert_transform
 from gemini_core.model.detection.boxes import BOX_SIZE, corners_3d, corners_bev, real_boxes
 from gemini_core.render import palette
+from gemini_core.rig.geometry import invert_transform
 from gemini_core.types import F32, F64, I64, U8, CameraModel
 
 TRUTH_COLOR = (0, 190, 90)

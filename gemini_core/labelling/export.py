@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from gemini_core.bag.labels import BagLabels, LabelTopics, where_labels_are
 from gemini_core.bag.reader import BagReader
 from gemini_core.config import FusionConfig, GridConfig
 from gemini_core.errors import BagError, DataError
+from gemini_core.files import whole_folder
 from gemini_core.labelling import index
 from gemini_core.labelling.boxes import boxes_json, boxes_of_bag
 from gemini_core.labelling.coco import CocoWriter
@@ -69,7 +66,8 @@ def export_frames(
     with BagReader(bag) as reader:
         run = Replay(reader, config, progress=progress)
         labels, boxes = _labels(bag, config, topics), boxes_of_bag(bag)
-        with _new_folder(folder, overwrite=overwrite) as building:
+        _check_folder(folder.absolute(), overwrite=overwrite)
+        with whole_folder(folder) as building:
             writer = _Writer(building, config, labels, boxes)
             for number, frame in enumerate(run.frames()):
                 if number % every == 0:
@@ -207,14 +205,12 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-@contextmanager
-def _new_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a folder to write to, which gets its name, and takes the place of what is there, when the block ends well.
+def _check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to write over anything but exported frames that are to be replaced.
 
     Raises:
-        DataError: something else is in the way, or the disk cannot be written.
+        DataError: something else is in the way.
     """
-    folder = folder.absolute()
     if folder.exists() and not folder.is_dir():
         msg = f"{folder}: expected the name of a folder, got that of a file"
         raise DataError(msg)
@@ -225,24 +221,3 @@ def _new_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         if not (folder / index.INDEX).is_file():
             msg = f"{folder}: expected exported frames to replace, got a folder with other files in it"
             raise DataError(msg)
-    temporary: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-        building, replaced = temporary / "new", temporary / "replaced"
-        building.mkdir()
-        yield building
-        if folder.exists():
-            os.replace(folder, replaced)  # noqa: PTH105 - os.replace is the brief word for it
-        try:
-            os.replace(building, folder)  # noqa: PTH105
-        except OSError:
-            if replaced.exists():
-                os.replace(replaced, folder)  # noqa: PTH105
-            raise
-    except OSError as error:
-        msg = f"{folder}: expected a folder that can be written, got {error.strerror or error}"
-        raise DataError(msg) from None
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)

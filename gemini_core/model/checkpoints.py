@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gemini_core.errors import ConfigError, WeightsError
-from gemini_core.model.detection.detector import DetectorConfig
+from gemini_core.files import write_whole
+from gemini_core.model.detection.pillars.detector import DetectorConfig
 from gemini_core.model.importing import load_official, load_pretrained
 from gemini_core.model.mit import MiTConfig
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
@@ -126,15 +126,14 @@ def write(network: nn.Module, path: Path, content: Mapping[str, Any], *, half: b
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(content)})
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        msg = f"{path}: expected a place to write weights to, got {' '.join(str(error).split())}"
-        raise WeightsError(msg) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def write_tensors(temporary: Path) -> None:
+        try:
+            save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(content)})
+        except SafetensorError as error:  # of its own kind, whatever the disk says
+            raise OSError(str(error)) from None
+
+    write_whole(path, write_tensors, WeightsError)
 
 
 def find(path: str | Path) -> Path:

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from gemini_core.model.detection.detector import Detector
+from gemini_core.model.detection.pillars.detector import Detector
 from gemini_core.model.detection.point_fusion import PointFusion
 from gemini_core.model.fusion import GeminiFusion, TwoKeyAttention, finite, wide
 from gemini_core.model.mit import ReducedAttention

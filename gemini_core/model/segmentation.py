@@ -16,8 +16,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
 from gemini_core.errors import ConfigError, ShapeError, nearest_names
-from gemini_core.model.detection.codec import BevMaps
-from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig
+from gemini_core.model.detection.interface import Cloud
+from gemini_core.model.detection.pillars.codec import BevMaps
+from gemini_core.model.detection.pillars.detector import Detector, DetectorConfig
 from gemini_core.model.fusions import FUSIONS
 from gemini_core.model.mit import MIT_CONFIGS, MiTConfig, MixTransformer
 from gemini_core.model.streams import Backbone, BackboneOptions

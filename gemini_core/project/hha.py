@@ -20,7 +20,7 @@ import math
 import numpy as np
 
 from gemini_core.compiling import compiled
-from gemini_core.geometry import ray_table
+from gemini_core.rig.geometry import ray_table
 from gemini_core.types import F32, F64, CameraModel
 
 _TALLEST_M = 2.55

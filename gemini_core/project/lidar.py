@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from gemini_core.compiling import compiled
 from gemini_core.config import LidarConfig
-from gemini_core.geometry import project_points, transform_points, z_buffer
 from gemini_core.project.densify import densify
 from gemini_core.project.deskew import deskew_points
+from gemini_core.rig.geometry import project_points, transform_points, z_buffer
 from gemini_core.types import F32, F64, I32, AlignedGrid, Bool, CameraModel, CloudSample, SweepMotion
 
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from gemini_core.compiling import compiled
-from gemini_core.geometry import invert_transform, ray_table, z_buffer
 from gemini_core.project.lidar import PlacedCloud
+from gemini_core.rig.geometry import invert_transform, ray_table, z_buffer
 from gemini_core.types import (
     F32,
     F64,

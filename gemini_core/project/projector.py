@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from gemini_core.config import FusionConfig
 from gemini_core.errors import CalibrationError
-from gemini_core.geometry import OPTICAL_FROM_BODY
 from gemini_core.project.color import align_color
 from gemini_core.project.depth import align_depth
 from gemini_core.project.event import EventMap, align_events, map_by_plane, map_by_size
-from gemini_core.project.geometry import grid_camera, grid_geometry
+from gemini_core.project.grid import grid_camera, grid_geometry
 from gemini_core.project.lidar import PlacedCloud, encode_cloud, place_cloud
 from gemini_core.project.points import points_of_cloud, points_of_depth
 from gemini_core.project.rectify import rectify
+from gemini_core.rig.geometry import OPTICAL_FROM_BODY
 from gemini_core.types import (
     AlignedGrid,
     AlignedGrids,

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gemini_core.geometry import project_points, ray_table
+from gemini_core.rig.geometry import project_points, ray_table
 from gemini_core.types import U16, CameraModel, SensorFrame
 
 _I16: TypeAlias = npt.NDArray[np.int16]

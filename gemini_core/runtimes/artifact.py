@@ -11,14 +11,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gemini_core.errors import WeightsError
+from gemini_core.files import whole_folder
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
 from gemini_core.model.segmentation import SegmenterConfig
@@ -93,17 +92,9 @@ def write(folder: Path, fill: Callable[[Path], Export]) -> Export:
     if folder.exists():
         msg = f"{folder}: expected a folder that does not exist yet, got one that does"
         raise WeightsError(msg)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        unfinished.mkdir(parents=True)
+    with whole_folder(folder, WeightsError) as unfinished:
         export = fill(unfinished)
         (unfinished / DESCRIPTION).write_text(_to_json(export), encoding="utf-8")
-        unfinished.replace(folder)
-    except OSError as error:
-        msg = f"{folder}: expected a place to write an export to, got {error.strerror or error}"
-        raise WeightsError(msg) from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return export
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gemini_core.errors import ConfigError
-from gemini_core.model.detection.codec import BevMaps
-from gemini_core.model.detection.detector import Cloud
+from gemini_core.model.detection.interface import Cloud
+from gemini_core.model.detection.pillars.codec import BevMaps
 
 
 class Runtime(Protocol):

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gemini_core.errors import WeightsError
-from gemini_core.model.detection.codec import BevMaps
-from gemini_core.model.detection.detector import Cloud, Detector, DetectorConfig
+from gemini_core.model.detection.interface import Cloud
+from gemini_core.model.detection.pillars.codec import BevMaps
+from gemini_core.model.detection.pillars.detector import Detector, DetectorConfig
 from gemini_core.model.folding import fold_detector
 from gemini_core.model.segmentation import SegmenterConfig
 from gemini_core.model.strict import fill, read_safetensors

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gemini_core import __version__
 from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.model.checkpoints import CheckpointInfo
-from gemini_core.model.detection.codec import BevMaps
+from gemini_core.model.detection.pillars.codec import BevMaps
 from gemini_core.model.folding import fold
 from gemini_core.model.segmentation import SMALLEST_SIDE, Segmenter
 from gemini_core.runtimes import artifact, boxes, onnx, openvino, tensorrt

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from gemini_core.errors import ConfigError, GeminiError, ShapeError, WeightsError
-from gemini_core.model.detection.codec import BevMaps
-from gemini_core.model.detection.detector import Cloud
+from gemini_core.model.detection.interface import Cloud
+from gemini_core.model.detection.pillars.codec import BevMaps
 from gemini_core.runtimes import artifact, openvino
 from gemini_core.runtimes.artifact import Export, Graph
 from gemini_core.runtimes.base import Graphs

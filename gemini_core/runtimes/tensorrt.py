@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.files import write_whole
 from gemini_core.runtimes.artifact import Graph
 from gemini_core.runtimes.base import require
 from gemini_core.runtimes.onnx import INPUT, OUTPUT
@@ -69,14 +69,7 @@ class TensorRtRuntime:
             return self._opened(kept.read_bytes(), kept)
         plan = self._build(graph, precision)
         engine = self._opened(plan, kept)
-        unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
-        try:
-            unfinished.write_bytes(plan)
-            unfinished.replace(kept)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            msg = f"{kept.parent}: expected a folder to keep TensorRT's engine in, got {error.strerror or error}"
-            raise WeightsError(msg) from None
+        write_whole(kept, plan, WeightsError)
         return engine
 
     def _opened(self, plan: bytes, where: Path) -> Any:  # noqa: ANN401 - TensorRT has no types

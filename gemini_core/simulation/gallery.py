@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gemini_core.evaluate.report import write_whole
+from gemini_core.files import write_whole
 from gemini_core.render import depth_image, event_image, mask_image, palette, points_image
 from gemini_core.simulation.classes import CLASS_NAMES
 from gemini_core.simulation.clip import CONDITIONS, Clip, Failure

@@ -18,9 +18,9 @@ from gemini_core.simulation.classes import GROUND, LANE_MARKING, ROAD, SIDEWALK
 from gemini_core.simulation.clip import Failure
 from gemini_core.simulation.conditions import Surroundings
 from gemini_core.simulation.mesh import I32
+from gemini_core.simulation.renderer import Hits, Renderer
 from gemini_core.simulation.rig import CameraMount, LidarMount
 from gemini_core.simulation.scene import poses
-from gemini_core.simulation.stage import Hits, Stage
 from gemini_core.types import F32, F64, U8, U16
 
 _GROUNDS = (ROAD, LANE_MARKING, SIDEWALK, GROUND)
@@ -113,17 +113,17 @@ def _droplets_in_depth(
 
 
 def sweep(
-    stage: Stage, mount: LidarMount, start_s: float, turn_s: float, *, failure: Failure, rng: np.random.Generator
+    renderer: Renderer, mount: LidarMount, start_s: float, turn_s: float, *, failure: Failure, rng: np.random.Generator
 ) -> Sweep:
     """Measure one turn from the moving robot: each firing has its own time and pose.
 
     Every thing that moves stands still in the turn, where it is when the beam passes its middle.
     """
     beams, share = len(mount.elevations_rad), np.arange(mount.columns) / mount.columns
-    world_from_lidar = _poses_between(stage, start_s, turn_s, mount.columns) @ mount.base_from_lidar  # (columns, 4, 4)
+    world_from_lidar = _poses_between(renderer, start_s, turn_s, mount.columns) @ mount.base_from_lidar  # (columns, 4, 4)
     if failure == "lidar_jitter":
         world_from_lidar = world_from_lidar @ _jitter(mount.columns, rng)
-    stage.set_time(_passing_times(stage, mount, start_s, turn_s), stage.scene.ego(start_s), around=True)
+    renderer.set_time(_passing_times(renderer, mount, start_s, turn_s), renderer.scene.ego(start_s), around=True)
     azimuth = mount.cut_rad - 2 * np.pi * share
     elevation = mount.elevations_rad
     local = np.stack(
@@ -136,8 +136,8 @@ def sweep(
     ).astype(np.float32)  # (columns, beams, 3)
     origins = np.repeat(world_from_lidar[:, :3, 3].astype(np.float32), beams, axis=0)
     directions = (local @ world_from_lidar[:, :3, :3].astype(np.float32).transpose(0, 2, 1)).reshape(-1, 3)
-    hits = stage.beams(origins, np.ascontiguousarray(directions))
-    measured, intensity, label, actor = _returns(hits, mount, stage.air, rng)
+    hits = renderer.beams(origins, np.ascontiguousarray(directions))
+    measured, intensity, label, actor = _returns(hits, mount, renderer.air, rng)
     kept = np.flatnonzero(measured > 0)
     points = np.zeros(len(kept), POINT_TYPE)
     points["x"], points["y"], points["z"] = (local.reshape(-1, 3)[kept] * measured[kept, None]).T
@@ -147,9 +147,9 @@ def sweep(
     return Sweep(points, label[kept], actor[kept])
 
 
-def _poses_between(stage: Stage, start_s: float, turn_s: float, columns: int) -> F64:
+def _poses_between(renderer: Renderer, start_s: float, turn_s: float, columns: int) -> F64:
     """World-from-base (columns, 4, 4) in a turn: matrices between 33 known ones, which are some 3 ms apart."""
-    known = poses(stage.scene.ego, start_s + np.linspace(0.0, turn_s, 33)).reshape(33, 16)
+    known = poses(renderer.scene.ego, start_s + np.linspace(0.0, turn_s, 33)).reshape(33, 16)
     at = np.arange(columns) * (32 / columns)
     index = at.astype(int)
     share = (at - index)[:, None]
@@ -198,11 +198,11 @@ def _jitter(columns: int, rng: np.random.Generator) -> F64:
     return motion
 
 
-def _passing_times(stage: Stage, mount: LidarMount, start_s: float, turn_s: float) -> F64:
+def _passing_times(renderer: Renderer, mount: LidarMount, start_s: float, turn_s: float) -> F64:
     """When in a turn the beam passes each thing that moves (M,), seconds."""
-    lidar_from_world = np.linalg.inv(stage.scene.ego(start_s + turn_s / 2) @ mount.base_from_lidar)
-    times = np.empty(len(stage.movers))
-    for m, actor in enumerate(stage.movers):
+    lidar_from_world = np.linalg.inv(renderer.scene.ego(start_s + turn_s / 2) @ mount.base_from_lidar)
+    times = np.empty(len(renderer.movers))
+    for m, actor in enumerate(renderer.movers):
         position = lidar_from_world @ actor.way(start_s + turn_s / 2)[:, 3]
         share = ((mount.cut_rad - np.arctan2(position[1], position[0])) / (2 * np.pi)) % 1.0
         times[m] = start_s + share * turn_s

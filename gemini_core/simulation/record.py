@@ -31,7 +31,7 @@ from gemini_core.bag.messages import Message
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter, Storage
 from gemini_core.errors import BagError
-from gemini_core.geometry import project_points
+from gemini_core.rig.geometry import project_points
 from gemini_core.simulation import camera, ranging
 from gemini_core.simulation.classes import BOXED, CLASS_NAMES
 from gemini_core.simulation.clip import (
@@ -48,6 +48,7 @@ from gemini_core.simulation.clip import (
 )
 from gemini_core.simulation.conditions import surroundings
 from gemini_core.simulation.events import Events, EventSensor, encode_evt3
+from gemini_core.simulation.renderer import RenderedView, Renderer, intrinsics
 from gemini_core.simulation.rig import (
     BASE_FRAME,
     START_NS,
@@ -59,7 +60,6 @@ from gemini_core.simulation.rig import (
 )
 from gemini_core.simulation.room import build_room
 from gemini_core.simulation.scene import Actor
-from gemini_core.simulation.stage import Stage, View, intrinsics
 from gemini_core.simulation.street import build_street
 from gemini_core.types import F64, U8, U16, CameraModel, Detection3D, StampedTransform
 
@@ -131,7 +131,7 @@ class SimulatedFrame:
     index: int
     stamp_ns: int
     picture: U8
-    view: View
+    view: RenderedView
     depth_stamp_ns: int
     depth_mm: U16
     sweep_start_ns: int
@@ -152,7 +152,7 @@ class Simulation:
         self.frame_count = max(1, round(clip.seconds * 1e9 / self.rig.timing.frame_ns))
         self.air = surroundings(clip.world, clip.condition)
         self.scene = build_street(clip) if clip.world == "street" else build_room(clip)
-        self.stage = Stage(self.scene, self.air)
+        self.renderer = Renderer(self.scene, self.air)
 
     def frames(self) -> Iterator[SimulatedFrame]:
         """The frames in order. Frame k is stamped k + 1 periods after the start, so that a window of events precedes it."""
@@ -175,14 +175,14 @@ class Simulation:
     def depth_at(self, stamp_ns: int) -> U16:
         """The depth image (h, w) uint16 in millimetres at a stamp; 0 is no reading."""
         base = self.base(stamp_ns)
-        self.stage.set_time(_seconds(stamp_ns), base)
-        hits = self.stage.depth(self.rig.depth, base)
+        self.renderer.set_time(_seconds(stamp_ns), base)
+        hits = self.renderer.depth(self.rig.depth, base)
         return ranging.measure_depth(hits, self.rig.depth, self.air, self.clip.sensor_rng(_DEPTH, stamp_ns - START_NS))
 
-    def _look(self, mount: CameraMount, stamp_ns: int) -> View:
+    def _look(self, mount: CameraMount, stamp_ns: int) -> RenderedView:
         base = self.base(stamp_ns)
-        self.stage.set_time(_seconds(stamp_ns), base)
-        return self.stage.view(mount, base)
+        self.renderer.set_time(_seconds(stamp_ns), base)
+        return self.renderer.view(mount, base)
 
     def _watch(self) -> Iterator[Events]:
         """The event camera: endless, packet by packet."""
@@ -208,7 +208,7 @@ class Simulation:
         view = self._look(rig.rgb, stamp_ns)
         picture = self._expose(view, index, stamp_ns)
         turn_s, rng = rig.timing.frame_ns * 1e-9, self.clip.sensor_rng(_LIDAR, index)
-        sweep = ranging.sweep(self.stage, rig.lidar, _seconds(sweep_start_ns), turn_s, failure=self.clip.failure, rng=rng)
+        sweep = ranging.sweep(self.renderer, rig.lidar, _seconds(sweep_start_ns), turn_s, failure=self.clip.failure, rng=rng)
         boxes, visibility = self._boxes(view, sweep, stamp_ns)
         return SimulatedFrame(
             index=index,
@@ -224,7 +224,7 @@ class Simulation:
             visibility=visibility,
         )
 
-    def _expose(self, view: View, index: int, stamp_ns: int) -> U8:
+    def _expose(self, view: RenderedView, index: int, stamp_ns: int) -> U8:
         """The picture (H, W, 3) of a view."""
         clip, color = self.clip, view.color
         exposure = camera.meter(color, clip.failure)
@@ -245,7 +245,9 @@ class Simulation:
         turn = np.array([between[2, 1] - between[1, 2], between[0, 2] - between[2, 0], between[1, 0] - between[0, 1]]) / 2
         return np.concatenate([between[:3, 3], turn]) / 2e-3
 
-    def _boxes(self, view: View, sweep: ranging.Sweep, stamp_ns: int) -> tuple[tuple[Detection3D, ...], tuple[Visibility, ...]]:
+    def _boxes(
+        self, view: RenderedView, sweep: ranging.Sweep, stamp_ns: int
+    ) -> tuple[tuple[Detection3D, ...], tuple[Visibility, ...]]:
         base = self.base(stamp_ns)
         camera_from_world = np.linalg.inv(base @ self.rig.rgb.base_from_camera)
         count = len(self.scene.actors)
@@ -261,7 +263,7 @@ class Simulation:
             body = _box(actor, camera_from_world @ at)
             if not visible and not project_points(self.rig.rgb.camera, np.array([body.center_m], np.float32).T)[2][0]:
                 continue
-            whole = max(self.stage.extent(actor.number, at, self.rig.rgb, base), seen, 1)
+            whole = max(self.renderer.extent(actor.number, at, self.rig.rgb, base), seen, 1)
             boxes.append(body)
             visibility.append(Visibility(str(actor.number), body.class_name, seen, round(seen / whole, 3), hit))
         return tuple(boxes), tuple(visibility)

@@ -22,10 +22,10 @@ from pathlib import Path
 from gemini_core import simulation
 from gemini_core.config import FusionConfig, load_config
 from gemini_core.errors import GeminiError
-from gemini_core.process import prepare_process
+from gemini_core.runtimes.process_settings import prepare_process
 from gemini_core.simulation.record import simulate
+from gemini_ros.dds import config_file
 from gemini_ros.tools.live import LivePlan, LiveRun, run_live
-from gemini_ros.transport import config_file
 
 SEED, SECONDS = 1, 10.0
 
@@ -165,7 +165,7 @@ def run_demo(options: argparse.Namespace) -> int:
         run = run_live(plan, echo=lambda line: print(f"   {line}", flush=True))
     problems = judge(run)
     with stage("replay the same bag and write the page"):
-        from gemini_ros.tools.page import write_page  # noqa: PLC0415 - it loads torch, after prepare_process
+        from gemini_ros.tools.demo_page import write_page  # noqa: PLC0415 - it loads torch, after prepare_process
 
         differing, page = write_page(out, bag, fusion, run, problems)
     print(

@@ -19,8 +19,8 @@ from gemini_core.bag.reader import BagReader
 from gemini_core.config import load_config
 from gemini_core.errors import GeminiError
 from gemini_core.types import U8, Detection3D
+from gemini_ros.dds import environment
 from gemini_ros.tools.processes import LiveProcess, cpu_seconds
-from gemini_ros.transport import environment
 
 NODE = "/gemini_fusion"
 MASK, TIMING, OVERLAY = f"{NODE}/segmentation/mask", f"{NODE}/timing", f"{NODE}/segmentation/overlay"

@@ -27,8 +27,8 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from gemini_core.bag.messages import typestore
 from gemini_core.bag.reader import BagReader
 from gemini_core.errors import BagError, GeminiError, nearest_names
+from gemini_core.files import write_whole
 from gemini_ros.message_types import message_class
-from gemini_ros.tools.files import write_whole
 
 _TF_TYPE = "tf2_msgs/msg/TFMessage"
 _READ_AHEAD = 512  # messages; about two seconds of four sensors

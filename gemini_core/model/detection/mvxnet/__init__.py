@@ -1,0 +1,1 @@
+"""MVX-Net, the detector of the paper."""

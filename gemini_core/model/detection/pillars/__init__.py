@@ -1,0 +1,1 @@
+"""The default detector: pillars, on the backbone of the masks."""

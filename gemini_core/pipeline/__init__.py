@@ -1,0 +1,1 @@
+"""The whole program: messages to frames, frames to perceptions."""

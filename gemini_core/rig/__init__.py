@@ -1,0 +1,1 @@
+"""What is known of the robot: cameras, the transform tree, motion, calibration."""

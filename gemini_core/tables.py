@@ -1,0 +1,82 @@
+"""Figures and how they are spread, and tables of them for terminals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How one quantity was spread; ``values`` all in ``unit``. Nothing measured gives count 0 and NaN."""
+
+    name: str
+    unit: str
+    count: int
+    median: float
+    p95: float
+    p99: float
+    largest: float
+
+    @staticmethod
+    def of(name: str, values: Iterable[float], unit: str = "ms") -> Distribution:
+        """Summarise values (linear interpolation between ranks)."""
+        sample = np.fromiter(values, dtype=np.float64)
+        if not sample.size:
+            return Distribution(name, unit, 0, np.nan, np.nan, np.nan, np.nan)
+        median, p95, p99 = (float(value) for value in np.percentile(sample, [50, 95, 99]))
+        return Distribution(name, unit, int(sample.size), median, p95, p99, float(sample.max()))
+
+    @staticmethod
+    def of_ns(name: str, durations_ns: Iterable[int]) -> Distribution:
+        """Summarise nanoseconds in milliseconds."""
+        return Distribution.of(name, (duration / NS_PER_MS for duration in durations_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """How often a modality was absent, and why."""
+
+    modality: str
+    reason: str
+    number: int
+
+
+def missing_text(missing: Sequence[Missing]) -> list[str]:
+    """One line per modality and reason."""
+    return [f"Missing: {row.modality} in {row.number} frame(s), {row.reason}" for row in missing]
+
+
+def distributions_text(rows: Sequence[Distribution]) -> str:
+    """A table of distributions."""
+    cells = [
+        (
+            row.name,
+            str(row.count),
+            *("-" if math.isnan(value) else f"{value:.2f}" for value in (row.median, row.p95, row.largest)),
+        )
+        for row in rows
+    ]
+    return table(("", "frames", "p50 ms", "p95 ms", "max ms"), cells)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay cells out in columns; those that are numbers in every row stand to the right."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    right = [
+        bool(rows) and all(row[column].replace(".", "").replace("-", "").isdecimal() or row[column] == "-" for row in rows)
+        for column in range(len(head))
+    ]
+    lines = []
+    for row in (head, *rows):
+        cells = (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        )
+        lines.append("  " + "  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,175 @@
+"""``gemini-fusion inspect`` names every topic's format and what becomes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from gemini_core.bag import kitti, messages
+from gemini_core.bag.writer import BagWriter
+from gemini_core.config import FusionConfig, from_flat, load_config
+from gemini_core.decode.color import LAYOUTS
+from gemini_core.inspection.bag import inspect, to_json, to_text
+from gemini_core.inspection.topics import READ_TYPES
+from gemini_core.types import CameraModel, StampedTransform
+from source_imports import REPOSITORY
+
+MS = 1_000_000
+STAMP = 1_700_000_000_000 * MS
+FRAMES = 4
+LENS = CameraModel(64, 48, 40.0, 40.0, 31.5, 23.5, "equidistant", (0.1, 0.02, 0.0, 0.0))
+EVT3 = np.array([0x8001, 0x6001, 0x0001, 0x2003], "<u2").tobytes()
+
+
+def cloud(stamp_ns, names, offsets, kinds, step):
+    points = np.zeros(5, np.dtype({"names": names, "formats": kinds, "offsets": offsets, "itemsize": step}))
+    points["z"] = 5
+    if "t" in names:
+        points["t"] = np.linspace(0, 90 * MS, 5)
+    return messages.point_cloud(points, stamp_ns, "lidar")
+
+
+def ouster(stamp_ns):
+    names = ("x", "y", "z", "intensity", "t", "reflectivity", "ring", "ambient", "range")
+    kinds = ("<f4", "<f4", "<f4", "<f4", "<u4", "<u2", "<u2", "<u2", "<u4")
+    return cloud(stamp_ns, names, (0, 4, 8, 16, 20, 24, 26, 28, 32), kinds, 48)
+
+
+def mosaic(stamp_ns):
+    """A Bayer image with padded rows."""
+    grey = messages.image(np.zeros((48, 70), np.uint8), "mono8", stamp_ns, "camera")
+    return dataclasses.replace(grey, encoding="bayer_rggb8", width=64)
+
+
+def write(path, *, odometry=False):
+    fixed = [StampedTransform(STAMP, "base_link", name, np.eye(4)) for name in ("camera", "lidar")]
+    array = struct.pack("<4BiII6s2xIII", 0, 1, 0, 0, 1_700_000_000, 0, 6, b"event\0", 260, 346, 0)
+    depth = messages.image(np.full((48, 64), 900, np.uint16), "16UC1", STAMP, "depth")
+    with BagWriter(path) as bag:
+        bag.write("/tf_static", messages.tf_message(fixed), STAMP - 200 * MS)
+        for k in range(-2, 10 if odometry else -2):
+            at = STAMP + k * 100 * MS
+            bag.write("/tf", messages.tf_message([StampedTransform(at, "odom", "base_link", np.eye(4))]), at)
+        for k in range(FRAMES):
+            stamp = STAMP + k * 100 * MS
+            bag.write("/rgb/camera_info", messages.camera_info(LENS, stamp, "camera"), stamp)
+            bag.write("/rgb/image", mosaic(stamp), stamp)
+            bag.write("/lidar/points", ouster(stamp - 50 * MS), stamp)
+        bag.write("/front/depth", depth, STAMP)
+        bag.write("/front/camera_info", messages.camera_info(LENS, STAMP, "depth"), STAMP)
+        bag.write("/front/thermal", dataclasses.replace(depth, encoding="14UC1"), STAMP)
+        bag.write("/radar", cloud(STAMP, ("range", "z"), (0, 4), ("<f4", "<f4"), 8), STAMP)
+        packet = messages.event_packet(EVT3, width=640, height=480, seq=1, stamp_ns=STAMP, frame_id="event")
+        bag.write("/evk/events", packet, STAMP)
+        bag.write("/evk/picture", dataclasses.replace(depth, encoding="mono8", step=64), STAMP)
+        bag.write_raw("/davis/events", "dvs_msgs/msg/EventArray", array, STAMP)
+        boxes = messages.detections((), STAMP, "camera")
+        bag.write("/boxes", boxes, STAMP)
+    return path
+
+
+@pytest.fixture(scope="module")
+def inspection(tmp_path_factory):
+    config = from_flat({"modalities": ["rgb", "lidar"], "grid.width": 64, "grid.height": 32})
+    return inspect(write(tmp_path_factory.mktemp("formats") / "bag"), config)
+
+
+def of(inspection, topic):
+    return next(entry for entry in inspection.formats if entry.topic == topic)
+
+
+def test_the_rigs_topics_say_what_they_are_and_what_becomes_of_them(inspection):
+    image, info, points = (of(inspection, name) for name in ("/rgb/image", "/rgb/camera_info", "/lidar/points"))
+    assert image.format == "bayer_rggb8 64x48 step 70 rows padded"
+    assert image.outcome == "demosaiced; 64x32 of it on 64x32 of the network"
+    assert info.format == "equidistant (0.1, 0.02, 0, 0) 64x48 fx 40.0 fy 40.0"
+    assert info.outcome == "lens of rgb: K and D"
+    assert points.format.startswith("like Ouster's: x y z intensity float32, t uint32, reflectivity ring ambient uint16, range")
+    assert points.format.endswith("5 points of 48 bytes, measured +0.0 to +90.0 ms from the stamp")
+    assert points.outcome == "onto the image as range_height_intensity, each point by its own time"
+    assert {entry.role for entry in (image, info, points)} == {"rgb.image", "rgb.camera_info", "lidar.points"}
+
+
+def test_topics_that_the_rig_leaves_out_say_which_options_would_use_them(inspection):
+    expected = {
+        "/front/depth": ("16UC1 64x48 step 128", "could be depth.image: to read it, set topics.depth.image to /front/depth"),
+        "/front/camera_info": ("equidistant", "could be the lens of a camera: topics.<rgb, depth or event>.camera_info"),
+        "/evk/events": ("evt3 640x480", "could be event.packets: to read it, set topics.event.packets to /evk/events"),
+        "/davis/events": ("an array of events, 346x260", "topics.event.type to dvs_msgs/EventArray"),
+        "/evk/picture": ("mono8 64x48 step 64", "could be rgb.image: "),
+    }
+    for topic, (words, outcome) in expected.items():
+        entry = of(inspection, topic)
+        assert entry.role == ""
+        assert words in entry.format
+        assert outcome in entry.outcome
+        assert entry.problem == ""
+
+
+def test_what_cannot_be_read_says_what_is_known(inspection):
+    thermal, radar = of(inspection, "/front/thermal"), of(inspection, "/radar")
+    assert thermal.outcome == radar.outcome == ""
+    assert all(name in thermal.problem for name in (*LAYOUTS, "16UC1, 32FC1", "'/front/thermal', got '14UC1'"))
+    assert "expected fields x, y, z" in radar.problem
+    assert "a polarity (p, polarity, pol)" in radar.problem
+    text = to_text(inspection)
+    assert "/boxes (vision_msgs/msg/Detection3DArray)" in text
+    assert f"(read are {', '.join(READ_TYPES)})" in text
+    assert "    -> CANNOT BE READ: expected encoding" in text
+
+
+def test_a_tree_without_the_fixed_frame_says_so(inspection, tmp_path):
+    tree = of(inspection, "/tf_static")
+    assert tree.format == "base_link > camera, lidar"
+    assert tree.outcome == "where the sensors are; there is no frame 'odom' (motion.fixed_frame): taken as if nothing moved"
+    (row,) = inspection.sync.motion
+    assert (row.modality, row.note, row.frames) == ("lidar", "no_odometry", FRAMES)
+    assert "no frame 'odom'" in row.detail
+    text = to_text(inspection)
+    assert f"Motion: lidar in {FRAMES} frame(s): taken as if nothing had moved\n  {row.detail}" in text
+
+    moving = inspect(write(tmp_path / "bag", odometry=True), from_flat({"modalities": ["rgb", "lidar"]}))
+    assert of(moving, "/tf").outcome == "where the sensors are, and how they moved in 'odom' (motion.fixed_frame)"
+    assert of(moving, "/tf_static").outcome == "where the sensors are"
+    assert [(row.note, row.frames, row.detail) for row in moving.sync.motion] == [("compensated", FRAMES, "")]
+
+
+def test_json_says_the_same(inspection):
+    found = json.loads(to_json(inspection))
+    assert found["formats"] == [dataclasses.asdict(entry) for entry in inspection.formats]
+    assert found["sync"]["motion"] == [dataclasses.asdict(row) for row in inspection.sync.motion]
+    assert found["sync"]["clock"] is None
+
+
+def test_a_rig_that_a_topic_does_not_fit_says_why(tmp_path):
+    config = from_flat({"topics.rgb.image": "/front/thermal", "topics.rgb.camera_info": "/front/camera_info"})
+    found = inspect(write(tmp_path / "bag"), config)
+    entry = of(found, "/front/thermal")
+    assert entry.role == "rgb.image"
+    assert entry.problem.startswith("expected encoding rgb8, ")
+    assert found.sync.frames == 0
+
+
+def test_a_real_event_bag(real_dir):
+    config = from_flat({"topics.event.packets": "/event_camera/events"})
+    found = inspect(real_dir / "events" / "evt3_640x480_bag", config)
+    (entry,) = found.formats
+    assert (entry.role, entry.format, entry.problem) == ("event.packets", "evt3 640x480", "")
+    assert found.sync.clock.steps == 0
+    assert "Event camera's clock: stamps are 167595" in to_text(found)
+    assert "Decoded: 343474 events" in to_text(found)
+    assert "could be event.packets" in to_text(inspect(real_dir / "events" / "evt3_640x480_bag", FusionConfig()))
+
+
+def test_a_real_drive(real_dir, tmp_path):
+    kitti.from_kitti_raw(real_dir / "kitti_raw", tmp_path / "bag")
+    found = inspect(tmp_path / "bag", load_config(REPOSITORY / "config" / "kitti.yaml"))
+    points, image = of(found, "/lidar/points"), of(found, "/rgb/image")
+    assert "x y z intensity float32, 114278 points of 16 bytes" in points.format
+    assert "no point times" in points.outcome
+    assert image.format == "bgr8 1242x375 step 3726"
+    assert "there is no frame 'odom'" in of(found, "/tf_static").outcome
