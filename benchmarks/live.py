@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig, load_config
+from gemini_core.config.fusion import FusionConfig, load_config
 from gemini_core.decode.intake import Intake
 from gemini_core.files import write_whole
 from gemini_core.pipeline.pipeline import Pipeline

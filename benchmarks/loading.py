@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.page import replace_section
 from benchmarks.sensors.__main__ import machine
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import GeminiError
 from gemini_core.model.checkpoints import default_normalization
 from training.config import TrainingConfig, load_training_config

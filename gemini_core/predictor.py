@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import ConfigError, DataError, GeminiError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo

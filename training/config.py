@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gemini_core.config import BACKBONES, build, named_numbers, option, read_flat
+from gemini_core.config.engine import named_numbers, option
+from gemini_core.config.files import load
+from gemini_core.config.sections import BACKBONES
 from gemini_core.errors import ConfigError, nearest_names
 from gemini_core.model.detection.mvxnet.config import MvxNetConfig
 from gemini_core.model.detection.mvxnet.sparse import AUTO, RUNTIMES
@@ -408,5 +410,4 @@ def load_training_config(name_or_path: str, overrides: Mapping[str, object] | No
     Raises:
         ConfigError: no such recipe, an unknown key, or a value that breaks its option's rules.
     """
-    path = recipe_path(name_or_path)
-    return build(TrainingConfig, {**read_flat(path), **(overrides or {})}, str(path))
+    return load(TrainingConfig, recipe_path(name_or_path), overrides)

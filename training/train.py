@@ -31,7 +31,8 @@ from tqdm import tqdm
 
 from gemini_core import __version__
 from gemini_core.bag.labels import LabelTopics
-from gemini_core.config import FusionConfig, load_config, to_flat
+from gemini_core.config.engine import to_flat
+from gemini_core.config.fusion import FusionConfig, load_config
 from gemini_core.errors import ConfigError, DataError, GeminiError, WeightsError
 from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
 from gemini_core.files import write_whole

@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
 from benchmarks.model.reference import Reference
-from gemini_core.config import DepthConfig
+from gemini_core.config.sections import DepthConfig
 from gemini_core.model.checkpoints import default_normalization
 from gemini_core.model.folding import fold
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.sensors import plain, scenes
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import DepthConfig
+from gemini_core.config.sections import DepthConfig
 from gemini_core.decode.cloud import decode_cloud
 from gemini_core.decode.compressed import decode_compressed_color, decode_compressed_depth
 from gemini_core.decode.evt3 import Evt3

@@ -18,7 +18,7 @@ from gemini_core.alignment.events import apparent_motion, at_scene_depth, latest
 from gemini_core.alignment.mount import Mounts, read_mounts
 from gemini_core.alignment.verdict import AlignmentReport, DepthAgreement, Look, Pair, common_cause, judge
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import BagError, DataError
 from gemini_core.project.projector import Projector
 from gemini_core.replay import Progress, Replay

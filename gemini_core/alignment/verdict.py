@@ -12,7 +12,7 @@ from gemini_core.alignment.edges import EdgePoints, ImageEdges
 from gemini_core.alignment.events import ApparentMotion, clock_offset_note, distance_m, parallax_deg, plane_note
 from gemini_core.alignment.mount import Correction, Mounts, correct, in_sensor_frame
 from gemini_core.alignment.search import Observation, RotationFit, search
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.types import F64, Modality, SensorFrame
 
 Verdict = Literal["fits", "off", "cannot tell"]

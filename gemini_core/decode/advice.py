@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gemini_core.config import COMPRESSED_TYPE
+from gemini_core.config.fusion import COMPRESSED_TYPE
 from gemini_core.decode.intake import READABLE_TYPES
 from gemini_core.types import Role
 

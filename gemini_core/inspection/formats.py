@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gemini_core.bag.messages import Message
-from gemini_core.config import COMPRESSED_TYPE, ROLE_TYPES
+from gemini_core.config.fusion import COMPRESSED_TYPE, ROLE_TYPES
 from gemini_core.decode.cloud_fields import DATATYPES
 from gemini_core.decode.color import LAYOUTS
 from gemini_core.decode.image import DEPTH_ENCODINGS

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemini_core.compiling import compiled
-from gemini_core.config import DepthConfig
+from gemini_core.config.sections import DepthConfig
 from gemini_core.errors import CalibrationError
 from gemini_core.project.hha import encode_hha
 from gemini_core.rig.geometry import optics, project_into, ray_table

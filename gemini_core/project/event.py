@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemini_core.compiling import compiled
-from gemini_core.config import EventConfig
+from gemini_core.config.sections import EventConfig
 from gemini_core.project.voxel import voxels_of, voxels_on_grid
 from gemini_core.rig.geometry import invert_transform, project_points, ray_table, transform_points
 from gemini_core.types import F32, F64, U8, U16, AlignedGrid, Bool, CameraModel, EventWindow, GridGeometry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from gemini_core.config import GridConfig
+from gemini_core.config.sections import GridConfig
 from gemini_core.types import CameraModel, GridGeometry
 
 

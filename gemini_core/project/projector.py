@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import CalibrationError
 from gemini_core.project.color import align_color
 from gemini_core.project.depth import align_depth

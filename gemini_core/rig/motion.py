@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.rig.transform_tree import TransformTree
 from gemini_core.types import F64, I64, Placement, SweepMotion
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import yaml
 
-from gemini_core.config import FusionConfig, Option, OptionValue, load_config, options, to_flat
+from gemini_core.config.engine import Option, OptionValue, options, to_flat
+from gemini_core.config.fusion import FusionConfig, load_config
 from gemini_core.files import write_whole
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 CONFIG = _ROOT / "config" / "fusion.yaml"
 DOCUMENT = _ROOT / "docs" / "node.md"
 _BEGIN, _END = "<!-- parameters: begin, made by gemini_ros.tools.parameter_tables -->", "<!-- parameters: end -->"
@@ -24,7 +25,7 @@ _WIDTH = 120
 _HEADER = """\
 # The shipped configuration, with values for the simulated rig of `gemini-fusion simulate`. One file for the node, for replay
 # and for training. A rig file of your own needs only the keys that differ. Values are kept, comments are made from
-# gemini_core/config.py by `python -m gemini_ros.tools.parameter_tables`.
+# gemini_core/config/sections.py by `python -m gemini_ros.tools.parameter_tables`.
 """
 
 
@@ -58,7 +59,7 @@ def yaml_text(config: FusionConfig) -> str:
     lines = ["/**:", "  ros__parameters:"]
     values = to_flat(config)
     open_sections: list[str] = []
-    for option in options():
+    for option in options(FusionConfig):
         *sections, name = option.key.split(".")
         for depth, section in enumerate(sections):
             if sections[: depth + 1] != open_sections[: depth + 1]:
@@ -76,7 +77,7 @@ def yaml_text(config: FusionConfig) -> str:
 def markdown_table() -> str:
     """The parameters as a Markdown table."""
     rows = ["| parameter | default | rule | live | meaning |", "|---|---|---|---|---|"]
-    for option in options():
+    for option in options(FusionConfig):
         rule = rules(option).replace("|", "\\|")
         live = "yes" if option.live else ""
         rows.append(f"| `{option.key}` | `{yaml_value(option.default)}` | {rule} | {live} | {option.description} |")

@@ -8,7 +8,9 @@ from itertools import count
 import pytest
 import yaml
 
-from gemini_core.config import ConfigError, FusionConfig, load_config, options, to_flat
+from gemini_core.config.engine import options, to_flat
+from gemini_core.config.fusion import FusionConfig, load_config
+from gemini_core.errors import ConfigError
 from gemini_ros.tools.parameter_tables import CONFIG, DOCUMENT, document_text, rules, yaml_text, yaml_value
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
@@ -18,7 +20,7 @@ from rclpy.parameter import Parameter
 
 from gemini_ros.parameters import NodeParameters, descriptor
 
-OPTIONS = {option.key: option for option in options()}
+OPTIONS = {option.key: option for option in options(FusionConfig)}
 
 
 # --------------------------------------------------------------------------------------------------------------------

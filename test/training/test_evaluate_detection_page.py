@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from boxed_bags import BOX_CLASSES, BOXES, write_boxed, write_boxed_training
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.evaluate.detection import FoundFrame, TruthFrame
 from gemini_core.model import checkpoints

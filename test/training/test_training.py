@@ -45,7 +45,7 @@ def recipe(folder, tmp_path):
 
 
 def fusion_config(folder):
-    from gemini_core.config import load_config
+    from gemini_core.config.fusion import load_config
 
     return load_config(folder / "fusion.yaml")
 
@@ -359,7 +359,7 @@ def test_a_recipe_that_is_not_there_is_refused():
 
 
 def test_weights_refuse_another_meaning_of_their_inputs(folder, recipe, tmp_path):
-    from gemini_core.config import load_config
+    from gemini_core.config.fusion import load_config
     from gemini_core.predictor import Predictor
 
     train(recipe(optimizer__steps=2, run__half=True))

@@ -26,7 +26,8 @@ from boxed_bags import (
 from gemini_core.bag import kitti, messages
 from gemini_core.bag.labels import LabelTopics
 from gemini_core.bag.writer import BagWriter
-from gemini_core.config import DetectionsConfig, load_config
+from gemini_core.config.fusion import load_config
+from gemini_core.config.sections import DetectionsConfig
 from gemini_core.errors import BagError, ConfigError, DataError
 from gemini_core.model import checkpoints
 from gemini_core.model.detection.boxes import iou_3d

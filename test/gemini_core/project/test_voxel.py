@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemini_core.config import EventConfig, GridConfig
+from gemini_core.config.sections import EventConfig, GridConfig
 from gemini_core.project.event import align_events, map_by_plane, map_by_size
 from gemini_core.project.grid import grid_geometry
 from gemini_core.project.voxel import voxel_grid
