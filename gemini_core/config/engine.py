@@ -90,7 +90,8 @@ def check_value(known: Option, value: object) -> OptionValue:
         low = -math.inf if known.minimum is None else known.minimum
         high = math.inf if known.maximum is None else known.maximum
         if not low <= value <= high:
-            msg = f"{known.key}: expected a value from {low:g} to {high:g}, got {value!r}"
+            wanted = f"{low:g}" if low == high else f"a value from {low:g} to {high:g}"
+            msg = f"{known.key}: expected {wanted}, got {value!r}"
             raise ConfigError(msg)
     if known.choices and value not in known.choices:
         msg = f"{known.key}: expected one of {', '.join(known.choices)}, got {value!r}"

@@ -222,7 +222,7 @@ class EventConfig:
         "what the network gets: 'polarity': DeLiVER's image, red darker, blue brighter; 'voxel': a time-bilinear voxel grid",
         choices=("polarity", "voxel"),
     )
-    voxel_bins: int = option(3, "time bins of a voxel grid; networks take 3", minimum=1, maximum=32)
+    voxel_bins: int = option(3, "time bins of a voxel grid, one for each channel that networks take", minimum=3, maximum=3)
     voxel_limit: float = option(
         3.0, "signed events per cell of a voxel grid that encode to 1 (and minus as many to 0)", minimum=0.1, maximum=1e4
     )

@@ -33,6 +33,8 @@ def rules(option: Option) -> str:
     """The rule for an option's value in short: its choices or its range, "" where anything goes."""
     if option.choices:
         return " | ".join(option.choices)
+    if option.minimum is not None and option.minimum == option.maximum:
+        return f"only {_short(option.minimum)}"
     if option.minimum is not None and option.maximum is not None:
         return f"{_short(option.minimum)} to {_short(option.maximum)}"
     return ""

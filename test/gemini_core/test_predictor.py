@@ -209,14 +209,6 @@ def test_grid_of_another_size_is_refused():
         Predictor(configured()).predict(AlignedGrids(0, 0, "camera", GEOMETRY, None, (rgb, odd), ()))
 
 
-def test_voxel_grids_of_another_number_of_bins_are_refused_before_anything_is_loaded():
-    voxels = {"event.encoding": "voxel", "event.voxel_bins": 5, "model.weights": "nowhere.safetensors"}
-    with pytest.raises(ConfigError, match=r"event\.voxel_bins: expected 3, the channels that networks take, got 5"):
-        Predictor(from_flat({"modalities": ["rgb", "event"], **voxels}))
-    with pytest.raises(WeightsError, match="nowhere"):
-        Predictor(from_flat({"modalities": ["rgb", "event"], **voxels, "event.encoding": "polarity"}))
-
-
 def test_boxes_are_refused_where_no_weights_find_them():
     with pytest.raises(WeightsError, match=r"detections\.enabled: expected weights with a detector, got untrained ones"):
         Predictor(from_flat({"modalities": ["rgb", "depth"], "detections.enabled": True}))

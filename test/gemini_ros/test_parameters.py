@@ -155,6 +155,7 @@ def test_an_unknown_override_is_refused_with_the_nearest_name(make):
     [
         ("grid.height", 5, "expected a value from 32 to 4096, got 5"),
         ("grid.height", "tall", "expected a whole number, got 'tall'"),
+        ("event.voxel_bins", 5, "event.voxel_bins: expected 3, got 5"),
         ("model.device", "tpu", "expected one of auto, cpu, cuda, got 'tpu'"),
         ("modalities", ["depth"], "expected 'rgb' first"),
         ("lidar.min_height_m", 9.0, "expected less than lidar.max_height_m"),
