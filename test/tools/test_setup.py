@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from catkin_pkg.package import parse_package
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -94,15 +95,29 @@ def test_metadata_asks_for_ranges():
     assert not [item for item in asked if any(part.operator == "==" for part in item.specifier)]
 
 
-def test_versions_agree():
-    from catkin_pkg.package import parse_package
+PACKAGE = parse_package(str(REPOSITORY / "package.xml"))
+ROS_PACKAGES = {item.name for item in PACKAGE.exec_depends + PACKAGE.test_depends if not item.name.startswith("python3-")}
 
-    package = parse_package(str(REPOSITORY / "package.xml"))
-    package.validate()
-    assert package.name == "gemini_ros"
-    assert package.package_format == 3
-    assert package.get_build_type() == "ament_python"
-    assert package.version == installed_metadata().version == gemini_core.__version__
+
+def test_the_ros_package_is_what_ros_expects():
+    PACKAGE.validate()
+    assert PACKAGE.name == "gemini_ros"
+    assert PACKAGE.package_format == 3
+    assert PACKAGE.get_build_type() == "ament_python"
+
+
+def test_the_version_is_that_of_package_xml():
+    assert gemini_core.__version__ == installed_metadata().version == PACKAGE.version
+
+
+def test_an_installation_knows_its_version(tmp_path: Path):
+    """Where no package.xml lies beside the code, the metadata has it."""
+    shutil.copytree(REPOSITORY / "gemini_core", tmp_path / "gemini_core", ignore=shutil.ignore_patterns("[!_]*"))
+    metadata = tmp_path / "gemini_ros-9.8.7.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gemini_ros\nVersion: 9.8.7\n", encoding="utf-8")
+    program = "import gemini_core; print(gemini_core.__version__, gemini_core.__file__)"
+    assert run(sys.executable, "-c", program, cwd=tmp_path).startswith(f"9.8.7 {tmp_path}")
 
 
 def third_party(*folders: str) -> set[str]:
@@ -111,9 +126,7 @@ def third_party(*folders: str) -> set[str]:
 
 
 def test_every_import_is_declared():
-    from catkin_pkg.package import parse_package
-
-    declared = {item.name for item in parse_package(str(REPOSITORY / "package.xml")).exec_depends}
+    declared = {item.name for item in PACKAGE.exec_depends}
     by_pip = {canonicalize_name(Requirement(line).name) for line in lines("runtime.in")}
     for module, extra in OPTIONAL.items():
         assert module in {canonicalize_name(Requirement(line).name) for line in lines(extra)}
@@ -122,6 +135,14 @@ def test_every_import_is_declared():
     for module in third_party("gemini_core", "gemini_ros", "launch") - WITHOUT_ROSDEP_KEY - set(OPTIONAL):
         keys = {module, f"python3-{module.lower()}", ROSDEP_KEY.get(module)}
         assert keys & declared, f"package.xml lacks {module}"
+
+
+def test_every_declared_ros_package_is_used():
+    """Named in the node, its launch files or its tests, which import some only where they are installed."""
+    code = "".join(path.read_text(encoding="utf-8") for folder in ("gemini_ros", "launch", "test") for path in sources(folder))
+    imports = r"\b(import |from |(importorskip|import_module|find_spec)\(\s*\")"
+    used = {name for name in ROS_PACKAGES if re.search(rf"{imports}{name}\b", code)}
+    assert used == ROS_PACKAGES - {"ros2launch"}  # the command that runs the launch files
 
 
 def test_interfaces_name_all_their_messages():
@@ -333,16 +354,12 @@ def test_what_a_ros_installation_lacks_is_installed_too(tmp_path: Path):
     environment = {"PATH": str(tmp_path / "bin"), "PYTHONPATH": f"{site}:{TOOLS}"}
     environment |= {"ROS_DISTRO": "humble", "AMENT_PREFIX_PATH": str(site)}
 
-    def run_python(program: str) -> list[str]:
-        command = [sys.executable, "-c", f"import setup_environment; {program}"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout.splitlines()
-
-    for name in run_python("print(*setup_environment.ROS_MODULES)")[0].split():
-        if name != "cv_bridge":
-            (site / name).mkdir(parents=True)
-            (site / name / "__init__.py").touch()
-    said, answer = run_python("print(setup_environment.uses_ros_installation())")
+    for name in ROS_PACKAGES - {"cv_bridge"}:
+        (site / name).mkdir(parents=True)
+        (site / name / "__init__.py").touch()
+    program = "import setup_environment; print(setup_environment.uses_ros_installation())"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    said, answer = done.stdout.splitlines()
     assert said.endswith(": apt-get install -y --no-install-recommends ros-humble-cv-bridge")
     assert answer == "True"
