@@ -45,8 +45,8 @@ if [ -n "$missing" ]; then
     sh "$tools/install_packages.sh" $missing || exit 1
     look
     if [ -n "$missing" ]; then
-        echo "set-up: expected $PYTHON and the linker to find what these packages bring, which are installed now, but they do not:$missing;" \
-            "is $PYTHON the distribution's own?" >&2
+        echo "set-up: expected$missing to be enough, now that apt-get has installed them, but $PYTHON or the linker does not find" \
+            "what they bring; name the distribution's own Python: make setup PYTHON=/usr/bin/python3" >&2
         exit 1
     fi
 fi

@@ -343,7 +343,7 @@ def test_the_reason_is_the_first_one(tmp_path: Path):
 def test_packages_that_do_not_help_end_it(tmp_path: Path):
     machine = Machine(tmp_path, ROOT, have=("make", "g++"))
     machine.apt_get()
-    assert_refused(machine.set_up(), "which are installed now, but they do not: cmake;")
+    assert_refused(machine.set_up(), "expected cmake to be enough, now that apt-get has installed them")
 
 
 def test_what_a_ros_installation_lacks_is_installed_too(tmp_path: Path):
