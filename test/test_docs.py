@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from source_imports import REPOSITORY, sources
+from training.config import load_training_config
 
 PAGES = sorted(
     path
@@ -84,3 +85,12 @@ def test_a_wrong_link_and_a_wrong_path_are_found(tmp_path: Path) -> None:
         "gemini_core/none/",
         "training/none.py",
     ]
+
+
+def test_the_stages_of_the_model_card_can_be_trained_again() -> None:
+    """Its commands give these files to ``training.train --config``; an option that is gone would refuse them."""
+    stages = sorted((REPOSITORY / "docs" / "model-card").glob("*config.yaml"))
+    assert len(stages) == 5
+    assert {load_training_config(str(path)).run.out for path in stages} == {
+        f"out/training/simulated{stage}" for stage in ("", "-joint", "-finish", "-robust", "-clutter")
+    }
