@@ -52,7 +52,7 @@ I64: TypeAlias = npt.NDArray[np.int64]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
 UNLABELLED = 255
-"""Mask value of a pixel that no class was decided for (docs/node.md, ``~/segmentation/mask``)."""
+"""Mask value of a pixel that no class was decided for (NODE.md's mono8 convention)."""
 
 NO_READING, READING, TOO_NEAR, TOO_FAR = 0, 1, 2, 3
 """Values of ``AlignedGrid.reading``: what REP 118 tells apart of a depth pixel (NaN, metres, -inf, +inf)."""
@@ -336,7 +336,7 @@ class SensorFrame:
 class AlignedGrid:
     """One modality on the pixels of the network's input.
 
-    ``channels`` (C, h, w) float32 in [0, 1] (docs/projection.md has the formula per modality and encoding; zeros where
+    ``channels`` (C, h, w) float32 in [0, 1] (docs/architecture.md has the formula per modality and encoding; zeros where
     there is no data; C is 3 but for event voxel grids of another ``event.voxel_bins``); ``valid`` (h, w) bool, where this
     modality has data; ``depth_m`` (h, w) float32 metres along the reference camera's z, NaN where invalid, for depth and
     LiDAR, None for the others; ``reading`` (h, w) uint8 for depth alone: NO_READING, READING, TOO_NEAR or TOO_FAR (``valid``

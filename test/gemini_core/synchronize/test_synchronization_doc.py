@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from gemini_core.config import FusionConfig, from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.decode.sensor_clock import SensorClock
-from gemini_core.pipeline.pipeline import Pipeline
+from gemini_core.pipeline.front import Front
 from gemini_core.types import (
     CameraInfoSample,
     CameraModel,
@@ -86,15 +86,14 @@ def sample(line: str) -> Sample:
     return TransformSample(ns(words[0]), False, (StampedTransform(ns(words[0]), "odom", "base", np.eye(4)),))
 
 
-def pipeline(rig: str) -> Pipeline:
-    """A pipeline that knows all cameras and fixed transforms; odometry only where the rig's options ask for it."""
+def front(rig: str) -> Front:
+    """The front of a pipeline that knows all cameras and fixed transforms; odometry only where the rig's options ask for it."""
     modalities, *options = rig.removeprefix("rig: ").split("; ")
     values = {"motion.fixed_frame": "", **{key: yaml.safe_load(value) for key, value in (option.split() for option in options)}}
-    config: FusionConfig = from_flat({"modalities": modalities.split(), **values})
-    made = Pipeline(config)
+    made = Front(from_flat({"modalities": modalities.split(), **values}))
     cameras: tuple[Modality, ...] = ("rgb", "depth", "event")
     for known in (*(camera_info(modality, 0) for modality in cameras), FIXED):
-        made.advance(known)
+        made.push_sample(known)
     return made
 
 
@@ -122,18 +121,18 @@ def data_of(frame: SensorFrame, status: ModalityStatus) -> str:
     return ms(frame.depth.stamp_ns) + note
 
 
-def told(made: Pipeline) -> Counter[str]:
+def told(made: Front) -> Counter[str]:
     return Counter({count.what: count.number for count in made.counts() if TOLD.search(count.what)})
 
 
 @pytest.mark.parametrize(("rule", "block"), EXAMPLES, ids=[f"rule-{rule}" for rule, _ in EXAMPLES])
 def test_an_example_of_the_page_comes_out_as_it_says(rule: str, block: str) -> None:
     rig, *lines = block.splitlines()
-    made = pipeline(rig)
+    made = front(rig)
     for line in lines:
         said, _, expected = (part.strip() for part in line.partition("→"))
         before = told(made)
-        frames = made.finish() if said == "end" else made.advance(sample(said))
+        frames = made.finish() if said == "end" else made.push_sample(sample(said))
         found = [describe(frame, with_focal="camera_info" in block) for frame in frames]
         found += [f"{what} +{rise}" for what, rise in sorted((told(made) - before).items())]
         assert "; ".join(found) == expected, f"rule {rule}, {said}"
