@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from source_imports import REPOSITORY, sources
-from training.recipe import load_training_config
+from training.config import load_training_config
 
 PAGES = sorted(
     path
