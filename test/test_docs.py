@@ -71,7 +71,7 @@ def test_where_things_are_stays_short_and_every_path_in_it_exists() -> None:
         for name in re.findall(r"`([\w./-]+)`", line):
             if "/" not in name and Path(name).suffix != ".py":
                 continue
-            path = folder / name if "/" not in name and folder != REPOSITORY else REPOSITORY / name
+            path = folder / name if (folder / name).exists() else REPOSITORY / name
             assert path.exists(), line
             folder = path if path.is_dir() else path.parent
     assert len(re.findall(r"`[\w.-]+/[\w./-]*`", "\n".join(lines))) > 30

@@ -82,8 +82,8 @@ def sample(line: str) -> Sample:
         return events(words)
     if what == "camera_info":
         return camera_info("rgb", ns(words[0]), float(words[2]))
-    assert what == "odometry", line
-    return TransformSample(ns(words[0]), False, (StampedTransform(ns(words[0]), "odom", "base", np.eye(4)),))
+    parent, child = {"odometry": ("odom", "base"), "transform": ("base", "depth")}[what]
+    return TransformSample(ns(words[0]), False, (StampedTransform(ns(words[0]), parent, child, np.eye(4)),))
 
 
 def front(rig: str) -> Front:
