@@ -1,4 +1,4 @@
-"""The node without a network, four sensors at 10 Hz and 640x480 for 60 s: what is lost, what it costs, how late it is.
+"""Benchmark of the node without a network: four sensors at 10 Hz and 640x480 for 60 s; losses, cost, latency.
 
     python -m benchmarks.live [--seconds 60]
 

@@ -1,4 +1,4 @@
-"""Whether data loading keeps up: frames per second that the loader gives against those that the training step takes.
+"""Benchmark of the data loader: frames per second that it gives against those that the training step takes.
 
     python -m benchmarks.loading [--config RECIPE] [section.option=value ...]
 

@@ -1,4 +1,4 @@
-"""The dataclasses that go from one stage to the next (docs/architecture.md shows the way).
+"""The dataclasses between stages: Sample, SensorFrame, AlignedGrids, Perception (docs/architecture.md shows the way).
 
 Conventions, for every field here:
 

@@ -1,4 +1,4 @@
-"""What is compared: the reference, ours in torch, and ours in every runtime that is installed."""
+"""Contenders: the reference, ours in torch, and ours in every runtime that is installed."""
 
 from __future__ import annotations
 

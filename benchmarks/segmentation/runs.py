@@ -1,4 +1,4 @@
-"""Trains and evaluates what is not there yet."""
+"""Runs of the comparison: trains and evaluates what is not there yet."""
 
 from __future__ import annotations
 

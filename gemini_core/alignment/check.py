@@ -1,7 +1,7 @@
-"""Whether the sensors of a bag lie on each other as their calibration says: docs/alignment.md is the user's view.
+"""Extrinsic calibration check of a bag: docs/alignment.md is the user's view.
 
 Outlines that depth camera, LiDAR and event camera saw are brought to the reference image by the frame's calibration
-(alignment_edges) and compared with its edges; a rotation that would fit clearly better (alignment_search) is a warning.
+(``edges``) and compared with its edges; a rotation that would fit clearly better (``search``) is a warning.
 """
 
 from __future__ import annotations

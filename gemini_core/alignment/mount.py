@@ -1,4 +1,4 @@
-"""Which transform of the tree to correct, and to what, when a sensor should be turned about its own place."""
+"""Correction of extrinsics: which transform of the tree, and to what, when a sensor should be turned about its own place."""
 
 from __future__ import annotations
 

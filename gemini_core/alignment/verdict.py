@@ -1,4 +1,4 @@
-"""What the best rotation of a sensor means: whether it fits, is off, or cannot be told, and why."""
+"""Verdicts: what a sensor's best rotation means (it fits, is off, or cannot be told), and why."""
 
 from __future__ import annotations
 

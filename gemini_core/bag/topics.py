@@ -1,4 +1,4 @@
-"""Which topic of a bag is which sensor of the rig, and what is near where one is missing."""
+"""Topic selection: which topic of a bag is which sensor of the rig, and what is near where one is missing."""
 
 from __future__ import annotations
 

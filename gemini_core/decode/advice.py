@@ -1,4 +1,4 @@
-"""Which options to set where a topic carries another message type, or another transport, than the configuration expects."""
+"""Advice where a topic carries another message type or transport than configured: which options to set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door for events: messages of one topic, of whichever kind is configured, to event samples on the ROS clock."""
+"""Event decoding: messages of one topic, of whichever type is configured, to event samples on the ROS clock."""
 
 from __future__ import annotations
 

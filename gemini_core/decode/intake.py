@@ -1,4 +1,4 @@
-"""The door of the core: a message in its role becomes a sample, or is counted as refused."""
+"""The intake: decodes a message, by its role, to a sample, or counts it as refused."""
 
 from __future__ import annotations
 

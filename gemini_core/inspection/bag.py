@@ -1,4 +1,4 @@
-"""What is in a bag, which of it the rig uses, and how well the sensors fit together in time."""
+"""Inspection of a bag: its topics, which of them the rig uses, and how well the sensors fit together in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the messages of a topic are, in words for people: encoding and size, fields and times, lens, frames."""
+"""Message formats of a topic in words for people: encoding and size, fields and times, lens, frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pipeline does with the topics of a bag, as the rig says, or what it could do with them."""
+"""Outcome by topic: what the pipeline does with each topic of a bag, as the rig says, or could do with it."""
 
 from __future__ import annotations
 

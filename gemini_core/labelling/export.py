@@ -1,4 +1,4 @@
-"""Frames of a bag as pictures and JSON, for labelling tools."""
+"""Export for labelling tools: frames of a bag as pictures and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The depth image registered into the reference camera, on the grid: holes, not ghosts.
+"""Depth registration: the depth image in the reference camera, on the grid; holes, not ghosts.
 
 Every pixel of the depth image covers as much of the grid as it did of the scene, and the nearest surface keeps a grid pixel.
 What the depth camera could not see from its place stays empty.

@@ -1,4 +1,4 @@
-"""The event window on the grid: DeLiVER's polarity image (red where something got darker, blue where brighter), or voxels.
+"""Event encodings on the grid: DeLiVER's polarity image (red where it got darker, blue where brighter), or a voxel grid.
 
 Events have no depth. They are taken to lie on the plane z = ``plane_m`` before the event camera, which induces the homography
 K_ref (R + t nᵀ / d) K_event⁻¹ between the two images (Hartley and Zisserman, "Multiple View Geometry", ch. 13). Here it is

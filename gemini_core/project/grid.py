@@ -1,4 +1,4 @@
-"""How the network's grid lies in the reference image, and the camera that sees exactly the grid."""
+"""Grid geometry: crop and resize of the reference image, and the intrinsics of the camera that sees exactly the grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The LiDAR sweep on the grid."""
+"""LiDAR projection: a sweep on the grid, with a z-buffer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One frame becomes aligned grids."""
+"""The projector: one frame to aligned grids, and to points for boxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of a process that a perception program wants; only programs call this, before they import torch."""
+"""Process settings (OpenMP, malloc) of perception programs; only programs call this, before they import torch."""
 
 from __future__ import annotations
 
