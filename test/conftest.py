@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from gemini_core.runtimes.process_settings import prepare_process
+from source_imports import REPOSITORY
 
 prepare_process()  # before any test imports torch
 
@@ -16,8 +17,6 @@ prepare_process()  # before any test imports torch
 settings.register_profile("seeded", derandomize=True)
 settings.register_profile("search", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")

@@ -26,13 +26,14 @@ Message: TypeAlias = Any
 """A message of a class that exists only at run time, so that no type checker knows its fields."""
 
 NANOSECONDS = 1_000_000_000
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 IMAGE_CHANNELS = {"mono8": 1, "rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono16": 1, "16UC1": 1, "32FC1": 1}
 IMAGE_TYPES = {"mono16": np.dtype("<u2"), "16UC1": np.dtype("<u2"), "32FC1": np.dtype("<f4")}
 POINT_FIELD_CODES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
 
 
-def interfaces_dir() -> Path:
+def interfaces_dir(checkout: Path = CHECKOUT) -> Path:
     """Find the folder with the message definitions ``<package>/msg/<Name>.msg`` that come with this project.
 
     Raises:
@@ -41,7 +42,7 @@ def interfaces_dir() -> Path:
     share = Path("share", "gemini_ros", "interfaces")
     prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     candidates = [
-        Path(__file__).resolve().parents[2] / "interfaces",
+        checkout / "interfaces",
         Path(sys.prefix) / share,
         *(prefix / share for prefix in prefixes),
     ]

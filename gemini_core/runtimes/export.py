@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +122,53 @@ class Images:
     what: str
 
 
+class _Fixed(nn.Module):
+    """A folded segmenter for one set of modalities, since a graph cannot choose; of a detector, it gives what this takes."""
+
+    def __init__(self, segmenter: Segmenter, subset: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network = fold(segmenter)
+        self.network.detector = None
+        self.subset = subset
+        self.gives_features = boxes.needs_features(segmenter.config)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        logits, features = self.network.with_features(images, self.subset)
+        return (logits, *features) if self.gives_features else logits
+
+
+def convert_graph(segmenter: Segmenter, target: Target, inputs: Sequence[F32], subset: tuple[int, ...], stem: Path) -> Graph:
+    """Write one graph; gives it with the hashes of its files."""
+    room = openvino if target.runtime == "openvino" else onnx
+    file = stem.with_name(f"{stem.name}.{room.SUFFIX}")
+    room.convert(_Fixed(segmenter, subset).eval(), torch.from_numpy(inputs[0]), target.precision, inputs, file)
+    files = sorted(stem.parent.glob(f"{stem.name}.*"))
+    return Graph(subset, file.name, {path.name: artifact.sha256(path) for path in files})
+
+
+def verify_graph(segmenter: Segmenter, target: Target, images: F32, graph: Graph, folder: Path) -> Verified:
+    """Compare a graph, and the detector beside it, with eager torch.
+
+    TensorRT's is compared in ONNX Runtime: its engine is built where it runs.
+    """
+    inputs = torch.from_numpy(images)
+    present = [index in graph.present for index in range(len(segmenter.config.modalities))]
+    slots = iter(inputs.unsqueeze(1))
+    config = segmenter.config.detector
+    cloud = None if config is None else boxes.made_up_points(config, target.height, target.width)
+    with torch.no_grad():
+        exact = segmenter.quarter_logits(
+            [next(slots) if flag else None for flag in present], present, clouds=None if cloud is None else [cloud]
+        )
+    runtime, precision = ("onnx", "fp32") if target.runtime == "tensorrt" else (target.runtime, target.precision)
+    opened = open_graphs(folder, runtime, precision, [graph], torch.get_num_threads())
+    if cloud is None or exact.boxes is None:
+        return Verified(compare(exact.ensemble, opened.run(inputs, graph.present)))
+    exported = boxes.ExportedDetector(folder / boxes.FILE, segmenter.config, opened)
+    logits, maps = exported.run(inputs, graph.present, cloud)
+    return Verified(compare(exact.ensemble, logits), compare_maps(exact.boxes, maps))
+
+
 def export(
     segmenter: Segmenter,
     checkpoint: CheckpointInfo,
@@ -131,13 +178,15 @@ def export(
     *,
     subsets: Sequence[tuple[int, ...]] = (),
     tolerance: float | None = None,
+    convert: Callable[[Segmenter, Target, Sequence[F32], tuple[int, ...], Path], Graph] = convert_graph,
+    verify: Callable[[Segmenter, Target, F32, Graph, Path], Verified] = verify_graph,
 ) -> Export:
     """Write a folder of graphs: with all modalities, with RGB alone, and one for each of ``subsets`` of them.
 
     A network's detector comes along beside them; its maps are held against eager torch on points that are made up.
 
     Each is held against eager fp32 torch on the first image. int8 is calibrated on the others, or on the same if it is the only
-    one, so that its agreement is that of a frame it does not know.
+    one, so that its agreement is that of a frame it does not know. ``convert`` and ``verify`` make and check each graph.
 
     Raises:
         ConfigError: the runtime is not installed.
@@ -155,8 +204,8 @@ def export(
         for subset in wanted:
             name = "+".join(segmenter.config.modalities[index] for index in subset)
             calibration = [image[list(subset)] for image in others or [held_out]]
-            graph = _convert(segmenter, target, calibration, subset, unfinished / name)
-            difference = _verify(segmenter, target, held_out[list(subset)], graph, unfinished)
+            graph = convert(segmenter, target, calibration, subset, unfinished / name)
+            difference = verify(segmenter, target, held_out[list(subset)], graph, unfinished)
             if not difference.distance(target.precision) <= allowed:  # also where it is not a number
                 outputs = "logits" if detector is None else "logits and maps of boxes"
                 msg = (
@@ -179,50 +228,3 @@ def export(
         )
 
     return artifact.write(folder, fill)
-
-
-class _Fixed(nn.Module):
-    """A folded segmenter for one set of modalities, since a graph cannot choose; of a detector, it gives what this takes."""
-
-    def __init__(self, segmenter: Segmenter, subset: tuple[int, ...]) -> None:
-        super().__init__()
-        self.network = fold(segmenter)
-        self.network.detector = None
-        self.subset = subset
-        self.gives_features = boxes.needs_features(segmenter.config)
-
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        logits, features = self.network.with_features(images, self.subset)
-        return (logits, *features) if self.gives_features else logits
-
-
-def _convert(segmenter: Segmenter, target: Target, inputs: Sequence[F32], subset: tuple[int, ...], stem: Path) -> Graph:
-    """Write one graph; gives it with the hashes of its files."""
-    room = openvino if target.runtime == "openvino" else onnx
-    file = stem.with_name(f"{stem.name}.{room.SUFFIX}")
-    room.convert(_Fixed(segmenter, subset).eval(), torch.from_numpy(inputs[0]), target.precision, inputs, file)
-    files = sorted(stem.parent.glob(f"{stem.name}.*"))
-    return Graph(subset, file.name, {path.name: artifact.sha256(path) for path in files})
-
-
-def _verify(segmenter: Segmenter, target: Target, images: F32, graph: Graph, folder: Path) -> Verified:
-    """Compare a graph, and the detector beside it, with eager torch.
-
-    TensorRT's is compared in ONNX Runtime: its engine is built where it runs.
-    """
-    inputs = torch.from_numpy(images)
-    present = [index in graph.present for index in range(len(segmenter.config.modalities))]
-    slots = iter(inputs.unsqueeze(1))
-    config = segmenter.config.detector
-    cloud = None if config is None else boxes.made_up_points(config, target.height, target.width)
-    with torch.no_grad():
-        exact = segmenter.quarter_logits(
-            [next(slots) if flag else None for flag in present], present, clouds=None if cloud is None else [cloud]
-        )
-    runtime, precision = ("onnx", "fp32") if target.runtime == "tensorrt" else (target.runtime, target.precision)
-    opened = open_graphs(folder, runtime, precision, [graph], torch.get_num_threads())
-    if cloud is None or exact.boxes is None:
-        return Verified(compare(exact.ensemble, opened.run(inputs, graph.present)))
-    exported = boxes.ExportedDetector(folder / boxes.FILE, segmenter.config, opened)
-    logits, maps = exported.run(inputs, graph.present, cloud)
-    return Verified(compare(exact.ensemble, logits), compare_maps(exact.boxes, maps))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,11 @@ class TensorRtRuntime:
             raise ConfigError(msg)
         self._logger = tensorrt.Logger(tensorrt.Logger.WARNING)
         self._runtime = tensorrt.Runtime(self._logger)
-        self._tensorrt = tensorrt
+        build = functools.partial(_build, tensorrt, self._logger)
+        engines = KeptEngines(tensorrt.__version__, self._runtime.deserialize_cuda_engine, build)
         self._contexts = {}
         for graph in graphs:
-            engine = self._engine(folder / graph.file, graph.sha256[graph.file], precision)
+            engine = engines.engine(folder / graph.file, graph.sha256[graph.file], precision)
             names = sorted(engine.get_tensor_name(index) for index in range(engine.num_io_tensors))
             shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names if name != INPUT}
             self._contexts[graph.present] = engine.create_execution_context(), shapes
@@ -62,37 +65,54 @@ class TensorRtRuntime:
         """Say in a few words what runs where."""
         return self._what
 
-    def _engine(self, graph: Path, digest: str, precision: str) -> Any:  # noqa: ANN401 - TensorRT has no types
+
+@dataclass(frozen=True)
+class KeptEngines:
+    """Engines of graphs, kept beside them: each is of one kind of GPU and one ``version`` of TensorRT.
+
+    ``read`` opens a plan, or gives None for a broken one; ``build`` makes the plan of a graph in a precision.
+    """
+
+    version: str
+    read: Callable[[bytes], Any]
+    build: Callable[[Path, str], bytes]
+
+    def engine(self, graph: Path, digest: str, precision: str) -> Any:  # noqa: ANN401 - TensorRT has no types
+        """Give the engine of the graph in this file with this SHA-256, built where none is kept.
+
+        Raises:
+            WeightsError: TensorRT cannot build it or reads no plan of this file, or it cannot be kept.
+        """
         gpu = "".join(letter if letter.isalnum() else "_" for letter in torch.cuda.get_device_name())
-        kept = graph.with_name(f"{graph.stem}.{digest[:12]}.{precision}.{gpu}.{self._tensorrt.__version__}.plan")
+        kept = graph.with_name(f"{graph.stem}.{digest[:12]}.{precision}.{gpu}.{self.version}.plan")
         if kept.is_file():
             return self._opened(kept.read_bytes(), kept)
-        plan = self._build(graph, precision)
+        plan = self.build(graph, precision)
         engine = self._opened(plan, kept)
         write_whole(kept, plan, WeightsError)
         return engine
 
     def _opened(self, plan: bytes, where: Path) -> Any:  # noqa: ANN401 - TensorRT has no types
-        engine = self._runtime.deserialize_cuda_engine(plan)
+        engine = self.read(plan)
         if engine is None:
             msg = f"{where}: expected an engine that TensorRT reads, got a broken one; without the file it is built anew"
             raise WeightsError(msg)
         return engine
 
-    def _build(self, graph: Path, precision: str) -> bytes:
-        tensorrt = self._tensorrt
-        builder = tensorrt.Builder(self._logger)
-        network = builder.create_network(0)
-        parser = tensorrt.OnnxParser(network, self._logger)
-        if not parser.parse(graph.read_bytes()):
-            msg = f"{graph}: expected a graph that TensorRT reads, got {parser.get_error(0).desc()}"
-            raise WeightsError(msg)
-        options = builder.create_builder_config()
-        options.clear_flag(tensorrt.BuilderFlag.TF32)
-        if precision != "fp32":
-            options.set_flag({"bf16": tensorrt.BuilderFlag.BF16, "fp16": tensorrt.BuilderFlag.FP16}[precision])
-        plan = builder.build_serialized_network(network, options)
-        if plan is None:
-            msg = f"{graph}: expected a graph that TensorRT can build, got a failure, which its log above explains"
-            raise WeightsError(msg)
-        return bytes(plan)
+
+def _build(tensorrt: Any, logger: Any, graph: Path, precision: str) -> bytes:  # noqa: ANN401 - TensorRT has no types
+    builder = tensorrt.Builder(logger)
+    network = builder.create_network(0)
+    parser = tensorrt.OnnxParser(network, logger)
+    if not parser.parse(graph.read_bytes()):
+        msg = f"{graph}: expected a graph that TensorRT reads, got {parser.get_error(0).desc()}"
+        raise WeightsError(msg)
+    options = builder.create_builder_config()
+    options.clear_flag(tensorrt.BuilderFlag.TF32)
+    if precision != "fp32":
+        options.set_flag({"bf16": tensorrt.BuilderFlag.BF16, "fp16": tensorrt.BuilderFlag.FP16}[precision])
+    plan = builder.build_serialized_network(network, options)
+    if plan is None:
+        msg = f"{graph}: expected a graph that TensorRT can build, got a failure, which its log above explains"
+        raise WeightsError(msg)
+    return bytes(plan)

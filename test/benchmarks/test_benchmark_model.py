@@ -17,13 +17,7 @@ from benchmarks.model.timing import in_turns, ratio
 from gemini_core.model import importing
 from gemini_core.model.checkpoints import read_safetensors
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
-from networks import trained
-
-TOLERANCE = 1e-5  # of the output's standard deviation, fp32
-
-
-def assert_close(got, expected):
-    assert ((got - expected).abs().max() / expected.std()).item() < TOLERANCE
+from networks import assert_close, trained
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.sensors import figures, frame
 from benchmarks.sensors.timing import SHORTEST_S, in_turns, ratio
+from source_imports import REPOSITORY
 
 
 def test_plain_decoders_agree_on_random_streams():
@@ -71,8 +71,7 @@ def test_numpy_is_measured_on_one_thread_as_the_page_says():
         "np.ones((600, 600)) @ np.ones((600, 600))\n"
         "print(len(os.listdir('/proc/self/task')))"
     )
-    root = Path(__file__).resolve().parents[2]
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     command = [sys.executable, "-c", product]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1", done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from configs import dotted
 from gemini_core.bag import messages
 from gemini_core.bag.labels import LabelTopics
 from gemini_core.bag.writer import BagWriter
@@ -73,7 +74,7 @@ def recipe_of(folder, out):
     """Load the recipe in a folder, to run into ``out``, with options (section__option=value) that win over it."""
 
     def load(**options):
-        overrides = {"run.out": str(out), **{key.replace("__", "."): value for key, value in options.items()}}
+        overrides = {"run.out": str(out), **dotted(options)}
         return load_training_config(str(folder / "recipe.yaml"), overrides)
 
     return load

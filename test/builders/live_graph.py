@@ -23,7 +23,8 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 
-from gemini_core.config.fusion import FusionConfig
+from configs import dotted
+from gemini_core.config import FusionConfig
 from gemini_core.types import MODALITIES, Role
 from gemini_ros.convert import stamp_to_ros
 from gemini_ros.message_types import message_class
@@ -188,7 +189,7 @@ class Graph:
 
     def start(self, **overrides: Any) -> FusionNode:
         self.drop_node()
-        values = {**BASE, **{key.replace("__", "."): value for key, value in overrides.items()}}
+        values = {**BASE, **dotted(overrides)}
         parameters = [Parameter(key, value=value) for key, value in values.items()]
         self.node = FusionNode(context=self.context, parameter_overrides=parameters)
         self.executor.add_node(self.node)

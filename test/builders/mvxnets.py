@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+
+import pytest
 import torch
 from torch import nn
 
 from gemini_core.model.detection.interface import Cloud
 from gemini_core.model.detection.mvxnet.config import MvxNetConfig
+from gemini_core.model.detection.mvxnet.head import make_anchors
 from gemini_core.model.detection.mvxnet.importing import released_shapes
 from gemini_core.model.detection.mvxnet.network import MvxNet
 from networks import randomize
@@ -33,9 +37,11 @@ SMALL = {
     "plane_outputs": (16, 16),
     "image_frozen": False,
 }
-
-
+PEDESTRIAN, CAR = 0, 1
 SIZE = (60, 90)
+needs_spconv = pytest.mark.skipif(
+    importlib.util.find_spec("spconv") is None, reason="spconv is not installed (pip install 'gemini_ros[mvxnet]')"
+)
 
 
 def config(**changes):
@@ -85,3 +91,29 @@ def released_tensors(numbers, seed=0):
         else torch.rand(shape, generator=generator) * 0.5 + 0.1
         for name, shape in released_shapes(numbers).items()
     }
+
+
+def assert_same_maps(got, expected, tolerance=1e-5):
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+def all_cells(batch, shape):
+    """Every place of a grid, as (sample, *place) rows."""
+    return torch.cartesian_prod(*(torch.arange(size) for size in (batch, *shape)))
+
+
+def on_anchor(row, column, kind, turn=0, shift=0.0):
+    """The anchor of a cell as a box, moved by ``shift`` metres along x."""
+    box = make_anchors(config(), torch.zeros(0))[row, column, kind, turn].clone()
+    box[0] += shift
+    return box
+
+
+def a_scene():
+    """Two boxes near anchors, and their classes."""
+    boxes = torch.stack((on_anchor(2, 5, CAR, shift=0.2), on_anchor(6, 1, PEDESTRIAN)))
+    boxes[0, 6], boxes[1, 6] = 2.9, -0.3
+    boxes[:, 2] += 0.2
+    boxes[0, 3:6] *= 1.1
+    return boxes, torch.tensor([CAR, PEDESTRIAN])

@@ -16,9 +16,9 @@ from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
 from gemini_core.replay import DETECTIONS_TOPIC, LABEL_INFO_TOPIC, LABELLED_POINTS_TOPIC, MASK_TOPIC
 from gemini_core.types import UNLABELLED
+from source_imports import REPOSITORY
 from wall_bags import FRAMES, HEIGHT, PERIOD_NS, START_NS, WIDTH, write_rig
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ["--set", "grid.width=64", "--set", "grid.height=64", "--set", "model.head_width=16", "--set", "model.threads=1"]
 NO_NETWORK = [*SMALL, "--set", "model.enabled=false"]
 

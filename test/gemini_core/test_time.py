@@ -31,6 +31,8 @@ from gemini_core.types import (
     StampedTransform,
     TransformSample,
 )
+from samples import cloud
+from samples import packet as packet_of
 
 MS = 1_000_000
 T0 = 1_700_000_000_000_000_000
@@ -66,15 +68,14 @@ def depth(stamp_ns: int) -> DepthSample:
 
 def sweep(stamp_ns: int) -> CloudSample:
     time_ns = np.array([stamp_ns, stamp_ns + SWEEP_MS * MS])
-    points, intensity = np.ones((3, 2), np.float32), np.ones(2, np.float32)
-    return CloudSample(stamp_ns, "lidar", points, intensity, None, time_ns, int(time_ns[0]), int(time_ns[1]))
+    return cloud(np.ones((3, 2)), np.ones(2), time_ns)
 
 
 def packet(stamp_ns: int, number: int, length_ns: int = MS) -> EventSample:
     """Three events whose x and y say of which packet they are."""
     time_ns = stamp_ns + np.array([0, length_ns // 3, 2 * length_ns // 3])
-    x, y = np.full(3, number % 60000, np.uint16), np.full(3, number // 60000, np.uint16)
-    return EventSample(stamp_ns, "event", 2, 2, x, y, np.ones(3, np.uint8), time_ns, stamp_ns + length_ns)
+    x, y = [number % 60000] * 3, [number // 60000] * 3
+    return packet_of(time_ns, x, y, end_ns=stamp_ns + length_ns, size=(2, 2))
 
 
 def odometry(stamp_ns: int) -> TransformSample:

@@ -28,7 +28,7 @@ BOX_SIZE = 7
 """x, y, z, length, width, height, yaw."""
 
 _FRONT_LEFT_FIRST = ((0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5), (0.5, -0.5))  # shares of length and width, counter-clockwise
-_PAIRS_AT_ONCE = 2**18  # of boxes with boxes or points: bounds the memory at some 200 MB where everything overlaps
+PAIRS_AT_ONCE = 2**18  # of boxes with boxes or points: bounds the memory at some 200 MB where everything overlaps
 _MARGIN = 1.0 + 1e-5  # on radii, above the rounding of float32
 _NOTHING = 1e-12  # of two areas' sum: what of a shared area is above the rounding of its four terms
 _TINY = 1e-300  # keeps 0 / 0 from being: any share of an edge without height will do
@@ -79,7 +79,7 @@ def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
         raise ShapeError(msg)
     inside = torch.zeros(len(boxes), len(points), dtype=torch.bool, device=points.device)
     real = real_boxes(boxes)
-    rows = max(1, _PAIRS_AT_ONCE // max(1, len(points)))
+    rows = max(1, PAIRS_AT_ONCE // max(1, len(points)))
     for start in range(0, len(boxes), rows):
         some = boxes[start : start + rows]
         cos, sin = some[:, 6:7].cos(), some[:, 6:7].sin()
@@ -191,7 +191,7 @@ def _product(boxes: Tensor, sizes: int) -> Tensor:
 def _pairwise(a: Tensor, b: Tensor, measure: _Measure) -> Tensor:
     a, b = _checked(a, "a"), _checked(b, "b")
     result = a.new_zeros(len(a), len(b))
-    rows = max(1, _PAIRS_AT_ONCE // max(1, len(b)))
+    rows = max(1, PAIRS_AT_ONCE // max(1, len(b)))
     for start in range(0, len(a), rows):
         i, j = _close(a[start : start + rows], b).nonzero(as_tuple=True)
         i = i + start
@@ -263,7 +263,7 @@ def _kept_by_pairs(boxes: Tensor, group: Tensor, max_iou: float) -> Tensor:
     once settles one more box each time at least, in practice all in a few rounds, and only the loop's answer stays as it is.
     """
     above, below = [], []
-    rows = max(1, _PAIRS_AT_ONCE // max(1, len(boxes)))
+    rows = max(1, PAIRS_AT_ONCE // max(1, len(boxes)))
     for start in range(0, len(boxes), rows):
         some = slice(start, start + rows)
         i, j = (_close(boxes[some], boxes) & (group[some, None] == group)).nonzero(as_tuple=True)

@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+import samples
+from frames import sensor_frame
 from gemini_core.alignment.check import check_alignment, check_frames
 from gemini_core.alignment.edges import LEVEL, UPRIGHT, depth_edges, image_edges, lidar_edges
 from gemini_core.alignment.mount import Mount, correct
@@ -37,7 +39,6 @@ from gemini_core.types import (
     EventWindow,
     FrameCalibration,
     ImageSample,
-    ModalityStatus,
     SensorFrame,
     StampedTransform,
 )
@@ -192,18 +193,15 @@ def test_finds_one_degree_planted_in_kitti(kitti_frames, planted):
 
 
 def lidar_frame(pixels: np.ndarray, camera: CameraModel, cloud: CloudSample, reference_from_lidar: np.ndarray) -> SensorFrame:
-    status = (ModalityStatus("rgb", True, "", 0), ModalityStatus("lidar", True, "", 0))
     calibration = FrameCalibration(camera, reference_from_lidar=reference_from_lidar)
-    image = ImageSample(0, "camera", np.ascontiguousarray(pixels))
-    return SensorFrame(0, 0, "camera", image, None, cloud, None, status, calibration)
+    return sensor_frame(np.ascontiguousarray(pixels), calibration, lidar=cloud)
 
 
 def sweep(points: np.ndarray, intensity: np.ndarray, ring: np.ndarray | None) -> CloudSample:
     """A sweep of points (N, 3)."""
     kept = np.isfinite(points).all(axis=1) & points.any(axis=1)
     ring = None if ring is None else ring[kept].astype(np.uint16)
-    points = np.ascontiguousarray(points[kept].T, dtype=np.float32)
-    return CloudSample(0, "lidar", points, intensity[kept].astype(np.float32), ring, None, 0, 0)
+    return samples.cloud(points[kept].T, intensity[kept], ring=ring)
 
 
 def test_quiet_on_a_road_seen_through_a_distorting_lens(real_dir):
@@ -268,10 +266,8 @@ def event_window(speed_px_s: float, late_ms: float, times: int = 50) -> EventWin
 
 
 def event_frame(window: EventWindow) -> SensorFrame:
-    status = (ModalityStatus("rgb", True, "", 0), ModalityStatus("event", True, "", 0))
     calibration = FrameCalibration(CAMERA, event=CAMERA, reference_from_event=np.eye(4))
-    image = ImageSample(0, "camera", boxes_image())
-    return SensorFrame(0, 10**9, "camera", image, None, None, window, status, calibration)
+    return sensor_frame(boxes_image(), calibration, event=window, stamp_ns=10**9)
 
 
 EVENTS = from_flat({"modalities": ["rgb", "event"]})

@@ -411,15 +411,14 @@ def test_transforms_keep_their_rotation(values):
 
 
 def test_definitions_are_found_or_missed_with_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "__file__", str(tmp_path / "x" / "y" / "z.py"))
     monkeypatch.setattr("sys.prefix", str(tmp_path / "none"))
     monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
     with pytest.raises(BagError, match="vision_msgs"):
-        build.interfaces_dir()
+        build.interfaces_dir(tmp_path)
     installed = tmp_path / "ros" / "share" / "gemini_ros" / "interfaces"
     (installed / "vision_msgs" / "msg").mkdir(parents=True)
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'other'}:{tmp_path / 'ros'}")
-    assert build.interfaces_dir() == installed
+    assert build.interfaces_dir(tmp_path) == installed
 
 
 def test_a_real_event_bag_is_read_whole(real_dir):

@@ -15,8 +15,7 @@ from gemini_core.bag import kitti
 from gemini_core.bag.reader import BagReader
 from gemini_core.config.fusion import load_config
 from gemini_core.errors import DataError
-
-REPOSITORY = Path(__file__).resolve().parents[3]
+from source_imports import REPOSITORY
 
 
 def camera_from_velodyne(bag: BagReader) -> np.ndarray:

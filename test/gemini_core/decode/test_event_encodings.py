@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import packets
 from gemini_core.bag import messages
 from gemini_core.decode.event_packets import CODECS
 from gemini_core.decode.events import EventDecoder
 from mutations import assert_survives
+from packets import ANY_LENGTH, BASE, STAMP, counts, events
 
-STAMP = 1_700_000_000_123_456_789
-BASE = 1_699_999_999_000_000_000
 MS = 1_000_000
-ANY_LENGTH = 1 << 60
 WIDTH, HEIGHT = 346, 260
-
-
-def packet(words, encoding, seq=1, *, order="<", base=BASE, stamp_ns=STAMP):
-    data = np.array(words, CODECS[encoding].dtype).astype(CODECS[encoding].dtype.newbyteorder(order)).tobytes()
-    message = messages.event_packet(data, width=WIDTH, height=HEIGHT, seq=seq, stamp_ns=stamp_ns, frame_id="event")
-    return dataclasses.replace(message, encoding=encoding, is_bigendian=order == ">", time_base=base)
-
-
-def events(sample):
-    return list(zip(sample.x.tolist(), sample.y.tolist(), sample.polarity.tolist(), sample.time_ns.tolist(), strict=True))
-
-
-def counts(decoder):
-    return {count.what.removeprefix("event.packets."): count.number for count in decoder.counts()}
+packet = functools.partial(packets.packet, size=(WIDTH, HEIGHT))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -115,7 +102,7 @@ def random_words(encoding, rng, number):
 @given(st.sampled_from(sorted(PLAIN)), st.sampled_from("<>"), st.integers(0, 10**6), st.integers(0, 300))
 def test_any_stream_decodes_as_the_plain_decoder_does(encoding, order, seed, number):
     words = random_words(encoding, np.random.default_rng(seed), number)
-    sample = EventDecoder(longest_packet_ns=ANY_LENGTH).decode(packet(words, encoding, order=order), "events")
+    sample = EventDecoder(longest_packet_ns=ANY_LENGTH).decode(packet(words, encoding=encoding, order=order), "events")
     expected = inside(PLAIN[encoding](words.tolist()))
     first = expected[0][3] if expected else 0
     assert events(sample) == [(x, y, p, STAMP + time - first) for x, y, p, time in expected]
@@ -127,7 +114,7 @@ def test_any_bytes_at_all_do_no_harm(encoding):
     rng = np.random.default_rng(1)
     for seq in range(40):
         words = rng.integers(0, 256, 16 * int(rng.integers(0, 200)), np.uint8).view(CODECS[encoding].dtype)
-        sample = EventDecoder().decode(packet(words, encoding, seq), "events")
+        sample = EventDecoder().decode(packet(words, seq, encoding=encoding), "events")
         assert (sample.x < WIDTH).all()
         assert (sample.y < HEIGHT).all()
 
@@ -136,7 +123,7 @@ def test_evt2_waits_for_its_first_time_and_wraps():
     decoder = EventDecoder(longest_packet_ns=ANY_LENGTH)
     high = [8 << 28 | value for value in (2**28 - 2, 2**28 - 1, 0, 2**28 - 1, 1)]  # the wrap, a step back over it, and on
     event = 1 << 28 | 5 << 22 | 7 << 11 | 9
-    sample = decoder.decode(packet([event, *(word for each in high for word in (each, event))], "evt2"), "events")
+    sample = decoder.decode(packet([event, *(word for each in high for word in (each, event))], encoding="evt2"), "events")
     assert sample.x.tolist() == [7] * 5
     assert ((sample.time_ns - STAMP) // 64_000).tolist() == [0, 1, 2, 1, 3]
     assert counts(decoder) == {"events": 5, "dropped.unsynchronized": 1}
@@ -152,9 +139,9 @@ def test_lost_packets_drop_what_is_not_known_but_not_the_clock(encoding):
         return [0x8000 | us >> 12, 0x6000 | us & 0xFFF, 0x0004, 0x2003]
 
     decoder = EventDecoder()
-    decoder.decode(packet(full(1000), encoding, 1), "events")
-    assert decoder.decode(packet(full(2000)[-1:], encoding, 3), "events").x.size == 0
-    late = decoder.decode(packet(full(3000), encoding, 4, stamp_ns=STAMP + 5 * MS), "events")
+    decoder.decode(packet(full(1000), 1, encoding=encoding), "events")
+    assert decoder.decode(packet(full(2000)[-1:], 3, encoding=encoding), "events").x.size == 0
+    late = decoder.decode(packet(full(3000), 4, encoding=encoding, stamp_ns=STAMP + 5 * MS), "events")
     assert events(late) == [(3, 4, late.polarity[0], STAMP + 2 * MS)]
     assert counts(decoder) == {"events": 2, "lost_packets": 1, "dropped.unsynchronized": 1}
 
@@ -162,8 +149,8 @@ def test_lost_packets_drop_what_is_not_known_but_not_the_clock(encoding):
 def test_a_gap_longer_than_evt3s_time_is_one_step_of_the_clock():
     decoder = EventDecoder()
     words = [0x8001, 0x6000, 0x0004, 0x2003]
-    decoder.decode(packet(words, "evt3", 1), "events")
-    sample = decoder.decode(packet(words, "evt3", 9000, stamp_ns=STAMP + 20_000 * MS), "events")
+    decoder.decode(packet(words, 1, encoding="evt3"), "events")
+    sample = decoder.decode(packet(words, 9000, encoding="evt3", stamp_ns=STAMP + 20_000 * MS), "events")
     assert sample.time_ns.tolist() == [STAMP + 20_000 * MS]
     assert counts(decoder) == {"events": 2, "lost_packets": 8998, "clock_steps": 1}
 
@@ -171,15 +158,15 @@ def test_a_gap_longer_than_evt3s_time_is_one_step_of_the_clock():
 def test_libcaer_wraps_within_a_packet_and_small_steps_back_do_not():
     times = [2**31 - 10, 2**31 - 20, 2**31 - 1, 3, 2**31 - 2, 5]
     words = [word for time in times for word in (4 << 17 | 5 << 2, time)]
-    sample = EventDecoder(longest_packet_ns=ANY_LENGTH).decode(packet(words, "libcaer"), "events")
+    sample = EventDecoder(longest_packet_ns=ANY_LENGTH).decode(packet(words, encoding="libcaer"), "events")
     assert ((sample.time_ns - STAMP) // 1000).tolist() == [0, -10, 9, 13, 8, 15]
 
 
 def test_an_encoding_that_changes_begins_anew():
     decoder = EventDecoder()
-    decoder.decode(packet([8 << 28 | 9, 1 << 28 | 3 << 11 | 4], "evt2", 1), "events")
-    assert decoder.decode(packet([1 << 63 | 4 << 48 | 3 << 32], "mono", 2), "events").x.tolist() == [3]
-    assert decoder.decode(packet([1 << 28 | 3 << 11 | 4], "evt2", 3), "events").x.size == 0
+    decoder.decode(packet([8 << 28 | 9, 1 << 28 | 3 << 11 | 4], 1, encoding="evt2"), "events")
+    assert decoder.decode(packet([1 << 63 | 4 << 48 | 3 << 32], 2, encoding="mono"), "events").x.tolist() == [3]
+    assert decoder.decode(packet([1 << 28 | 3 << 11 | 4], 3, encoding="evt2"), "events").x.size == 0
 
 
 def test_a_real_evt2_file_decodes_exactly(real_dir):
@@ -204,7 +191,7 @@ def test_a_real_evt2_file_decodes_exactly(real_dir):
 
 def test_damaged_packets_are_read_as_far_as_they_go_or_refused():
     rng = np.random.default_rng(5)
-    originals = [packet(random_words(encoding, rng, 100), encoding, seq) for seq, encoding in enumerate(sorted(PLAIN))]
-    originals.append(packet([0x8001, 0x6001, 0x0001, 0x2003, 0x3004, 0x4FFF, 0x5123], "evt3", 9))
+    originals = [packet(random_words(encoding, rng, 100), seq, encoding=encoding) for seq, encoding in enumerate(sorted(PLAIN))]
+    originals.append(packet([0x8001, 0x6001, 0x0001, 0x2003, 0x3004, 0x4FFF, 0x5123], 9, encoding="evt3"))
     outcomes = assert_survives(lambda: EventDecoder().decode, originals, words=tuple(CODECS))
     assert set(outcomes) >= {"sample", "odd_length", "unknown_encoding", "wrong_size", "no_size", "wrong_time_base"}

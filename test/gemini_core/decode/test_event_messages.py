@@ -20,8 +20,8 @@ from gemini_core.errors import ConfigError, DecodeError
 from gemini_core.render import event_image
 from gemini_core.synchronize.synchronizer import Synchronizer
 from mutations import assert_survives
+from packets import STAMP, counts
 
-STAMP = 1_700_000_000_123_456_789
 WIDTH, HEIGHT = 346, 260
 
 # The published definitions, in words of our own.
@@ -61,10 +61,6 @@ def random_columns(rng, number):
 def assert_events(sample, columns):
     for name, expected in zip(("x", "y", "time_ns", "polarity"), columns, strict=True):
         np.testing.assert_array_equal(getattr(sample, name), expected)
-
-
-def counts(decoder):
-    return {count.what.removeprefix("event.packets."): count.number for count in decoder.counts()}
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 import networks
@@ -17,6 +16,7 @@ from gemini_core.errors import WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import IMAGENET, Normalization
 from gemini_core.model.segmentation import SegmenterConfig
+from golden import read_tensors
 from networks import TINY, TINY_SWIN
 
 NAMES = ("road", "car", "sky")
@@ -28,8 +28,7 @@ def tiny(modalities=2, backbone=TINY, **changes):
 
 def rewrite(path, change):
     """Let ``change(tensors, metadata)`` edit a safetensors file."""
-    with safe_open(path, framework="pt") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    tensors, metadata = read_tensors(path)
     change(tensors, metadata)
     save_file(tensors, path, metadata=metadata)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import runpy
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
 from torch import nn
 
 from gemini_core.config import sections
@@ -23,15 +21,11 @@ from gemini_core.model.mit import MiTConfig, MixFeedForward, MixTransformer, Red
 from gemini_core.model.segmentation import BACKBONE_CONFIGS, MlpHead, Segmenter, SegmenterConfig
 from gemini_core.model.streams import BackboneOptions, DropPath, Layout, StreamNorm, to_image, to_tokens
 from gemini_core.model.swin import FeedForward, SwinConfig, SwinTransformer, divide
+from golden import GOLDEN, read_tensors
 from networks import BACKBONES, TINY, TINY_SWIN, images, tiny
+from source_imports import REPOSITORY
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 TOLERANCE = {torch.float32: {"rtol": 0.0, "atol": 1e-5}, torch.float64: {"rtol": 0.0, "atol": 1e-12}}
-
-
-def read(path):
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118 - not a dict
 
 
 def assert_equals_released(got, expected):
@@ -46,7 +40,7 @@ def assert_equals_released(got, expected):
 
 @pytest.mark.parametrize("name", ["attention_dim64_sr4", "attention_dim32_sr1"])
 def test_attention_equals_the_released_code(name):
-    tensors, numbers = read(GOLDEN / f"{name}.safetensors")
+    tensors, numbers = read_tensors(GOLDEN / f"{name}.safetensors")
     width, heads, sr_ratio, fusion_heads = (int(numbers[key]) for key in ("dim", "num_heads", "sr_ratio", "fusion_heads"))
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith("weights.")}
     account = importing.Account(weights, released=True)
@@ -81,7 +75,7 @@ def test_attention_equals_the_released_code(name):
 )
 def test_segmenter_equals_the_released_code(fixtures_dir, name, config, recorded):
     path = fixtures_dir / f"{name}.safetensors"
-    tensors, _ = read(path)
+    tensors, _ = read_tensors(path)
     segmenter = importing.load_official(path, config)
     assert not segmenter.training
     inputs, outputs = recorded
@@ -514,6 +508,6 @@ def test_fusion_heads_must_divide_the_width():
 
 
 def test_picture_of_the_fusion_is_what_its_script_draws():
-    docs = Path(__file__).parents[3] / "docs"
+    docs = REPOSITORY / "docs"
     drawn = runpy.run_path(str(docs / "draw_fusion.py"))["draw"]()
     assert (docs / "fusion.svg").read_text(encoding="utf-8") == drawn

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from gemini_core.config.fusion import FusionConfig, from_flat
+from frames import pose, sensor_frame
+from gemini_core.config import FusionConfig, from_flat
 from gemini_core.config.sections import DepthConfig, EventConfig, GridConfig, LidarConfig
 from gemini_core.errors import CalibrationError
 from gemini_core.project.color import align_color
@@ -24,24 +25,16 @@ from gemini_core.rig.geometry import project_points, transform_points
 from gemini_core.types import (
     AlignedGrid,
     CameraModel,
-    CloudSample,
     DepthSample,
-    EventWindow,
     FrameCalibration,
     ImageSample,
-    ModalityStatus,
     SensorFrame,
 )
+from samples import cloud, window
 
 CAMERA = CameraModel(320, 240, 250.0, 250.0, 159.5, 119.5)
 # Camera axes (right, down, forward) from LiDAR axes (forward, left, up).
 CAMERA_FROM_LIDAR = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], np.float64)
-
-
-def moved(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, 3] = x, y, z
-    return matrix
 
 
 def plane(z: float, camera: CameraModel = CAMERA) -> np.ndarray:
@@ -55,17 +48,6 @@ def registered(depth_m: np.ndarray, reference_from_depth: np.ndarray, camera: Ca
     np.testing.assert_array_equal(np.isnan(grid.depth_m), ~grid.valid)
     assert not grid.channels[:, ~grid.valid].any()
     return grid
-
-
-def cloud(points: np.ndarray, intensity: np.ndarray | None = None) -> CloudSample:
-    points = np.asarray(points, np.float32)
-    intensity = np.zeros(points.shape[1]) if intensity is None else intensity
-    return CloudSample(0, "lidar", points, np.asarray(intensity, np.float32), None, None, 0, 0)
-
-
-def window(x: list[int], y: list[int], polarity: list[int], width: int = 320, height: int = 240) -> EventWindow:
-    columns, rows = np.array(x, np.uint16), np.array(y, np.uint16)
-    return EventWindow(0, 1, "event", width, height, columns, rows, np.array(polarity, np.uint8), np.zeros(len(x), np.int64))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -226,7 +208,7 @@ def test_a_plane_moves_by_its_disparity() -> None:
     # Depth camera 10 cm to the right: f t / z = 250 * 0.1 / 2 = 12.5 pixels to the right in the reference.
     depth_m = plane(2.0)
     depth_m[:, 100:] = 5.0  # 5 pixels
-    grid = registered(depth_m, moved(x=0.1))
+    grid = registered(depth_m, pose(x=0.1))
     assert grid.depth_m is not None
     row = grid.depth_m[120]
     assert np.isnan(row[:12]).all()
@@ -237,7 +219,7 @@ def test_a_plane_moves_by_its_disparity() -> None:
 def test_the_near_hides_the_far_and_what_was_not_seen_stays_empty() -> None:
     depth_m = plane(5.0)
     depth_m[60:180, 100:200] = 1.0
-    grid = registered(depth_m, moved(x=0.1))  # near: 25 pixels to the right, far: 5
+    grid = registered(depth_m, pose(x=0.1))  # near: 25 pixels to the right, far: 5
     assert grid.depth_m is not None
     np.testing.assert_allclose(grid.depth_m[62:178, 126:224], 1.0, rtol=1e-6)
     assert not grid.valid[62:178, 106:124].any()
@@ -257,9 +239,9 @@ def test_a_coarse_depth_camera_leaves_no_holes(factor: int) -> None:
 
 
 def test_a_scene_seen_from_farther_away_leaves_no_holes() -> None:
-    assert registered(plane(3.0), moved(z=-2.0)).coverage == 1.0
+    assert registered(plane(3.0), pose(z=-2.0)).coverage == 1.0
     slanted = plane(2.0) + np.linspace(0, 3, 320, dtype=np.float32)
-    assert registered(slanted, moved(x=0.1)).valid[:, 15:-5].all()
+    assert registered(slanted, pose(x=0.1)).valid[:, 15:-5].all()
 
 
 def test_only_readings_count() -> None:
@@ -376,7 +358,7 @@ def test_a_rotation_moves_events_by_its_homography_at_any_distance() -> None:
         event_map = map_by_plane(event, CAMERA, turn, plane_m)
         for x, y in ((5, 9), (100, 90), (190, 170)):
             u, v, w = homography @ [x, y, 1.0]
-            grid = align_events(window([x], [y], [1], 200, 180), event_map, 240, 320, EventConfig())
+            grid = align_events(window([x], [y], [1], size=(200, 180)), event_map, 240, 320, EventConfig())
             rows, columns = np.nonzero(grid.channels[2])
             assert rows.size >= 1
             assert abs(columns - u / w).max() < 1.2
@@ -385,7 +367,7 @@ def test_a_rotation_moves_events_by_its_homography_at_any_distance() -> None:
 
 
 def test_a_shift_moves_events_by_the_planes_disparity() -> None:
-    event_map = map_by_plane(CAMERA, CAMERA, moved(x=0.2), 5.0)  # 250 * 0.2 / 5 = 10 pixels
+    event_map = map_by_plane(CAMERA, CAMERA, pose(x=0.2), 5.0)  # 250 * 0.2 / 5 = 10 pixels
     grid = align_events(window([50, 315], [60, 60], [0, 0]), event_map, 240, 320, EventConfig())
     assert np.argwhere(grid.channels[0]).tolist() == [[60, 60]]
     assert not grid.valid[:, :10].any()
@@ -408,7 +390,7 @@ def test_a_point_of_the_plane_is_one_pixel_to_the_other_in_both_cameras() -> Non
     """Two lenses, a turn and a shift between them, and a crop that is not centred on a pixel; the truth is OpenCV's."""
     event = CameraModel(320, 240, 260.0, 262.0, 158.0, 121.0, "plumb_bob", (-0.2, 0.05, 1e-3, -5e-4, 0.0))
     reference = CameraModel(641, 479, 500.0, 505.0, 322.0, 238.0, "equidistant", (0.01, 2e-3, 0.0, 0.0))
-    reference_from_event = moved(0.2, -0.05, 0.1)
+    reference_from_event = pose(0.2, -0.05, 0.1)
     reference_from_event[:3, :3] = Rotation.from_euler("xyz", [2.0, -3.0, 1.0], degrees=True).as_matrix()
     geometry = grid_geometry(GridConfig(), 641, 479)
     event_map = map_by_plane(event, grid_camera(reference, geometry), reference_from_event, 10.0)
@@ -433,11 +415,11 @@ def test_no_event_is_lost_in_a_coarser_grid_and_no_hole_stays_in_a_finer_one() -
     event_map = map_by_plane(fine, CAMERA, np.eye(4), 10.0)
     rng = np.random.default_rng(2)
     for x, y in zip(rng.integers(0, 1280, 50).tolist(), rng.integers(0, 960, 50).tolist(), strict=True):
-        grid = align_events(window([x], [y], [1], 1280, 960), event_map, 240, 320, EventConfig())
+        grid = align_events(window([x], [y], [1], size=(1280, 960)), event_map, 240, 320, EventConfig())
         assert np.argwhere(grid.channels[2]).tolist() == [[y // 4, x // 4]]
     coarse = CameraModel(80, 60, 62.5, 62.5, 39.5, 29.5)
     event_map = map_by_plane(coarse, CAMERA, np.eye(4), 10.0)
-    grid = align_events(window([10], [20], [0], 80, 60), event_map, 240, 320, EventConfig())
+    grid = align_events(window([10], [20], [0], size=(80, 60)), event_map, 240, 320, EventConfig())
     rows, columns = np.nonzero(grid.channels[0])
     assert (rows.min(), rows.max(), columns.min(), columns.max(), rows.size) == (80, 83, 40, 43, 16)
 
@@ -467,19 +449,14 @@ def test_events_outside_the_sensor_are_left_out() -> None:
 
 
 def frame_of(*modalities: str, calibration: FrameCalibration | None) -> SensorFrame:
-    return SensorFrame(
-        index=3,
-        stamp_ns=7,
-        frame_id="camera",
-        rgb=ImageSample(7, "camera", np.full((240, 320, 3), 51, np.uint8)),
-        depth=DepthSample(7, "depth", plane(4.0)) if "depth" in modalities else None,
-        lidar=cloud(np.array([[10.0], [0.0], [0.0]])) if "lidar" in modalities else None,
+    return sensor_frame(
+        np.full((240, 320, 3), 51, np.uint8),
+        calibration,
+        depth_m=plane(4.0) if "depth" in modalities else None,
+        lidar=cloud([[10.0], [0.0], [0.0]]) if "lidar" in modalities else None,
         event=window([9], [9], [1]) if "event" in modalities else None,
-        status=tuple(
-            ModalityStatus(name, name in modalities, "" if name in modalities else "late", 0)
-            for name in ("rgb", "depth", "event", "lidar")
-        ),
-        calibration=calibration,
+        stamp_ns=7,
+        index=3,
     )
 
 

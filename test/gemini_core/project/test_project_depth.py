@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
 
+from frames import pose
 from gemini_core.config.sections import DepthConfig, GridConfig
 from gemini_core.project.depth import align_depth
 from gemini_core.project.grid import grid_camera, grid_geometry
@@ -24,13 +24,9 @@ BENT = dataclasses.replace(CAMERA, distortion_model="plumb_bob", distortion=(-0.
 FISHEYE = CameraModel(320, 240, 240.0, 241.0, 160.0, 119.0, "equidistant", (0.01, 2e-3, 0.0, 0.0))
 
 
-def pose(
-    x: float = 0.0, y: float = 0.0, z: float = 0.0, rotation_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
-) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_euler("xyz", rotation_deg, degrees=True).as_matrix()
-    matrix[:3, 3] = x, y, z
-    return matrix
+def turned(x: float, y: float, z: float, rotation_deg: tuple[float, float, float]) -> np.ndarray:
+    roll, pitch, yaw = np.deg2rad(rotation_deg)
+    return pose(x, y, z, roll=roll, pitch=pitch, yaw=yaw)
 
 
 def register(
@@ -119,7 +115,7 @@ SCENES = {
 VIEWS = {
     "right": pose(0.12),
     "left and lower": pose(-0.1, 0.15),
-    "turned": pose(0.05, -0.02, 0.03, (3.0, -4.0, 8.0)),
+    "turned": turned(0.05, -0.02, 0.03, (3.0, -4.0, 8.0)),
     "behind": pose(0.4, 0.0, -1.0),  # what is near covers twice as many pixels of the reference
     "near the floor": pose(0.0, 0.3),  # which it sees at a third of the reference's angle
 }
@@ -151,7 +147,7 @@ def test_holes_where_the_depth_camera_could_not_see_and_no_ghosts(scene: str, vi
 @pytest.mark.parametrize("quarter", [90.0, 180.0, -90.0, 45.0])
 def test_a_rolled_depth_camera_leaves_no_gaps(quarter: float) -> None:
     """Rows of the one camera are columns, or diagonals, of the other."""
-    rolled = pose(0.05, 0.02, -0.6, (0.0, 0.0, quarter))
+    rolled = turned(0.05, 0.02, -0.6, (0.0, 0.0, quarter))
     depth_m, truth, both = expected([WALL, POLE], CAMERA, WIDE, rolled)
     grid = register(depth_m, rolled, CAMERA, WIDE)
     sure = away_from_edges(both, 1)
@@ -212,7 +208,7 @@ def test_what_rep_118_tells_apart_stays_apart() -> None:
 
 
 def test_too_far_is_placed_by_rotation_alone_and_hidden_by_every_reading() -> None:
-    turn = pose(5.0, -3.0, 2.0, (0.0, 2.0, 0.0))  # 8.7 to 12.4 pixels; the shift does not matter at infinity
+    turn = turned(5.0, -3.0, 2.0, (0.0, 2.0, 0.0))  # 8.7 to 12.4 pixels; the shift does not matter at infinity
     grid = register(np.full((240, 320), np.inf), turn)
     assert grid.reading is not None
     assert (grid.reading[10:-10, 14:] == TOO_FAR).all()
@@ -243,8 +239,8 @@ def test_any_depth_image_gives_channels_from_0_to_1_and_0_without_a_reading(
     camera = CameraModel(64, 48, 52.0, 50.0, 31.0, 24.5)
     depth_m = rng.choice([1e-30, 0.2, 1.0, 3.0, 70.0, 1e30, np.nan, np.inf, -np.inf, 0.0, -1.0], (48, 64)).astype(np.float32)
     shift = rng.choice([0.0, 0.1, -3.0, 1e6], 3)
-    turned = pose(*shift, tuple(rng.uniform(-180.0, 180.0, 3) * rng.choice([0.0, 1.0])))
-    register(depth_m, turned, camera, reference, DepthConfig(encoding=encoding))
+    moved = turned(*shift, tuple(rng.uniform(-180.0, 180.0, 3) * rng.choice([0.0, 1.0])))
+    register(depth_m, moved, camera, reference, DepthConfig(encoding=encoding))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -271,7 +267,7 @@ ROOM: list[Patch] = [
 @pytest.mark.parametrize("camera", [WIDE, FISHEYE])
 def test_a_room_has_the_height_and_the_angles_it_has(tilt_deg: tuple[float, float, float], camera: CameraModel) -> None:
     """Gravity is found, so neither the camera's pitch and roll nor its lens change what the channels say."""
-    room_from_camera = pose(rotation_deg=tilt_deg)
+    room_from_camera = turned(0.0, 0.0, 0.0, tilt_deg)
     rays = room_from_camera[:3, :3] @ ray_table(camera).reshape(3, -1)
     distance, which = cast(ROOM, np.zeros(3), rays)
     distance[which < 0] = np.nan

@@ -12,14 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
-from gemini_core.config.fusion import FusionConfig
+from frames import pose, sensor_frame
+from gemini_core.config import FusionConfig
 from gemini_core.config.sections import GridConfig, LidarConfig
 from gemini_core.project.densify import densify
 from gemini_core.project.deskew import deskew_points
 from gemini_core.project.lidar import align_lidar
 from gemini_core.project.projector import Projector
 from gemini_core.rig.geometry import invert_transform, project_points, transform_points
-from gemini_core.types import CameraModel, CloudSample, FrameCalibration, ImageSample, ModalityStatus, SensorFrame, SweepMotion
+from gemini_core.types import CameraModel, CloudSample, FrameCalibration, SweepMotion
+from samples import cloud
 
 CAMERA = CameraModel(320, 240, 200.0, 200.0, 159.5, 119.5)
 # LiDAR x forward, y left, z up; the camera looks along x
@@ -27,20 +29,6 @@ CAMERA_FROM_LIDAR = np.array([[0.0, -1.0, 0.0, 0.1], [0.0, 0.0, -1.0, -0.2], [1.
 SWEEP_NS = 100_000_000
 EPOCH = 1_714_506_077_250_967_979
 RNG = np.random.default_rng(0)
-
-
-def cloud(points, intensity=None, time_ns=None):
-    points = np.ascontiguousarray(points, np.float32)
-    intensity = np.zeros(points.shape[1]) if intensity is None else intensity
-    start, end = (0, 0) if time_ns is None else (int(time_ns.min()), int(time_ns.max()))
-    return CloudSample(start, "lidar", points, np.asarray(intensity, np.float32), None, time_ns, start, end)
-
-
-def pose(x, y, yaw):
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_euler("z", yaw).as_matrix()
-    matrix[:2, 3] = x, y
-    return matrix
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -57,7 +45,7 @@ class Drive:
 
     def world_from_lidar(self, seconds):
         radius, angle = self.speed / self.turn, self.turn * seconds
-        return pose(radius * math.sin(angle), radius * (1 - math.cos(angle)), angle)
+        return pose(radius * math.sin(angle), radius * (1 - math.cos(angle)), yaw=angle)
 
     def sweep(self, count=3600):
         """Points (3, N) as measured, the time of each, and which of the poles it hit (-1: the wall)."""
@@ -107,7 +95,7 @@ def test_a_wall_and_poles_seen_from_a_turning_robot_are_where_they_stand(speed, 
 def test_the_blend_errs_by_the_bound_that_it_names(turn):
     """``r θ² / 8`` in the middle between two knots, θ apart; nothing at the knots."""
     radius = 80.0
-    poses = np.stack([pose(0.0, 0.0, 0.0), pose(0.0, 0.0, turn)])
+    poses = np.stack([pose(), pose(yaw=turn)])
     times = np.linspace(0, SWEEP_NS, 201).astype(np.int64)
     points = np.tile(np.array([[radius], [0.0], [1.0]], np.float32), (1, times.size))
     moved = deskew_points(points, times, SweepMotion(np.array([0, SWEEP_NS]), poses))
@@ -173,15 +161,13 @@ def test_a_grid_shows_the_deskewed_points_with_the_range_that_was_measured():
 
 def test_the_projector_hands_the_motion_on():
     sample = cloud(np.array([[10.0], [0.0], [0.0]]), time_ns=np.array([EPOCH]))
-    moved = np.stack([pose(0, 1.0, 0), pose(0, 1.0, 0)])
+    moved = np.stack([pose(y=1.0), pose(y=1.0)])
     calibration = FrameCalibration(
         CAMERA,
         reference_from_lidar=CAMERA_FROM_LIDAR,
         lidar_motion=SweepMotion(np.array([EPOCH, EPOCH + 1]), CAMERA_FROM_LIDAR @ moved),
     )
-    status = tuple(ModalityStatus(name, True, "", 0) for name in ("rgb", "lidar"))
-    rgb = ImageSample(EPOCH, "camera", np.zeros((240, 320, 3), np.uint8))
-    frame = SensorFrame(0, EPOCH, "camera", rgb, None, sample, None, status, calibration)
+    frame = sensor_frame(np.zeros((240, 320, 3), np.uint8), calibration, lidar=sample, stamp_ns=EPOCH)
     config = FusionConfig(modalities=("rgb", "lidar"), grid=GridConfig(240, 320))
     grid = Projector(config).project(frame).grid("lidar")
     in_camera = CAMERA_FROM_LIDAR @ [10.0, 1.0, 0.0, 1.0]

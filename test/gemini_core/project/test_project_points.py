@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
+import configs
+import samples
+from frames import pose, sensor_frame
 from gemini_core.bag.kitti import from_kitti_raw
 from gemini_core.bag.reader import BagReader
 from gemini_core.config.fusion import FusionConfig, from_flat
@@ -27,14 +29,9 @@ from gemini_core.simulation.record import Simulation
 from gemini_core.types import (
     UNLABELLED,
     CameraModel,
-    CloudSample,
-    DepthSample,
     DetectionFrames,
     FrameCalibration,
-    ImageSample,
-    ModalityStatus,
     Perception,
-    SensorFrame,
     SweepMotion,
 )
 
@@ -43,19 +40,9 @@ LENS = CameraModel(320, 240, 200.0, 200.0, 157.0, 121.0, "plumb_bob", (-0.2, 0.0
 EPOCH = 1_700_000_000_000_000_000
 
 
-def pose(x=0.0, y=0.0, z=0.0, *, roll=0.0, pitch=0.0, yaw=0.0):
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_euler("ZYX", (yaw, pitch, roll)).as_matrix()
-    matrix[:3, 3] = x, y, z
-    return matrix
-
-
 def cloud(points, intensity=None, time_ns=None):
     """A sweep of points (N, 3)."""
-    points = np.ascontiguousarray(np.asarray(points, np.float32).reshape(-1, 3).T)
-    intensity = np.zeros(points.shape[1]) if intensity is None else intensity
-    start, end = (EPOCH, EPOCH) if time_ns is None else (int(time_ns.min()), int(time_ns.max()))
-    return CloudSample(EPOCH, "lidar", points, np.asarray(intensity, np.float32), None, time_ns, start, end)
+    return samples.cloud(np.asarray(points).reshape(-1, 3).T, intensity, time_ns, stamp_ns=EPOCH)
 
 
 def frame(camera=CAMERA, lidar=None, depth=None, frames=None, reference_from_lidar=OPTICAL_FROM_BODY, **calibration):
@@ -68,16 +55,12 @@ def frame(camera=CAMERA, lidar=None, depth=None, frames=None, reference_from_lid
         detections=frames,
         **calibration,
     )
-    depth = None if depth is None else DepthSample(EPOCH, "camera", depth)
-    status = (ModalityStatus("rgb", True, "", 0),)
-    image = ImageSample(EPOCH, "camera", np.zeros((height, width, 3), np.uint8))
-    return SensorFrame(0, EPOCH, "camera", image, depth, lidar, None, status, calibration)
+    return sensor_frame(np.zeros((height, width, 3), np.uint8), calibration, depth_m=depth, lidar=lidar, stamp_ns=EPOCH)
 
 
 def config(camera=CAMERA, **options):
-    dotted = {key.replace("__", "."): value for key, value in options.items()}
     base = {"grid.width": camera.width, "grid.height": camera.height, "detections.enabled": True, "detections.depth_stride": 1}
-    return from_flat({**base, **dotted})
+    return configs.config(base=base, **options)
 
 
 def based(reference_from_base):

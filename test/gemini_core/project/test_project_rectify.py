@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from gemini_core.config.fusion import FusionConfig, from_flat
+from frames import sensor_frame
+from gemini_core.config import FusionConfig, from_flat
 from gemini_core.pipeline.pipeline import Pipeline
 from gemini_core.predictor import Prediction
 from gemini_core.project.projector import Projector
@@ -22,7 +23,6 @@ from gemini_core.types import (
     CloudSample,
     FrameCalibration,
     ImageSample,
-    ModalityStatus,
     SensorFrame,
 )
 
@@ -36,8 +36,7 @@ BENT = (PLUMB_BOB, RATIONAL, FISHEYE)
 
 def frame_of(pixels: np.ndarray, camera: CameraModel | None, lidar: CloudSample | None = None) -> SensorFrame:
     calibration = FrameCalibration(camera, reference_from_lidar=None if lidar is None else np.eye(4))
-    status = tuple(ModalityStatus(name, True, "", 0) for name in (("rgb",) if lidar is None else ("rgb", "lidar")))
-    return SensorFrame(0, 0, "camera", ImageSample(0, "camera", pixels), None, lidar, None, status, calibration)
+    return sensor_frame(pixels, calibration, lidar=lidar)
 
 
 def chessboard(camera: CameraModel) -> np.ndarray:

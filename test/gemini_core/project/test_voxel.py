@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import samples
 from gemini_core.config.sections import EventConfig, GridConfig
 from gemini_core.project.event import align_events, map_by_plane, map_by_size
 from gemini_core.project.grid import grid_geometry
 from gemini_core.project.voxel import BINS, voxels_of
-from gemini_core.types import CameraModel, EventWindow
+from gemini_core.types import CameraModel
 
 START = 1_700_000_000_000_000_000
 CAMERA = CameraModel(40, 30, 30.0, 30.0, 19.5, 14.5)
@@ -20,17 +21,7 @@ VOXELS = EventConfig(encoding="voxel", voxel_limit=2.0)
 
 def window(x, y, polarity, after_ns, size=(40, 30)):
     """Events after_ns after START of a sensor of this width and height."""
-    return EventWindow(
-        start_ns=START - 5,
-        end_ns=START + 10**9,
-        frame_id="event",
-        width=size[0],
-        height=size[1],
-        x=np.array(x, np.uint16),
-        y=np.array(y, np.uint16),
-        polarity=np.array(polarity, np.uint8),
-        time_ns=START + np.array(after_ns, np.int64),
-    )
+    return samples.window(x, y, polarity, START + np.array(after_ns), size=size, span_ns=(START - 5, START + 10**9))
 
 
 def voxels(events):

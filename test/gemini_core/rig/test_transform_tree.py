@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from math import radians
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
+from frames import pose
 from gemini_core.errors import CalibrationError
 from gemini_core.rig.geometry import transform_matrix
 from gemini_core.rig.transform_tree import _MOST_FRAMES, _MOST_STAMPS, TransformTree
@@ -17,35 +20,31 @@ SECOND = 1_000_000_000
 EPOCH = 1_714_506_077_250_967_979  # a stamp that float64 cannot hold to the nanosecond
 
 
-def moved(x=0.0, y=0.0, z=0.0, yaw_deg=0.0):
-    return transform_matrix((x, y, z), Rotation.from_euler("z", yaw_deg, degrees=True).as_quat())
-
-
 def stamped(parent, child, matrix, stamp_ns=0):
     return StampedTransform(stamp_ns, parent, child, matrix)
 
 
 def test_fixed_transforms_multiply_along_the_path_at_any_time():
     tree = TransformTree()
-    camera, lidar = moved(1, 2, 3, 30), moved(-1, 0, 2, -80)
-    tree.add(stamped("base", "mast", moved(0, 0, 1)), static=True)
+    camera, lidar = pose(1, 2, 3, yaw=radians(30)), pose(-1, 0, 2, yaw=radians(-80))
+    tree.add(stamped("base", "mast", pose(0, 0, 1)), static=True)
     tree.add(stamped("mast", "camera", camera), static=True)
     tree.add(stamped("/base", "/lidar", lidar), static=True)
-    expected = np.linalg.inv(moved(0, 0, 1) @ camera) @ lidar
+    expected = np.linalg.inv(pose(0, 0, 1) @ camera) @ lidar
     np.testing.assert_allclose(tree.lookup("camera", "lidar", EPOCH), expected, atol=1e-12)
     np.testing.assert_allclose(tree.lookup("/lidar", "camera", 0), np.linalg.inv(expected), atol=1e-12)
     np.testing.assert_array_equal(tree.lookup("camera", "camera", 5), np.eye(4))
-    np.testing.assert_allclose(tree.lookup("base", "camera", 5), moved(0, 0, 1) @ camera, atol=1e-12)
+    np.testing.assert_allclose(tree.lookup("base", "camera", 5), pose(0, 0, 1) @ camera, atol=1e-12)
 
 
 def test_between_two_stamps_it_moves_linearly_and_turns_by_slerp():
     tree = TransformTree()
-    tree.add(stamped("odom", "base", moved(0, 0, 0, 0), EPOCH), static=False)
-    tree.add(stamped("odom", "base", moved(4, 8, 0, 90), EPOCH + 4), static=False)
-    np.testing.assert_allclose(tree.lookup("odom", "base", EPOCH + 1), moved(1, 2, 0, 22.5), atol=1e-9)
-    np.testing.assert_allclose(tree.lookup("odom", "base", EPOCH + 2), moved(2, 4, 0, 45), atol=1e-9)
-    np.testing.assert_allclose(tree.lookup("base", "odom", EPOCH + 2), np.linalg.inv(moved(2, 4, 0, 45)), atol=1e-9)
-    np.testing.assert_array_equal(tree.lookup("odom", "base", EPOCH + 4), moved(4, 8, 0, 90))
+    tree.add(stamped("odom", "base", pose(0, 0, 0), EPOCH), static=False)
+    tree.add(stamped("odom", "base", pose(4, 8, 0, yaw=radians(90)), EPOCH + 4), static=False)
+    np.testing.assert_allclose(tree.lookup("odom", "base", EPOCH + 1), pose(1, 2, 0, yaw=radians(22.5)), atol=1e-9)
+    np.testing.assert_allclose(tree.lookup("odom", "base", EPOCH + 2), pose(2, 4, 0, yaw=radians(45)), atol=1e-9)
+    np.testing.assert_allclose(tree.lookup("base", "odom", EPOCH + 2), np.linalg.inv(pose(2, 4, 0, yaw=radians(45))), atol=1e-9)
+    np.testing.assert_array_equal(tree.lookup("odom", "base", EPOCH + 4), pose(4, 8, 0, yaw=radians(90)))
 
 
 @pytest.mark.parametrize("turn", [0.0, 1e-9, 1e-4, 0.3, 3.0, np.pi - 1e-7])
@@ -77,11 +76,11 @@ def test_many_stamps_at_once_agree_with_scipy(turn):
 
 def test_where_a_path_bends_and_whether_it_was_told_of():
     tree = TransformTree()
-    tree.add(stamped("base", "lidar", moved()), static=True)
+    tree.add(stamped("base", "lidar", pose()), static=True)
     for stamp in (10, 20, 30):
-        tree.add(stamped("odom", "base", moved(), stamp), static=False)
+        tree.add(stamped("odom", "base", pose(), stamp), static=False)
     for stamp in (5, 20, 25):
-        tree.add(stamped("base", "head", moved(), stamp), static=False)
+        tree.add(stamped("base", "head", pose(), stamp), static=False)
     assert tree.stamps_between("odom", "head", 10, 30) == [20, 25]
     assert tree.stamps_between("odom", "lidar", 9, 31) == [10, 20, 30]
     assert tree.stamps_between("base", "lidar", 0, 100) == tree.stamps_between("odom", "nowhere", 0, 100) == []
@@ -94,7 +93,7 @@ def test_where_a_path_bends_and_whether_it_was_told_of():
 def test_stamps_that_hardly_advance_do_not_fill_the_memory():
     tree = TransformTree()
     for stamp in range(_MOST_STAMPS + 10):
-        tree.add(stamped("odom", "base", moved(), EPOCH + stamp), static=False)
+        tree.add(stamped("odom", "base", pose(), EPOCH + stamp), static=False)
     assert {count.what: count.number for count in tree.counts()} == {"tf.dropped.too_many": 10}
     assert "got it from" in tree.why_not("odom", "base", EPOCH + 9)
     assert tree.why_not("odom", "base", EPOCH + 10) == ""
@@ -102,10 +101,10 @@ def test_stamps_that_hardly_advance_do_not_fill_the_memory():
 
 def test_a_tracker_that_numbers_its_frames_does_not_fill_the_memory():
     tree = TransformTree()
-    tree.add(stamped("base", "camera", moved()), static=True)
+    tree.add(stamped("base", "camera", pose()), static=True)
     for number in range(_MOST_FRAMES + 10):
-        tree.add(stamped("odom", "base", moved(), EPOCH + number), static=False)
-        tree.add(stamped("camera", f"person_{number}", moved(), EPOCH + number), static=False)
+        tree.add(stamped("odom", "base", pose(), EPOCH + number), static=False)
+        tree.add(stamped("camera", f"person_{number}", pose(), EPOCH + number), static=False)
     assert len(tree.frames()) == _MOST_FRAMES + 2  # camera and odom are none that move
     assert {count.what: count.number for count in tree.counts()} == {"tf.dropped.too_many_frames": 11}
     assert tree.why_not("odom", "camera", EPOCH) == ""
@@ -114,16 +113,16 @@ def test_a_tracker_that_numbers_its_frames_does_not_fill_the_memory():
 
 def test_a_new_fixed_value_is_seen_although_paths_are_kept():
     tree = TransformTree()
-    tree.add(stamped("a", "b", moved(1)), static=True)
+    tree.add(stamped("a", "b", pose(1)), static=True)
     assert tree.lookup("a", "b", 0)[0, 3] == 1
-    tree.add(stamped("a", "b", moved(2)), static=True)
+    tree.add(stamped("a", "b", pose(2)), static=True)
     assert tree.lookup("a", "b", 0)[0, 3] == 2
 
 
 def test_out_of_order_stamps_are_sorted_and_repeated_ones_replaced():
     tree = TransformTree()
     for stamp, x in ((0, 0.0), (20, 2.0), (10, 5.0), (10, 1.0)):
-        tree.add(stamped("a", "b", moved(x), stamp), static=False)
+        tree.add(stamped("a", "b", pose(x), stamp), static=False)
     assert [tree.lookup("a", "b", stamp)[0, 3] for stamp in (0, 5, 10, 15, 20)] == [0.0, 0.5, 1.0, 1.5, 2.0]
     assert tree.counts() == ()
 
@@ -131,10 +130,10 @@ def test_out_of_order_stamps_are_sorted_and_repeated_ones_replaced():
 def test_the_buffer_is_ten_seconds_by_stamp():
     tree = TransformTree()
     for second in range(31):
-        tree.add(stamped("a", "b", moved(second), second * SECOND), static=False)
+        tree.add(stamped("a", "b", pose(second), second * SECOND), static=False)
     assert tree.lookup("a", "b", 20 * SECOND)[0, 3] == 20
     assert "from 20.000000000 to 30.000000000 s" in tree.why_not("a", "b", 20 * SECOND - 1)
-    tree.add(stamped("a", "b", moved(0), 3 * SECOND), static=False)
+    tree.add(stamped("a", "b", pose(0), 3 * SECOND), static=False)
     assert {count.what: count.number for count in tree.counts()} == {"tf.dropped.older_than_buffer": 1}
 
 
@@ -151,7 +150,7 @@ def test_outside_the_known_range_is_an_error_unless_tolerated():
     strict, tolerant = TransformTree(), TransformTree(tolerance_ns=SECOND)
     for tree in (strict, tolerant):
         for second in (1, 2):
-            tree.add(stamped("odom", "base", moved(second), second * SECOND), static=False)
+            tree.add(stamped("odom", "base", pose(second), second * SECOND), static=False)
     for stamp in (0, SECOND - 1, 2 * SECOND + 1):
         with pytest.raises(CalibrationError, match=r"'base' to 'odom' at .* got it from 1\.000000000 to 2\.000000000 s only"):
             strict.lookup("odom", "base", stamp)
@@ -163,33 +162,33 @@ def test_outside_the_known_range_is_an_error_unless_tolerated():
 def test_missing_frames_and_separate_trees_are_named():
     tree = TransformTree()
     assert "no frame 'camera' (known: none)" in tree.why_not("base", "camera", 0)
-    tree.add(stamped("base_link", "camera_link", moved()), static=True)
-    tree.add(stamped("odom", "lidar", moved()), static=True)
+    tree.add(stamped("base_link", "camera_link", pose()), static=True)
+    tree.add(stamped("odom", "lidar", pose()), static=True)
     with pytest.raises(CalibrationError, match=r"no frame 'camera_lnk' \(nearest known: camera_link"):
         tree.lookup("base_link", "camera_lnk", 0)
     with pytest.raises(CalibrationError, match="nothing connects 'odom' and 'base_link'"):
         tree.lookup("camera_link", "lidar", 0)
-    tree.add(stamped("odom", "base_link", moved()), static=True)
+    tree.add(stamped("odom", "base_link", pose()), static=True)
     assert tree.why_not("camera_link", "lidar", 0) == ""
 
 
 def test_loops_are_refused_and_a_new_parent_replaces_the_old():
     tree = TransformTree()
-    tree.add(stamped("a", "b", moved(1)), static=True)
-    tree.add(stamped("b", "c", moved(1)), static=True)
-    tree.add(stamped("c", "a", moved(1)), static=True)
-    tree.add(stamped("a", "a", moved(1)), static=True)
-    tree.add(stamped("a", "c", moved(5)), static=True)
+    tree.add(stamped("a", "b", pose(1)), static=True)
+    tree.add(stamped("b", "c", pose(1)), static=True)
+    tree.add(stamped("c", "a", pose(1)), static=True)
+    tree.add(stamped("a", "a", pose(1)), static=True)
+    tree.add(stamped("a", "c", pose(5)), static=True)
     assert tree.lookup("a", "c", 0)[0, 3] == 5
-    tree.add(stamped("a", "c", moved(7), SECOND), static=False)
+    tree.add(stamped("a", "c", pose(7), SECOND), static=False)
     assert tree.why_not("a", "c", 0)
     assert {count.what: count.number for count in tree.counts()} == {"tf.refused.loop": 2, "tf.replaced_parent": 2}
 
 
 def test_clear_forgets_what_moves():
     tree = TransformTree()
-    tree.add(stamped("odom", "base", moved(), SECOND), static=False)
-    tree.add(stamped("base", "camera", moved(1)), static=True)
+    tree.add(stamped("odom", "base", pose(), SECOND), static=False)
+    tree.add(stamped("base", "camera", pose(1)), static=True)
     assert tree.why_not("odom", "camera", SECOND) == ""
     tree.clear()
     assert tree.why_not("odom", "camera", SECOND)

@@ -106,7 +106,7 @@ def test_many_points_are_worked_out_in_parts(monkeypatch: pytest.MonkeyPatch):
     some, points = random_boxes(9, seed=4), torch.from_numpy(np.random.default_rng(4).uniform(35, 45, (50, 3)))
     at_once = geometry.points_in_boxes(points, some)
     overlap = geometry.iou_bev(some, random_boxes(7, seed=5))
-    monkeypatch.setattr(geometry, "_PAIRS_AT_ONCE", 20)
+    monkeypatch.setattr(geometry, "PAIRS_AT_ONCE", 20)
     assert torch.equal(geometry.points_in_boxes(points, some), at_once)
     assert torch.equal(geometry.iou_bev(some, random_boxes(7, seed=5)), overlap)
 
