@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from gemini_core.model.detection.interface import Cloud
 from gemini_core.model.detection.mvxnet.config import MvxNetConfig
 from gemini_core.model.detection.mvxnet.head import MvxMaps, anchor_loss, assign, find_boxes, make_anchors
 from gemini_core.model.detection.mvxnet.importing import import_mvxnet, released_shapes
+from gemini_core.model.detection.mvxnet.sparse import SparseTensor
 from golden import GOLDEN, of_prefix, read_tensors
 from mvxnets import config, needs_spconv, released_tensors
 
@@ -192,6 +194,20 @@ def tuples(value):
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
+def in_fp64(model):
+    """Let every layer compute in fp64, while points keep the places and voxels that they have in fp32."""
+
+    def widened(value):
+        if isinstance(value, SparseTensor):
+            return replace(value, features=value.features.double())
+        return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    for module in model.double().modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            module.register_forward_pre_hook(lambda _, given: tuple(map(widened, given)))
+    return model
+
+
 def recorded_maps(recorded):
     return MvxMaps(*(recorded[f"output.{name}"] for name in MvxMaps._fields))
 
@@ -206,9 +222,15 @@ def test_the_whole_network_computes_what_the_released_code_does(released, runtim
         clouds.append(Cloud(points, pixels, torch.ones(len(points), dtype=torch.bool)))
     with torch.no_grad():
         maps = model(clouds, recorded["input.images"])
-    for got, expected in zip(maps, recorded_maps(recorded), strict=True):
+        exact = in_fp64(import_mvxnet(weights, numbers, runtime="torch"))(clouds, recorded["input.images"])
+    for got, more, expected in zip(maps, exact, recorded_maps(recorded), strict=True):
         assert got.shape == expected.shape
-        assert (got - expected).abs().max() <= 1e-4 * expected.std()  # some seventy layers of fp32
+        # Random weights let the rounding of fp32 grow through some seventy layers, to 4e-3 of the maps' deviation. Kernels that
+        # add up in the order of the recording's come within 1e-4 of it, those of other processors within a tenth of the rounding
+        # (an epsilon of the norms that is off by 1 % makes 2e-2).
+        rounding = (got - more).abs().max() / expected.std()
+        assert rounding < 1e-2
+        assert (got - expected).abs().max() <= max(1e-4, 0.1 * rounding) * expected.std()
 
 
 def test_losses_are_those_of_the_released_code(released):
