@@ -29,7 +29,7 @@ from commands import PYTHON, ROOT, VENV, SetupError, content_hash, environment, 
 KEYS = VENV / "setup_keys.json"
 REQUIREMENTS = ROOT / "requirements"
 LOCK = REQUIREMENTS / "lock.txt"
-RANGES = [REQUIREMENTS / name for name in ("runtime.in", "training.in", "development.in")]
+RANGES = [REQUIREMENTS / name for name in ("runtime.in", "simulation.in", "training.in", "development.in")]
 """What takes the lock's place beside a ROS installation."""
 ROS_MODULES = (
     "ament_index_python",

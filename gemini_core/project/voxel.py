@@ -2,8 +2,8 @@
 
 With B = 3 bins, the channels that networks take, and the times t0 of the first and tN of the last event, an event of polarity p
 (1 or 0) at time t adds ``(2 p - 1) max(0, 1 - |b - t*|)`` to bin b of its pixel, where ``t* = (B - 1) (t - t0) / (tN - t0)``,
-and 0 where tN = t0. So bin 0 is the oldest moment, and each event adds its sign to its pixel, shared out between the two bins next to it. t0 and tN
-belong to the events, not to the window: a window by count is as long as its events.
+and 0 where tN = t0. So bin 0 is the oldest moment, and each event adds its sign to its pixel, shared out between the two bins
+next to it. t0 and tN belong to the events, not to the window: a window by count is as long as its events.
 """
 
 from __future__ import annotations

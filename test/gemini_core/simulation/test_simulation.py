@@ -21,6 +21,8 @@ from gemini_core.simulation.record import Simulation, simulate
 from gemini_core.simulation.rig import START_NS, default_rig
 from gemini_core.simulation.scene import poses
 
+pytest.importorskip("open3d", reason="the extra 'simulation' is not installed")
+
 SECOND_NS = 1_000_000_000
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import open3d as o3d
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +26,8 @@ from gemini_core.simulation.raster import rasterize
 from gemini_core.simulation.record import LISTED_POINTS, VISIBLE_SHARE, Simulation, record_set
 from gemini_core.simulation.rig import START_NS, default_rig
 from gemini_core.simulation.shading import ACTOR, CLASS
+
+o3d = pytest.importorskip("open3d", reason="the extra 'simulation' is not installed")
 
 FRAME_NS = START_NS + 100_000_000
 
