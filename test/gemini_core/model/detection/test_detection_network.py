@@ -21,7 +21,7 @@ from gemini_core.model.detection.pillars import codec, losses
 from gemini_core.model.detection.pillars.detector import Detector, DetectorConfig, Image, paint
 from gemini_core.model.detection.pillars.encoder import BevGrid, PillarEncoder, Points
 from gemini_core.model.detection.point_fusion import PointFusion
-from gemini_core.model.detection.sampling import map_and_sample, sample, sample_levels
+from gemini_core.model.detection.sampling import map_and_sample, sample
 from gemini_core.model.folding import fold_detector
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 from networks import randomize, tiny
@@ -175,7 +175,7 @@ def test_mapping_before_sampling_changes_nothing():
     counts = [20, 30]
     expected = torch.cat(
         [
-            linear(sample_levels([level[index] for level in image.features], own, SIZE))
+            linear(torch.cat([sample(level[index], own, SIZE) for level in image.features], dim=1))
             for index, own in enumerate(pixels.split(counts))
         ]
     )
