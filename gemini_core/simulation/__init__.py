@@ -1,1 +1,1 @@
-"""Drives through a procedural street, recorded as bags with ground truth: :func:`gemini_core.simulation.record.simulate`."""
+"""Simulated drives through procedural streets and rooms, as bags with ground truth (``record.record``)."""
