@@ -64,7 +64,7 @@ setup(
     install_requires=requirements("runtime.in"),
     extras_require={
         name: requirements(f"{name}.in")
-        for name in ("openvino", "onnx", "quantization", "mvxnet", "training", "labelling", "development")
+        for name in ("simulation", "openvino", "onnx", "quantization", "mvxnet", "training", "labelling", "development")
     },
     zip_safe=False,
     entry_points={

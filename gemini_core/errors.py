@@ -46,10 +46,10 @@ class DataError(GeminiError):
     """Data, in a folder, a file or an array, that is not what its format promises."""
 
 
-def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
+def nearest_names(name: str, known: Iterable[str]) -> str:
     """Say which known names are close to a wrong one, e.g. ``"nearest known: a, b"``; all of them where none is."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return "nearest known: " + ", ".join(close)
     return "known: " + (", ".join(names) if names else "none")

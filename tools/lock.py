@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements"
-SOURCES = ("runtime.in", "openvino.in", "onnx.in", "training.in", "labelling.in", "development.in", "ros.in")
+SOURCES = ("runtime.in", "simulation.in", "openvino.in", "onnx.in", "training.in", "labelling.in", "development.in", "ros.in")
 TORCH = ("torch==2.13.0", "torchmetrics==1.9.0")  # the second asks for the first
 TORCH_NEEDS = (
     "filelock",

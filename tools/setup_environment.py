@@ -30,7 +30,7 @@ from commands import PYTHON, ROOT, VENV, SetupError, content_hash, environment, 
 KEYS = VENV / "setup_keys.json"
 REQUIREMENTS = ROOT / "requirements"
 LOCK = REQUIREMENTS / "lock.txt"
-RANGES = [REQUIREMENTS / name for name in ("runtime.in", "training.in", "development.in")]
+RANGES = [REQUIREMENTS / name for name in ("runtime.in", "simulation.in", "training.in", "development.in")]
 """What takes the lock's place beside a ROS installation."""
 ROS_DEPENDENCY = re.compile(r"<(?:exec|test)_depend>(\w+)<")
 """Line of package.xml that names a ROS package, which is also a Python module; the distribution's own have a hyphen."""

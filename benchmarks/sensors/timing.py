@@ -15,9 +15,6 @@ SHORTEST_S = 2e-3
 _LOOK_S, _LOOKS = 1e-3, 1000
 """How often to look whether other threads are still running, and how many times at most."""
 
-Seconds = Mapping[str, np.ndarray]
-"""CPU seconds of one run in each round (rounds,), by contender."""
-
 
 def in_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
     """Run every contender once untimed, then once a round (the short ones several times)."""

@@ -102,12 +102,12 @@ def distance_m(points: EdgePoints) -> float:
     return float(np.median(points.arm[2] + points.place[2]))
 
 
-def parallax_deg(reference_from_event: F64, plane_m: float, near_m: float = _NEAR_M) -> F64:
+def parallax_deg(reference_from_event: F64, plane_m: float) -> F64:
     """Pitch, yaw and roll (3,), degrees, that the distance between the cameras can be taken for, as events have no depth.
 
-    Things at z instead of on the plane shift by |t| |1 / z - 1 / plane| radians: for the farthest, and those at ``near_m``.
+    Things at z instead of on the plane shift by |t| |1 / z - 1 / plane| radians: for the farthest, and those at 5 m.
     """
-    per_m = max(abs(1.0 / near_m - 1.0 / plane_m), 1.0 / plane_m)
+    per_m = max(abs(1.0 / _NEAR_M - 1.0 / plane_m), 1.0 / plane_m)
     right_m, down_m = np.abs(reference_from_event[:2, 3])
     limits: F64 = np.degrees(np.array([down_m * per_m, right_m * per_m, 0.0]))
     return limits

@@ -147,13 +147,9 @@ class FusionConfig:
             for name in ENCODING_KEYS.get(modality, ())
         }
 
-    def roles_by_absolute_topic(self, namespace: str = "/") -> dict[str, Role]:
-        """The role of every topic, relative names resolved in ``namespace``; what a bag reader looks topics up in."""
-        prefix = "/" + namespace.strip("/")
-        return {
-            topic if topic.startswith("/") else f"{prefix.rstrip('/')}/{topic}": role
-            for role, topic in self.topics_by_role().items()
-        }
+    def roles_by_absolute_topic(self) -> dict[str, Role]:
+        """The role of every topic, relative names resolved in /; what a bag reader looks topics up in."""
+        return {topic if topic.startswith("/") else f"/{topic}": role for role, topic in self.topics_by_role().items()}
 
 
 def _transported(topic: str, transport: str) -> str:

@@ -33,7 +33,6 @@ _COORDINATE = 0x7FF
 _HIGH_STEPS = 4096  # values of TIME_HIGH before it wraps
 _VECTOR = 12  # the longest one
 _UNKNOWN = -1
-_ONE = np.uint64(1)
 
 # What the decoder knows from the words before: TIME_HIGH, TIME_LOW, wraps of TIME_HIGH, y, base x and polarity of vectors,
 # and whether TIME_HIGH was seen since packets were lost.

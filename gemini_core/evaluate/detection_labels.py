@@ -1,4 +1,8 @@
-"""Labels of the 3D detection metrics: KITTI's files, boxes of messages, and boxes in the image around boxes in space."""
+"""Labels of the 3D detection metrics: KITTI's files, boxes of messages, and boxes in the image around boxes in space.
+
+No command of ours reads KITTI's label files for scores (bags have boxes without their difficulty): ``read_kitti_truth`` and
+``seen_in_image`` are there to hold weights against the figures that others publish, by KITTI's own difficulties.
+"""
 
 from __future__ import annotations
 

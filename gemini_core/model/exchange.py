@@ -1,16 +1,13 @@
 """TokenFusion's exchange of tokens (Wang et al., CVPR 2022, arXiv 2204.08721), here for comparison.
 
 A small network scores every token; a token that scores below the threshold gives its place to the other stream's token of the
-same pixel. The others are weighted by their scores, so that the scores learn; an L1 term on the scores (``exchange_scores``)
-makes tokens give way.
+same pixel. The others are weighted by their scores, so that the scores learn. The paper's L1 term on the scores, which makes
+more tokens give way, is left out.
 
 Shapes: S streams (2), B batch, N tokens (pixels), C channels.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -51,22 +48,3 @@ class TokenExchange(nn.Module):
         if valid is not None:
             gives_way = gives_way & valid.flip(0)
         return torch.where(gives_way, streams.flip(0), kept)
-
-
-@contextmanager
-def exchange_scores(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the scores (B, N, 1) of every token exchange in a network that runs inside the block.
-
-    The mean of all of them, times a small weight, is the sparsity term that TokenFusion adds to the loss.
-    """
-    collected: list[Tensor] = []
-    handles = [
-        module.register_forward_hook(lambda _module, _inputs, scores: collected.append(scores))
-        for module in network.modules()
-        if isinstance(module, TokenScore)
-    ]
-    try:
-        yield collected
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -54,6 +54,8 @@ class Imported:
 def load_official(source: str | Path | Mapping[str, Any], config: SegmenterConfig) -> Segmenter:
     """Make a segmenter of a released GeminiFusion model's weights (MiT or Swin; two modalities, or DeLiVER's form).
 
+    Stricter than ``load_pretrained``, which the command uses: nothing may be missing. Tests hold the network to such models.
+
     Args:
         source: a state dict, or a file of one (safetensors or a PyTorch pickle of tensors); the wrappers that training scripts
             put around it (``{"segmenter": ...}``, ``{"state_dict": ...}``, ``module.``) are taken off.

@@ -431,7 +431,10 @@ OPTICAL_FROM_BODY: F64 = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0],
 def transform_matrix(
     translation: tuple[float, float, float] | F64, quaternion_xyzw: tuple[float, float, float, float] | F64
 ) -> F64:
-    """Build a (4, 4) float64 matrix from a translation (metres) and a quaternion (normalised here; must not be zero)."""
+    """Build a (4, 4) float64 matrix from a translation (metres) and a quaternion (normalised here; must not be zero).
+
+    What the tests build their rigs of; the decoder of transforms checks its quaternion and makes its own.
+    """
     matrix = np.eye(4)
     matrix[:3, :3] = Rotation.from_quat(quaternion_xyzw).as_matrix()
     matrix[:3, 3] = translation

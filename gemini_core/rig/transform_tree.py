@@ -48,13 +48,12 @@ class TransformTree:
     A leading "/" of a frame's name is ignored. A frame has one parent: a transform that names another one, or that is fixed
     where the last was moving, replaces what was known of the frame. A transform that would close a loop is refused. Moving
     transforms are kept for ``buffer_ns`` before the newest of their frame, may come out of order (one that is older than
-    the buffer is dropped; one with a known stamp replaces the older one), and are interpolated: never extrapolated by more
-    than ``tolerance_ns``, where the nearest one is taken as it is. All this is counted.
+    the buffer is dropped; one with a known stamp replaces the older one), and are interpolated,
+    never extrapolated. All this is counted.
     """
 
-    def __init__(self, buffer_ns: int = 10_000_000_000, tolerance_ns: int = 0) -> None:
+    def __init__(self, buffer_ns: int = 10_000_000_000) -> None:
         self._buffer_ns = buffer_ns
-        self._tolerance_ns = tolerance_ns
         self._edges: dict[str, _Edge] = {}
         self._paths: dict[tuple[str, str], tuple[_Step, ...] | str] = {}
         self._counts: Counter[str] = Counter()
@@ -117,7 +116,7 @@ class TransformTree:
         """``target_from_source`` (K, 4, 4) float64 at K >= 1 stamps, far cheaper than one by one; see ``lookup``."""
         path = self._path(frame_name(target), frame_name(source))
         for stamp_ns in (int(stamps_ns.min()), int(stamps_ns.max())):
-            reason = _why_not(path, stamp_ns, self._tolerance_ns)
+            reason = _why_not(path, stamp_ns)
             if isinstance(path, str) or reason:
                 raise CalibrationError(reason)
         target_from_source = np.broadcast_to(np.eye(4), (stamps_ns.size, 4, 4))
@@ -127,7 +126,7 @@ class TransformTree:
 
     def why_not(self, target: str, source: str, stamp_ns: int) -> str:
         """Say in one sentence why ``lookup`` would fail, "" where it would not; cheap enough to ask for each message."""
-        return _why_not(self._path(frame_name(target), frame_name(source)), stamp_ns, self._tolerance_ns)
+        return _why_not(self._path(frame_name(target), frame_name(source)), stamp_ns)
 
     def stamps_between(self, target: str, source: str, start_ns: int, end_ns: int) -> list[int]:
         """Stamps between two others, rising, at which the way between two frames may bend; none where nothing moves."""
@@ -230,14 +229,14 @@ def _joined(steps: list[_Step]) -> Iterator[_Step]:
         yield _Step(constant)
 
 
-def _why_not(path: tuple[_Step, ...] | str, stamp_ns: int, tolerance_ns: int) -> str:
+def _why_not(path: tuple[_Step, ...] | str, stamp_ns: int) -> str:
     if isinstance(path, str):
         return path
     for step in path:
         if step.edge is None:
             continue
         first, last = step.edge.stamps[0], step.edge.stamps[-1]
-        if not first - tolerance_ns <= stamp_ns <= last + tolerance_ns:
+        if not first <= stamp_ns <= last:
             return (
                 f"expected the transform from {step.child!r} to {step.edge.parent!r} at {_seconds(stamp_ns)} s, got it from "
                 f"{_seconds(first)} to {_seconds(last)} s only"

@@ -13,3 +13,8 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 def compiled(function: _Function) -> _Function:
     """Compile with numba when it is first called, with fast arithmetic; kept on disk, since it takes seconds."""
     return compiling.compiled(error_model="numpy", fastmath=True)(function)
+
+
+def inlined(function: _Function) -> _Function:
+    """Compile into every compiled function that calls it, with the same arithmetic."""
+    return compiling.compiled(error_model="numpy", fastmath=True, inline="always")(function)

@@ -34,7 +34,6 @@ BANDWIDTH_HZ, BANDWIDTH_LIGHT = 300.0, 1.5e-4
 _DARK_CURRENT = 3e-7
 """Radiance that the pixel's dark current is like; 1 is a white sheet in 100,000 lux."""
 
-TIME_BITS = 24
 """Sensor time is this many bits of microseconds, so it wraps every 16.8 s."""
 
 

@@ -142,13 +142,17 @@ def triangle_table(mesh: Mesh) -> F32:
     return table.astype(np.float32)
 
 
-def chunks_of(corners: F32, size: int = 48) -> F64:
-    """Balls (C, 6) around runs of ``size`` triangles of (T, 3, 3): centre, radius, first triangle and the one after."""
-    first = np.arange(0, len(corners), size)
+_CHUNK = 48
+"""Triangles that are looked for together."""
+
+
+def chunks_of(corners: F32) -> F64:
+    """Balls (C, 6) around runs of triangles of (T, 3, 3): centre, radius, first triangle and the one after."""
+    first = np.arange(0, len(corners), _CHUNK)
     points = corners.reshape(-1, 3).astype(np.float64)
     low, high = np.minimum.reduceat(points, 3 * first), np.maximum.reduceat(points, 3 * first)
     radius = np.linalg.norm(high - low, axis=1) / 2 + 1e-3
-    return np.column_stack([(low + high) / 2, radius, first, np.minimum(first + size, len(corners))])
+    return np.column_stack([(low + high) / 2, radius, first, np.minimum(first + _CHUNK, len(corners))])
 
 
 # --------------------------------------------------------------------------------------------------------------------

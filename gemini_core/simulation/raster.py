@@ -14,10 +14,28 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from gemini_core.simulation.compiling import compiled
+from gemini_core.simulation.compiling import compiled, inlined
 from gemini_core.types import F32, F64
 
 _NEAR_M = 0.05
+
+
+@inlined
+def _span(a: float, b: float, c: float, focal: float, center: float, count: int) -> tuple[int, int]:
+    """The first and the last of ``count`` rows (or columns) whose middle lies between three corners."""
+    return max(0, math.ceil(min(a, b, c) * focal + center)), min(count - 1, math.floor(max(a, b, c) * focal + center))
+
+
+@inlined
+def _inside(e: float, p: float, low: float, high: float) -> tuple[float, float]:
+    """What of ``low`` to ``high`` has e + p x at least zero, a hair more, so that neighbours leave no gap."""
+    if p > 0:
+        low = max(low, -e / p - 1e-5)
+    elif p < 0:
+        high = min(high, -e / p + 1e-5)
+    elif e < 0:
+        high = low - 1.0  # nothing
+    return low, high
 
 
 @compiled
@@ -73,12 +91,8 @@ def rasterize(
             cx_, cy_ = ax + r00 * gx + r01 * gy + r02 * gz, ay + r10 * gx + r11 * gy + r12 * gz
             row0, row1, column0, column1 = 0, height - 1, 0, width - 1
             if min(az, bz, cz) > _NEAR_M:
-                ua, ub, uc = ax / az, bx / bz, cx_ / cz
-                va, vb, vc = ay / az, by / bz, cy_ / cz
-                row0 = max(row0, math.ceil(min(va, vb, vc) * fy + cy))
-                row1 = min(row1, math.floor(max(va, vb, vc) * fy + cy))
-                column0 = max(column0, math.ceil(min(ua, ub, uc) * fx + cx))
-                column1 = min(column1, math.floor(max(ua, ub, uc) * fx + cx))
+                row0, row1 = _span(ay / az, by / bz, cy_ / cz, fy, cy, height)
+                column0, column1 = _span(ax / az, bx / bz, cx_ / cz, fx, cx, width)
                 if row0 > row1 or column0 > column1:
                     continue
             # Edge functions e = p x + q y + r, over the determinant, so that they are positive inside.
@@ -97,26 +111,9 @@ def rasterize(
             for i in range(row0, row1 + 1):
                 y = (i - cy) / fy
                 e0, e1, e2 = q0 * y + s0, q1 * y + s1, q2 * y + s2
-                low, high = float(column0), float(column1)
-                # Where the edge functions are at least zero, a hair more, so that neighbours leave no gap.
-                if p0 > 0:
-                    low = max(low, -e0 / p0 - 1e-5)
-                elif p0 < 0:
-                    high = min(high, -e0 / p0 + 1e-5)
-                elif e0 < 0:
-                    continue
-                if p1 > 0:
-                    low = max(low, -e1 / p1 - 1e-5)
-                elif p1 < 0:
-                    high = min(high, -e1 / p1 + 1e-5)
-                elif e1 < 0:
-                    continue
-                if p2 > 0:
-                    low = max(low, -e2 / p2 - 1e-5)
-                elif p2 < 0:
-                    high = min(high, -e2 / p2 + 1e-5)
-                elif e2 < 0:
-                    continue
+                low, high = _inside(e0, p0, float(column0), float(column1))
+                low, high = _inside(e1, p1, low, high)
+                low, high = _inside(e2, p2, low, high)
                 if low > high:
                     continue
                 first = math.ceil(low)

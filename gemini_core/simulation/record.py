@@ -38,10 +38,6 @@ from gemini_core.simulation.clip import (
     DESCRIPTION_TOPIC,
     FORMAT,
     Clip,
-    Condition,
-    Failure,
-    Split,
-    World,
     describe,
     describe_with_format,
     to_json,
@@ -359,25 +355,17 @@ def simulate(
     out: str | Path,
     seed: int,
     seconds: float,
-    storage: Storage = "mcap",
     progress: Callable[[int, int], None] | None = None,
     *,
-    split: Split = "test",
-    world: World = "street",
-    condition: Condition = "day",
-    failure: Failure = "none",
     clutter: bool = True,
     rig: Rig | None = None,
-    overwrite: bool = False,
 ) -> int:
-    """Record a drive as a bag at ``out`` and give the number of messages; see Clip and Simulation for the arguments.
+    """Record a drive through a test street by day as a bag at ``out`` and give the number of messages; the rest as ``record``.
 
     Raises:
-        DataError: there is no such clip.
         BagError: the bag cannot be written there.
     """
-    clip = Clip(split=split, world=world, condition=condition, failure=failure, seed=seed, seconds=seconds, clutter=clutter)
-    return record(out, clip, storage, progress, rig=rig, overwrite=overwrite)
+    return record(out, Clip(seed=seed, seconds=seconds, clutter=clutter), progress=progress, rig=rig)
 
 
 def record(

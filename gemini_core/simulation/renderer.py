@@ -5,13 +5,16 @@ What stands still is set up once. What moves is put where it is for every moment
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import open3d as o3d
 
+from gemini_core.errors import ConfigError
 from gemini_core.simulation import shading
 from gemini_core.simulation.classes import CEILING, SKY
 from gemini_core.simulation.compiling import compiled
@@ -21,6 +24,9 @@ from gemini_core.simulation.raster import rasterize
 from gemini_core.simulation.rig import CameraMount
 from gemini_core.simulation.scene import Scene
 from gemini_core.types import F32, F64, U8, CameraModel
+
+if TYPE_CHECKING:
+    from open3d.t.geometry import RaycastingScene
 
 FAR_M = 260.0
 SHADOW_STEP_M, OPEN_STEP_M = 0.14, 0.2
@@ -64,7 +70,11 @@ def intrinsics(camera: CameraModel) -> tuple[float, float, float, float]:
 
 
 class Renderer:
-    """A scene under a condition. ``set_time`` puts what moves where it is then; everything else follows from that."""
+    """A scene under a condition. ``set_time`` puts what moves where it is then; everything else follows from that.
+
+    Raises:
+        ConfigError: Open3D is not installed.
+    """
 
     def __init__(self, scene: Scene, air: Surroundings) -> None:
         self.scene, self.air = scene, air
@@ -83,7 +93,7 @@ class Renderer:
         self._static_chunks = chunks_of(scene.static.corners)
         self._chunks = self._static_chunks
         self._beams = _beam_scene(scene.static.corners)
-        self._moving_beams: tuple[o3d.t.geometry.RaycastingScene, I32] | None = None
+        self._moving_beams: tuple[RaycastingScene, I32] | None = None
         shadow, shadow_camera = _sun_map(table, self._static_chunks, scene)
         open_share, open_origin = _open_map(table, scene)
         self.world = shading.World(
@@ -173,7 +183,7 @@ class Renderer:
             distance[closer], triangle[closer] = near[closer], rows[hit[closer]]
         return Hits(distance, *shading.reflectances(self.world, origins, directions, distance, triangle))
 
-    def _moving_scene(self) -> tuple[o3d.t.geometry.RaycastingScene, I32]:
+    def _moving_scene(self) -> tuple[RaycastingScene, I32]:
         present = self._chunks[: len(self._chunks) - len(self._static_chunks), 4:].astype(np.int64)
         rows = np.concatenate([np.zeros(0, np.int32), *(np.arange(a, b, dtype=np.int32) for a, b in present)])
         corner = self.world.triangles[rows, None, 0:3]
@@ -246,8 +256,22 @@ def _camera_rays(
     return rays, lengths
 
 
-def _beam_scene(corners: F32) -> o3d.t.geometry.RaycastingScene:
-    scene = o3d.t.geometry.RaycastingScene()
+def _open3d() -> ModuleType:
+    """Open3D, which robots do without.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return importlib.import_module("open3d")
+    except ImportError as error:
+        msg = f"simulation: expected Open3D to be installed (pip install 'gemini_ros[simulation]'), got {str(error)!r}"
+        raise ConfigError(msg) from None
+
+
+def _beam_scene(corners: F32) -> RaycastingScene:
+    o3d = _open3d()
+    scene: RaycastingScene = o3d.t.geometry.RaycastingScene()
     if len(corners):
         vertices = np.ascontiguousarray(corners.reshape(-1, 3))
         triangles = np.arange(len(vertices), dtype=np.uint32).reshape(-1, 3)
@@ -255,9 +279,9 @@ def _beam_scene(corners: F32) -> o3d.t.geometry.RaycastingScene:
     return scene
 
 
-def _cast(scene: o3d.t.geometry.RaycastingScene, rays: F32) -> tuple[F32, I32]:
+def _cast(scene: RaycastingScene, rays: F32) -> tuple[F32, I32]:
     """Distance in units of the ray's direction (inf: nothing) and triangle (-1: nothing) of rays (..., 6) float32."""
-    hits = scene.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
+    hits = scene.cast_rays(_open3d().core.Tensor.from_numpy(rays), nthreads=1)
     return hits["t_hit"].numpy(), hits["primitive_ids"].numpy().view(np.int32)  # nothing is 2³² - 1, so -1
 
 

@@ -140,8 +140,9 @@ def default_rig(scale: float = 1.0, world: World = "street", *, color_scale: flo
     )
 
 
-def low_resolution_events(rig: Rig, factor: int = 4) -> Rig:
-    """The rig with an event camera of the same view and ``factor`` times fewer pixels a side."""
+def low_resolution_events(rig: Rig) -> Rig:
+    """The rig with an event camera of the same view and four times fewer pixels a side."""
+    factor = 4
     camera = rig.event.camera
     smaller = replace(
         camera,

@@ -1,4 +1,4 @@
-# ruff: noqa: C901, PLR0915, PLR0917 - compiled functions take arrays and coordinates one by one, since records of them are
+# ruff: noqa: C901, PLR0917 - compiled functions take arrays and coordinates one by one, since records of them are
 # slow, and few calls, since those are
 """What a ray sees: colour, class and reflectance of a surface, and the light on it, compiled with numba.
 
@@ -21,11 +21,12 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gemini_core.simulation.compiling import compiled
+from gemini_core.simulation.compiling import compiled, inlined
 from gemini_core.types import F32, F64, U8
 
 I32: TypeAlias = npt.NDArray[np.int32]
 Vector: TypeAlias = tuple[float, float, float]
+Sky: TypeAlias = tuple[float, float, float, float, float, float, float]
 Intrinsics: TypeAlias = tuple[float, float, float, float]
 Parameters: TypeAlias = tuple[float, float, float, float, float, float]
 
@@ -403,7 +404,7 @@ def _surface(
 
 
 @compiled
-def _sky(sky: tuple[float, float, float, float, float, float, float], dx: float, dy: float, dz: float) -> Vector:
+def _sky(sky: Sky, dx: float, dy: float, dz: float) -> Vector:
     """The sky (zenith, horizon, clouds) in a direction of unit length: a gradient with clouds."""
     up = max(dz, 0.0)
     t = 1.0 - math.exp(-3.2 * up)
@@ -580,6 +581,29 @@ def shade(world: World, world_from_camera: F64, intrinsics: Intrinsics, found: I
     )  # fmt: skip
 
 
+@inlined
+def _mirrored(
+    r: float, g: float, b: float, er: float, eg: float, eb: float, dx: float, dy: float, dz: float,
+    nx: float, ny: float, nz: float, facing: float, gloss: float, light: F64, sky: Sky,
+) -> Vector:  # fmt: skip
+    """A colour with what gloss mirrors: indoors the light e that falls on it, else the sky, and the sun; d: ray, n: normal."""
+    mx, my, mz = dx - 2.0 * facing * nx, dy - 2.0 * facing * ny, dz - 2.0 * facing * nz
+    grazing = (1.0 + facing) * (1.0 + facing)
+    fresnel = gloss * (0.10 + 0.90 * grazing * grazing)
+    if light[INDOORS] > 0:
+        mr, mg, mb = 0.4 * er, 0.4 * eg, 0.4 * eb
+    else:
+        mr, mg, mb = _sky(sky, mx, my, mz)
+        seen = min(1.0, 0.3 + 1.6 * mz) if mz > 0.02 else 0.15  # noqa: PLR2004 - what stands around hides the low sky
+        mr, mg, mb = mr * seen, mg * seen, mb * seen
+    r, g, b = r + fresnel * (mr - r), g + fresnel * (mg - g), b + fresnel * (mb - b)
+    glint = mx * light[SUN_DIRECTION] + my * light[SUN_DIRECTION + 1] + mz * light[SUN_DIRECTION + 2]
+    if light[SUN_COLOR] > 0 and glint > 0.97 and er > 2.0 * light[AMBIENT]:  # noqa: PLR2004 - within 14 degrees of the mirrored sun
+        spot = gloss * light[SUN_COLOR] * (glint - 0.97) / 0.03
+        r, g, b = r + spot, g + spot, b + spot
+    return r, g, b
+
+
 @compiled
 def _shade(
     triangles: F32, surface_of: I32, surfaces: F32, light: F64, world_from_camera: F64, intrinsics: Intrinsics,
@@ -591,10 +615,9 @@ def _shade(
     color = np.empty((height, width, 3), np.float32)
     label = np.full((height, width), 255, np.uint8)
     actor = np.full((height, width), -1, np.int32)
-    wet, sunny, indoors = light[WET], light[SUN_COLOR] > 0, light[INDOORS] > 0
+    wet = light[WET]
     pixel_x, pixel_y = 1.0 / fx, 1.0 / fy
     ar, ag, ab = light[AIRLIGHT], light[AIRLIGHT + 1], light[AIRLIGHT + 2]
-    sx, sy, sz = light[SUN_DIRECTION], light[SUN_DIRECTION + 1], light[SUN_DIRECTION + 2]
     sky = (
         light[ZENITH], light[ZENITH + 1], light[ZENITH + 2], light[HORIZON], light[HORIZON + 1], light[HORIZON + 2],
         light[CLOUDS],
@@ -637,20 +660,7 @@ def _shade(
                 r, g = r + glow * max(surfaces[n, RED], 0.3), g + glow * max(surfaces[n, GREEN], 0.26)
                 b += 0.7 * glow * max(surfaces[n, BLUE], 0.28)
             if gloss > 0.0:
-                mx, my, mz = dx - 2.0 * facing * nx, dy - 2.0 * facing * ny, dz - 2.0 * facing * nz
-                grazing = (1.0 + facing) * (1.0 + facing)
-                fresnel = gloss * (0.10 + 0.90 * grazing * grazing)
-                if indoors:
-                    mr, mg, mb = 0.4 * er, 0.4 * eg, 0.4 * eb
-                else:
-                    mr, mg, mb = _sky(sky, mx, my, mz)
-                    seen = min(1.0, 0.3 + 1.6 * mz) if mz > 0.02 else 0.15  # noqa: PLR2004 - what stands around hides the low sky
-                    mr, mg, mb = mr * seen, mg * seen, mb * seen
-                r, g, b = r + fresnel * (mr - r), g + fresnel * (mg - g), b + fresnel * (mb - b)
-                glint = mx * sx + my * sy + mz * sz
-                if sunny and glint > 0.97 and er > 2.0 * light[AMBIENT]:  # noqa: PLR2004 - within 14 degrees of the mirrored sun
-                    spot = gloss * light[SUN_COLOR] * (glint - 0.97) / 0.03
-                    r, g, b = r + spot, g + spot, b + spot
+                r, g, b = _mirrored(r, g, b, er, eg, eb, dx, dy, dz, nx, ny, nz, facing, gloss, light, sky)
             clear = incoming[s, 3]
             r, g, b = ar + (r - ar) * clear, ag + (g - ag) * clear, ab + (b - ab) * clear
             color[i, j, 0], color[i, j, 1], color[i, j, 2] = r, g, b

@@ -143,6 +143,7 @@ grid: {height: 64, width: 96}
 
 @pytest.mark.slow
 def test_a_small_comparison_from_end_to_end(tmp_path, capsys):
+    pytest.importorskip("open3d", reason="the extra 'simulation' is not installed")
     clips = [Clip("train", "street", "day", "none", seed, 0.2) for seed in (0, 1)]
     clips += [Clip("val", "room", "day", "none", 0, 0.1)]
     clips += [Clip("test", "room", condition, "none", 0, 0.1) for condition in CONDITIONS if condition != "rain"]

@@ -223,8 +223,18 @@ def test_kitti_objects_become_complete_frames(capsys, real_dir, tmp_path):
     assert "Frames: 2, with every sensor: 2" in text
 
 
+def test_simulate_without_open3d_names_the_extra(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    code, _, error = run(capsys, "simulate", "--seconds", "0.1", "--out", tmp_path / "street")
+    assert code == 2
+    assert error.startswith("gemini-fusion: simulation: expected Open3D to be installed (pip install 'gemini_ros[simulation]')")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "street").exists()
+
+
 @pytest.mark.slow
 def test_simulate_writes_a_bag_that_is_complete(capsys, tmp_path):
+    pytest.importorskip("open3d", reason="the extra 'simulation' is not installed")
     code, text, _ = run(capsys, "simulate", "--seconds", "0.3", "--seed", "4", "--out", tmp_path / "street")
     assert code == 0
     assert "0.3 s of street 4" in text

@@ -51,6 +51,7 @@ def test_without_openvino_torch_runs_it_and_that_is_said(tmp_path, monkeypatch, 
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
+    pytest.importorskip("open3d", reason="the extra 'simulation' is not installed")
     path = tmp_path_factory.mktemp("demo") / "bag"
     simulate(path, seed=1, seconds=0.3, rig=default_rig(0.25))
     return path

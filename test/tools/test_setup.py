@@ -21,12 +21,12 @@ from source_imports import REPOSITORY, imports_of_file, sources
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PIN = re.compile(r'[a-z0-9-]+==[^ ;]+( ; python_version == "3\.\d+"( or python_version == "3\.\d+")*)?$')
-LOCKED = ("runtime.in", "openvino.in", "onnx.in", "training.in", "labelling.in", "development.in", "ros.in")
+LOCKED = ("runtime.in", "simulation.in", "openvino.in", "onnx.in", "training.in", "labelling.in", "development.in", "ros.in")
 SHIPPED = ("launch", "config", "interfaces")
 INSTALLED_NAME = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 ROSDEP_KEY = {"cv2": "python3-opencv", "yaml": "python3-yaml"}
-WITHOUT_ROSDEP_KEY = {"torch", "open3d", "rosbags", "numba", "safetensors", "apsw"}
-OPTIONAL = {"spconv": "mvxnet.in"}  # imported only where it is asked for
+WITHOUT_ROSDEP_KEY = {"torch", "rosbags", "numba", "safetensors", "apsw"}
+OPTIONAL = {"spconv": "mvxnet.in", "open3d": "simulation.in"}  # imported only where it is asked for
 
 
 def lines(name: str) -> list[str]:

@@ -36,15 +36,10 @@ def sample(level: Tensor, pixels: Tensor, image_size: tuple[int, int]) -> Tensor
     return sampled[0, :, :, 0].T
 
 
-def sample_levels(levels: Sequence[Tensor], pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Sample levels (C_l, h_l, w_l) of one image at pixels (N, 2) and join them: (N, sum of C_l)."""
-    return torch.cat([sample(level, pixels, image_size) for level in levels], dim=1)
-
-
 def map_and_sample(
     levels: Sequence[Tensor], image_map: nn.Linear, pixels: Tensor, counts: Sequence[int], image_size: tuple[int, int]
 ) -> Tensor:
-    """Give ``image_map(sample_levels(...))`` for a batch of images, for less work.
+    """Give ``image_map`` of every level at each pixel (``sample``), joined, for a batch of images and for less work.
 
     Sampling and mapping are both linear, so each level is mapped first, at its own size, by its part of the matrix. There are
     far fewer cells than points, and far fewer channels to sample afterwards.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import open3d as o3d
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +24,8 @@ from gemini_core.alignment.verdict import AXES, AlignmentReport, AxisFit, Pair, 
 from gemini_core.bag import kitti, messages
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
-from gemini_core.cli import EXIT_MISALIGNED, EXIT_WRONG_INPUT, main
+from gemini_core.cli import main
+from gemini_core.cli.common import EXIT_MISALIGNED, EXIT_WRONG_INPUT
 from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.decode.transforms import decode_transforms
 from gemini_core.errors import DataError
@@ -86,6 +86,7 @@ def turned(frame: SensorFrame, rotation_deg) -> SensorFrame:
 
 @pytest.fixture(scope="session")
 def street(tmp_path_factory) -> Path:
+    pytest.importorskip("open3d", reason="the extra 'simulation' is not installed")
     path = tmp_path_factory.mktemp("alignment") / "street"
     simulate(path, seed=3, seconds=0.8, clutter=False)  # a street with enough near for depth to be held to the picture
     return path
@@ -205,6 +206,7 @@ def sweep(points: np.ndarray, intensity: np.ndarray, ring: np.ndarray | None) ->
 
 
 def test_quiet_on_a_road_seen_through_a_distorting_lens(real_dir):
+    o3d = pytest.importorskip("open3d", reason="the extra 'simulation' is not installed")
     folder = real_dir / "road_camera_lidar"
     lines = dict(line.split(":") for line in (folder / "calib.txt").read_text().splitlines())
     k, d, t = (np.array(lines[name].split(), float) for name in "KDT")

@@ -10,10 +10,9 @@ from torch import nn
 
 from gemini_core.errors import ConfigError
 from gemini_core.model.cross_attention import CrossAttention
-from gemini_core.model.exchange import TokenExchange, exchange_scores
 from gemini_core.model.fusion import GeminiFusion
 from gemini_core.model.fusions import FUSIONS, make_fusion
-from networks import images, randomize, tiny
+from networks import randomize
 
 LAYERS = [name for name in FUSIONS if name != "none"]
 
@@ -80,24 +79,6 @@ def test_exchange_replaces_tokens_of_low_score_and_weights_the_others():
                 torch.testing.assert_close(got[i, image, token], other if low else own * scores[image, token, 0])
                 replaced += int(low)
     assert 20 < replaced < 180
-
-
-def test_scores_of_the_exchange_can_be_trained_to_be_sparse():
-    segmenter = tiny(2, fusion="exchange", drop_path=0.0)
-    with exchange_scores(segmenter) as scores:
-        segmenter(images(size=(32, 48)))
-    blocks = sum(len(stage.blocks) for stage in segmenter.backbone.stages)
-    assert len(scores) == 2 * blocks
-    sparsity = torch.stack([score.mean() for score in scores]).mean()
-    assert sparsity.item() == pytest.approx(0.5, abs=0.1)
-    sparsity.backward()
-    last = [module for module in segmenter.modules() if isinstance(module, TokenExchange)][-1]
-    assert last.scores[0].layers[-1].weight.grad.any()
-    with exchange_scores(segmenter) as none:
-        pass
-    segmenter(images(size=(32, 48)))
-    assert none == []
-    assert len(scores) == 2 * blocks
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -206,6 +206,7 @@ def test_the_sweep_counts_where_there_are_both_and_depth_where_the_sweep_is_empt
 @pytest.fixture(scope="module")
 def street():
     """One frame of a simulated street (its truth as well) through the pipeline, with the LiDAR and with depth alone."""
+    pytest.importorskip("open3d", reason="the extra 'simulation' is not installed")
     simulation = Simulation(Clip(seed=3, seconds=0.2))
     truth = list(simulation.frames())
     roles = {topic.lstrip("/"): role for role, topic in FusionConfig().topics_by_role().items()}

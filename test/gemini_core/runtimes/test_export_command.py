@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from exports import ENCODINGS, HEIGHT, WIDTH, config_of, grids_of, need, network, save
-from gemini_core import cli
 from gemini_core.cli import main
+from gemini_core.cli.weights import spread
 from gemini_core.errors import DataError
 from gemini_core.predictor import Predictor
 from gemini_core.runtimes import images
@@ -89,7 +89,7 @@ def test_calibration_with_other_encodings_than_in_training_is_refused(tmp_path, 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 8, 9, 10, 17, 100, 1000])
 def test_frames_are_spread_over_a_length_that_is_not_known(count):
-    kept = cli._spread(iter(range(count)), 4)
+    kept = spread(iter(range(count)), 4)
     assert len(kept) == min(count, 4)
     if count <= 4:
         assert kept == list(range(count))

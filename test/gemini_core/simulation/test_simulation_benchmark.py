@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import open3d as o3d
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +26,8 @@ from gemini_core.simulation.raster import rasterize
 from gemini_core.simulation.record import LISTED_POINTS, VISIBLE_SHARE, Simulation, record_set
 from gemini_core.simulation.rig import START_NS, default_rig
 from gemini_core.simulation.shading import ACTOR, CLASS
+
+o3d = pytest.importorskip("open3d", reason="the extra 'simulation' is not installed")
 
 FRAME_NS = START_NS + 100_000_000
 
@@ -109,7 +110,7 @@ def test_rain_in_a_room_is_refused():
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_rasterizer_sees_what_a_ray_caster_sees(world):
     simulation = Simulation(Clip(world=world, seed=7, seconds=0.1), default_rig(0.5, world))
-    stage, mesh = simulation.stage, simulation.scene.static
+    stage, mesh = simulation.renderer, simulation.scene.static
     base = simulation.base(FRAME_NS)
     stage.set_time(0.1, base)
     camera, pose = simulation.rig.rgb.camera, base @ simulation.rig.rgb.base_from_camera
@@ -408,7 +409,7 @@ def test_a_thing_alone_in_view_is_wholly_visible():
     base = np.eye(4)
     ahead = np.eye(4)
     ahead[0, 3] = 4.0
-    count = simulation.stage.extent(actor.number, ahead, simulation.rig.rgb, base)
+    count = simulation.renderer.extent(actor.number, ahead, simulation.rig.rgb, base)
     camera = simulation.rig.rgb.camera
     upright = actor.size_m[1] * actor.size_m[2] * (camera.fx / (4.0 - simulation.rig.rgb.base_from_camera[0, 3])) ** 2
     assert 0.25 * upright < count < 0.9 * upright  # a person fills a part of the box around it

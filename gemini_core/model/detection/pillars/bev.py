@@ -14,10 +14,10 @@ BEV_STRIDE = 2
 """How many pillars a side a cell of the result has."""
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution, BatchNorm, ReLU."""
+def conv_norm(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Convolution (3 x 3), BatchNorm, ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs, eps=1e-3),
         nn.ReLU(inplace=True),
     )

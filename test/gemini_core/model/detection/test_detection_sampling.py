@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gemini_core.model.detection.sampling import map_and_sample, sample, sample_levels
+from gemini_core.model.detection.sampling import map_and_sample, sample
 from pillar_detectors import SIZE, WIDTHS, features
 
 
@@ -36,7 +36,7 @@ def test_mapping_before_sampling_changes_nothing():
     counts = [20, 30]
     expected = torch.cat(
         [
-            linear(sample_levels([level[index] for level in image.features], own, SIZE))
+            linear(torch.cat([sample(level[index], own, SIZE) for level in image.features], dim=1))
             for index, own in enumerate(pixels.split(counts))
         ]
     )

@@ -225,8 +225,8 @@ def test_the_whole_network_computes_what_the_released_code_does(released, runtim
         exact = in_fp64(import_mvxnet(weights, numbers, runtime="torch"))(clouds, recorded["input.images"])
     for got, more, expected in zip(maps, exact, recorded_maps(recorded), strict=True):
         assert got.shape == expected.shape
-        # Random weights let the rounding of fp32 grow through some seventy layers, to 4e-3 of the maps' deviation. Kernels that
-        # add up in the order of the recording's come within 1e-4 of it, those of other processors within a tenth of the rounding
+        # Random weights let the rounding of fp32 grow through seventy layers, to 4e-3 of the maps' deviation. Kernels that
+        # add up in the order of the recording come within 1e-4 of it, others within a tenth of that rounding
         # (an epsilon of the norms that is off by 1 % makes 2e-2).
         rounding = (got - more).abs().max() / expected.std()
         assert rounding < 1e-2
