@@ -14,7 +14,10 @@ from source_imports import REPOSITORY, imported_names, imports_of_file, module_n
 
 # Rooms: the modules that they consist of (with all below them), and the rooms that they may import besides themselves.
 ROOMS = {
-    "ground": ("gemini_core", *(f"gemini_core.{name}" for name in ("types", "errors", "files", "tables", "compiling"))),
+    "ground": (
+        "gemini_core",
+        *(f"gemini_core.{name}" for name in ("types", "errors", "files", "extras", "tables", "compiling")),
+    ),
     "config": ("gemini_core.config",),
     "decode": ("gemini_core.decode",),
     "rig": ("gemini_core.rig",),

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from gemini_core.errors import DataError
-from gemini_core.labelling.extra import need
+from gemini_core.extras import need
 from gemini_core.labelling.index import COCO, Index, IndexedFrame, read_json
 from gemini_core.labelling.masks import LabelReader, class_value
 from gemini_core.types import U8, UNLABELLED, Bool
@@ -231,6 +231,6 @@ def _from_polygons(polygons: Sequence[object], frame: IndexedFrame, where: str) 
             if type(place) not in (int, float) or not -limit <= place <= 2 * limit:
                 msg = f"{where}: expected a polygon in an image of {frame.width} x {frame.height}, got a corner at {place}"
                 raise DataError(msg)
-    tool = need("pycocotools.mask", "pycocotools", "polygons")
+    tool = need("pycocotools.mask", "pycocotools", "polygons", "labelling")
     merged = tool.merge(tool.frPyObjects(polygons, frame.height, frame.width))
     return cast("Bool", tool.decode(merged) != 0)

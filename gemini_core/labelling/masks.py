@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gemini_core.bag.labels import NAMES_OF_NOTHING
 from gemini_core.errors import DataError, nearest_names
-from gemini_core.labelling.extra import need
+from gemini_core.extras import need
 from gemini_core.labelling.index import COLORED_MASKS, LABEL_MAP, MASKS, Index, IndexedFrame
 from gemini_core.render import palette
 from gemini_core.types import U8, UNLABELLED
@@ -31,7 +31,7 @@ def encode_mask(label: U8, classes: Sequence[str]) -> bytes:
     Raises:
         DataError: Pillow is missing.
     """
-    image = need("PIL.Image", "Pillow", "PNG files with a palette").fromarray(label)
+    image = need("PIL.Image", "Pillow", "PNG files with a palette", "labelling").fromarray(label)
     image.putpalette(palette(classes).tobytes())  # and so the mode is P
     file = io.BytesIO()
     image.save(file, format="PNG")
@@ -108,7 +108,7 @@ def _pictures(folder: Path, index: Index) -> dict[str, Path]:
 
 def _open(path: Path, frame: IndexedFrame, modes: dict[str, str], kind: str) -> npt.NDArray[Any]:
     """Read a picture of the frame's size; ``modes`` are Pillow's modes that will do, and what each is to become."""
-    pillow = need("PIL.Image", "Pillow", "reading masks")
+    pillow = need("PIL.Image", "Pillow", "reading masks", "labelling")
     try:
         with pillow.open(path) as image:
             if image.size != (frame.width, frame.height):

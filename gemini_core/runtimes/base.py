@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from gemini_core.errors import ConfigError
 from gemini_core.model.detection.interface import Cloud
 from gemini_core.model.detection.pillars.codec import BevMaps
 
@@ -67,17 +64,3 @@ class Graphs(Protocol):
 
     def describe(self) -> str:
         """Say in a few words what runs where."""
-
-
-def require(module: str, extra: str, what: str) -> ModuleType:
-    """Import an optional dependency.
-
-    Raises:
-        ConfigError: it is not installed; says how to.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        hint = f" (pip install 'gemini_ros[{extra}]')" if extra else ""
-        msg = f"model.runtime: expected {what} to be installed{hint}, got no module {module!r}"
-        raise ConfigError(msg) from None

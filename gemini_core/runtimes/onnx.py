@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gemini_core.errors import WeightsError
+from gemini_core.extras import need
 from gemini_core.runtimes.artifact import Graph
-from gemini_core.runtimes.base import require
 from gemini_core.types import F32
 
 PRECISIONS = ("fp32",)
@@ -28,8 +28,8 @@ def convert(network: nn.Module, example: Tensor, precision: str, calibration: Se
     The network gives logits, or logits and the features of each stage.
     """
     del precision, calibration
-    onnx = require("onnx", "onnx", "ONNX")
-    require("onnxscript", "onnx", "ONNX Script")
+    onnx = need("onnx", "ONNX", "model.runtime", "onnx")
+    need("onnxscript", "ONNX Script", "model.runtime", "onnx")
     with torch.no_grad():
         exported = torch.export.export(network, (example,))
         stages = range(len(exported.graph_signature.user_outputs) - 1)
@@ -67,7 +67,7 @@ class OnnxRuntime:
     device = torch.device("cpu")
 
     def __init__(self, folder: Path, graphs: Sequence[Graph], precision: str, threads: int) -> None:
-        runtime = require("onnxruntime", "onnx", "ONNX Runtime")
+        runtime = need("onnxruntime", "ONNX Runtime", "model.runtime", "onnx")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gemini_core.errors import WeightsError
+from gemini_core.extras import need
 from gemini_core.runtimes.artifact import Graph
-from gemini_core.runtimes.base import require
 from gemini_core.types import F32
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -28,7 +28,7 @@ def convert(network: nn.Module, example: Tensor, precision: str, calibration: Se
         WeightsError: the graph cannot be written.
         ConfigError: OpenVINO, or for int8 NNCF, is not installed.
     """
-    openvino = require("openvino", "openvino", "OpenVINO")
+    openvino = need("openvino", "OpenVINO", "model.runtime", "openvino")
     with torch.no_grad():
         exported = torch.export.export(network, (example,))
     model = openvino.convert_model(exported)
@@ -49,8 +49,8 @@ def _quantise(model: Any, calibration: Sequence[F32]) -> Any:  # noqa: ANN401 - 
     where the axis is that of the tokens: then OpenVINO runs it as an operation of its own and the convolution in fp32. And it
     would scale channels against outliers (SmoothQuant): one more pass over every activation, without a gain in agreement here.
     """
-    nncf = require("nncf", "quantization", "NNCF")
-    advanced = require("nncf.quantization.advanced_parameters", "quantization", "NNCF")
+    nncf = need("nncf", "NNCF", "model.runtime", "quantization")
+    advanced = need("nncf.quantization.advanced_parameters", "NNCF", "model.runtime", "quantization")
     return nncf.quantize(
         model,
         nncf.Dataset(calibration),
@@ -66,7 +66,7 @@ def _quantise(model: Any, calibration: Sequence[F32]) -> Any:  # noqa: ANN401 - 
 
 def emulated(precision: str) -> bool:
     """Whether this CPU has no instructions for a precision: OpenVINO then emulates it, tens of times slower."""
-    core = require("openvino", "openvino", "OpenVINO").Core()
+    core = need("openvino", "OpenVINO", "model.runtime", "openvino").Core()
     return precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -76,7 +76,7 @@ class OpenVinoRuntime:
     device = torch.device("cpu")
 
     def __init__(self, folder: Path, graphs: Sequence[Graph], precision: str, threads: int) -> None:
-        openvino = require("openvino", "openvino", "OpenVINO")
+        openvino = need("openvino", "OpenVINO", "model.runtime", "openvino")
         core = openvino.Core()
         options = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],

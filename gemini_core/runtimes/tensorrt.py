@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.extras import need
 from gemini_core.files import write_whole
 from gemini_core.runtimes.artifact import Graph
-from gemini_core.runtimes.base import require
 from gemini_core.runtimes.onnx import INPUT, OUTPUT
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -26,7 +26,7 @@ class TensorRtRuntime:
     device = torch.device("cuda")
 
     def __init__(self, folder: Path, graphs: Sequence[Graph], precision: str) -> None:
-        tensorrt = require("tensorrt", "", "TensorRT (it comes with JetPack, or pip install tensorrt)")
+        tensorrt = need("tensorrt", "TensorRT (it comes with JetPack, or pip install tensorrt)", "model.runtime")
         if not torch.cuda.is_available():
             msg = "model.runtime: expected a CUDA device for TensorRT, got none"
             raise ConfigError(msg)

@@ -5,7 +5,6 @@ What stands still is set up once. What moves is put where it is for every moment
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import dataclass
 from types import ModuleType
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from gemini_core.errors import ConfigError
+from gemini_core.extras import need
 from gemini_core.simulation import shading
 from gemini_core.simulation.classes import CEILING, SKY
 from gemini_core.simulation.compiling import compiled
@@ -257,16 +256,7 @@ def _camera_rays(
 
 
 def _open3d() -> ModuleType:
-    """Open3D, which robots do without.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return importlib.import_module("open3d")
-    except ImportError as error:
-        msg = f"simulation: expected Open3D to be installed (pip install 'gemini_ros[simulation]'), got {str(error)!r}"
-        raise ConfigError(msg) from None
+    return need("open3d", "Open3D", "simulation", "simulation")
 
 
 def _beam_scene(corners: F32) -> RaycastingScene:

@@ -28,7 +28,7 @@ from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
 from gemini_core.cli import main
 from gemini_core.config.fusion import load_config
-from gemini_core.errors import BagError, DataError
+from gemini_core.errors import BagError, ConfigError, DataError
 from gemini_core.labelling.coco import open_coco, run_lengths
 from gemini_core.labelling.export import export_frames
 from gemini_core.labelling.imported import import_labels
@@ -517,11 +517,11 @@ def test_what_needs_the_extra_packages_says_so(frames, config, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     save_coco(frames, (1, 1, SQUARE))
-    with pytest.raises(DataError, match=r"package pycocotools for polygons, got none installed; pip install .*labelling"):
+    with pytest.raises(ConfigError, match=r"polygons: expected pycocotools to be installed \(pip install .*labelling"):
         import_(frames)
     save_coco(frames, (1, 1, RUNS))  # run lengths need nothing
     assert import_(frames).labelled == 1
     export_frames(frames.parent / "drive", config, frames.parent / "x", LabelTopics("/none", ""))
-    with pytest.raises(DataError, match="expected the package Pillow for PNG files with a palette"):
+    with pytest.raises(ConfigError, match="PNG files with a palette: expected Pillow to be installed"):
         export_frames(frames.parent / "drive", config, frames.parent / "y", GROUND_TRUTH)
     assert not (frames.parent / "y").exists()

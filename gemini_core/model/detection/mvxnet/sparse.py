@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gemini_core.errors import ConfigError
+from gemini_core.extras import need
 from gemini_core.model.detection.mvxnet.config import MvxNetConfig
 from gemini_core.model.detection.mvxnet.points import norm
 
@@ -176,7 +177,9 @@ class SparseEncoder(nn.Module):
             if self.runtime == "torch":
                 voxels = SparseTensor(features, places, config.sparse_shape, batch)
             else:
-                voxels = _import_spconv().SparseConvTensor(features, places.int(), list(config.sparse_shape), batch)
+                voxels = need("spconv.pytorch", "spconv", "MVX-Net", "mvxnet").SparseConvTensor(
+                    features, places.int(), list(config.sparse_shape), batch
+                )
             if len(places):
                 for block in self._blocks():
                     voxels = block[0](voxels)
@@ -209,7 +212,7 @@ def _torch_conv(inputs: int, outputs: int, _: str, strided: _Strided | None = No
 
 def _spconv_conv(inputs: int, outputs: int, key: str, strided: _Strided | None = None) -> Any:  # noqa: ANN401 - as spconv
     """Make spconv's; it keeps what it finds of the voxels' neighbours by ``key``."""
-    spconv = _import_spconv()
+    spconv = need("spconv.pytorch", "spconv", "MVX-Net", "mvxnet")
     if strided is None:
         return spconv.SubMConv3d(inputs, outputs, 3, padding=1, bias=False, indice_key=key)
     return spconv.SparseConv3d(inputs, outputs, *strided, bias=False, indice_key=key)
@@ -248,11 +251,3 @@ def _spconv_has_kernels() -> bool:
         return not importlib.import_module("spconv.cppconstants").CPU_ONLY_BUILD
     except ImportError:
         return False
-
-
-def _import_spconv() -> Any:  # noqa: ANN401 - a module without types
-    try:
-        return importlib.import_module("spconv.pytorch")
-    except ImportError:
-        msg = "detector: expected the package spconv for MVX-Net (pip install 'gemini_ros[mvxnet]'), got none"
-        raise ConfigError(msg) from None

@@ -51,7 +51,7 @@ def test_configurations_that_cannot_be(changes, message):
 def test_spconv_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "spconv", None)
     monkeypatch.setitem(sys.modules, "spconv.pytorch", None)
-    with pytest.raises(ConfigError, match=r"expected the package spconv for MVX-Net \(pip install 'gemini_ros\[mvxnet\]'\)"):
+    with pytest.raises(ConfigError, match=r"MVX-Net: expected spconv to be installed \(pip install 'gemini_ros\[mvxnet\]'\)"):
         MvxNet(config())
     with pytest.raises(ConfigError, match="runtime: expected one of spconv, torch, got 'cuda'"):
         MvxNet(config(), runtime="cuda")
