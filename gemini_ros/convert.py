@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +29,23 @@ from gemini_core.types import U8, UNLABELLED, Perception
 from gemini_core.types import Detection3D as Box
 
 _BILLION = 1_000_000_000
+
 _POINT_TYPES = {"<f4": PointField.FLOAT32, "|u1": PointField.UINT8}
 _SMALLEST_M = 1e-3  # RViz refuses markers without an extent
 _TEXT_M = 0.4
 _OPACITY = 0.4
+
+
+def _ros_create_cloud() -> Callable[..., Any] | None:
+    """Give ``sensor_msgs_py``'s maker of clouds, None where it is not installed or takes no size of a point."""
+    try:
+        create_cloud: Callable[..., Any] = importlib.import_module("sensor_msgs_py.point_cloud2").create_cloud
+    except ImportError:
+        return None
+    return create_cloud if "point_step" in inspect.signature(create_cloud).parameters else None
+
+
+_create_cloud = _ros_create_cloud()
 
 
 def stamp_to_ros(stamp_ns: int) -> Time:
@@ -95,13 +110,20 @@ def marker_array(header: Header, boxes: Sequence[Box], class_names: Sequence[str
 
 
 def cloud_message(header: Header, points: np.ndarray[Any, np.dtype[np.void]]) -> PointCloud2:
-    """An unorganised cloud of a structured array (N,) of float32 and uint8 columns."""
-    columns = points.dtype.fields or {}
+    """An unorganised cloud of a structured array (N,) of float32 and uint8 columns.
+
+    By ROS' own ``sensor_msgs_py`` where one is installed that knows of padding behind a point; it cannot make an empty cloud.
+    """
+    columns: Mapping[str, Any] = points.dtype.fields or {}
     fields = [
         PointField(name=name, offset=offset, datatype=_POINT_TYPES[dtype.str], count=1)
         for name, (dtype, offset, *_) in columns.items()
     ]
     step = points.dtype.itemsize
+    if _create_cloud is not None and points.size:
+        message: PointCloud2 = _create_cloud(header, fields, points, point_step=step)
+        message.is_dense = True
+        return message
     return PointCloud2(
         header=header,
         height=1,

@@ -16,7 +16,7 @@ import yaml
 from gemini_core.config import FusionConfig, Option, OptionValue, load_config, options, to_flat
 from gemini_core.files import write_whole
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 CONFIG = _ROOT / "config" / "fusion.yaml"
 DOCUMENT = _ROOT / "docs" / "node.md"
 _BEGIN, _END = "<!-- parameters: begin, made by gemini_ros.tools.parameter_tables -->", "<!-- parameters: end -->"

@@ -36,6 +36,7 @@ from gemini_core.types import (
     DepthSample,
     EventWindow,
     FrameCalibration,
+    FrameHeader,
     ImageSample,
     ModalityStatus,
     SensorFrame,
@@ -195,7 +196,7 @@ def lidar_frame(pixels: np.ndarray, camera: CameraModel, cloud: CloudSample, ref
     status = (ModalityStatus("rgb", True, "", 0), ModalityStatus("lidar", True, "", 0))
     calibration = FrameCalibration(camera, reference_from_lidar=reference_from_lidar)
     image = ImageSample(0, "camera", np.ascontiguousarray(pixels))
-    return SensorFrame(0, 0, "camera", image, None, cloud, None, status, calibration)
+    return SensorFrame(FrameHeader(0, 0, "camera", status), image, None, cloud, None, calibration)
 
 
 def sweep(points: np.ndarray, intensity: np.ndarray, ring: np.ndarray | None) -> CloudSample:
@@ -271,7 +272,7 @@ def event_frame(window: EventWindow) -> SensorFrame:
     status = (ModalityStatus("rgb", True, "", 0), ModalityStatus("event", True, "", 0))
     calibration = FrameCalibration(CAMERA, event=CAMERA, reference_from_event=np.eye(4))
     image = ImageSample(0, "camera", boxes_image())
-    return SensorFrame(0, 10**9, "camera", image, None, None, window, status, calibration)
+    return SensorFrame(FrameHeader(0, 10**9, "camera", status), image, None, None, window, calibration)
 
 
 EVENTS = from_flat({"modalities": ["rgb", "event"]})

@@ -27,6 +27,7 @@ from gemini_core.types import (
     DepthSample,
     EventWindow,
     FrameCalibration,
+    FrameHeader,
     ImageSample,
     ModalityStatus,
     SensorFrame,
@@ -466,18 +467,16 @@ def test_events_outside_the_sensor_are_left_out() -> None:
 
 
 def frame_of(*modalities: str, calibration: FrameCalibration | None) -> SensorFrame:
+    status = tuple(
+        ModalityStatus(name, name in modalities, "" if name in modalities else "late", 0)
+        for name in ("rgb", "depth", "event", "lidar")
+    )
     return SensorFrame(
-        index=3,
-        stamp_ns=7,
-        frame_id="camera",
+        header=FrameHeader(3, 7, "camera", status),
         rgb=ImageSample(7, "camera", np.full((240, 320, 3), 51, np.uint8)),
         depth=DepthSample(7, "depth", plane(4.0)) if "depth" in modalities else None,
         lidar=cloud(np.array([[10.0], [0.0], [0.0]])) if "lidar" in modalities else None,
         event=window([9], [9], [1]) if "event" in modalities else None,
-        status=tuple(
-            ModalityStatus(name, name in modalities, "" if name in modalities else "late", 0)
-            for name in ("rgb", "depth", "event", "lidar")
-        ),
         calibration=calibration,
     )
 

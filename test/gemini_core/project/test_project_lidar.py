@@ -18,7 +18,16 @@ from gemini_core.project.deskew import deskew_points
 from gemini_core.project.lidar import align_lidar
 from gemini_core.project.projector import Projector
 from gemini_core.rig.geometry import invert_transform, project_points, transform_points
-from gemini_core.types import CameraModel, CloudSample, FrameCalibration, ImageSample, ModalityStatus, SensorFrame, SweepMotion
+from gemini_core.types import (
+    CameraModel,
+    CloudSample,
+    FrameCalibration,
+    FrameHeader,
+    ImageSample,
+    ModalityStatus,
+    SensorFrame,
+    SweepMotion,
+)
 
 CAMERA = CameraModel(320, 240, 200.0, 200.0, 159.5, 119.5)
 # LiDAR x forward, y left, z up; the camera looks along x
@@ -180,7 +189,7 @@ def test_the_projector_hands_the_motion_on():
     )
     status = tuple(ModalityStatus(name, True, "", 0) for name in ("rgb", "lidar"))
     rgb = ImageSample(EPOCH, "camera", np.zeros((240, 320, 3), np.uint8))
-    frame = SensorFrame(0, EPOCH, "camera", rgb, None, sample, None, status, calibration)
+    frame = SensorFrame(FrameHeader(0, EPOCH, "camera", status), rgb, None, sample, None, calibration)
     config = FusionConfig(modalities=("rgb", "lidar"), grid=GridConfig(240, 320))
     grid = Projector(config).project(frame).grid("lidar")
     in_camera = CAMERA_FROM_LIDAR @ [10.0, 1.0, 0.0, 1.0]

@@ -34,7 +34,7 @@ from gemini_core.runtimes.export import Difference, Images, Target, Verified, co
 from gemini_core.runtimes.exported import ExportedRuntime
 from gemini_core.runtimes.tensorrt import TensorRtRuntime
 from gemini_core.types import AlignedGrid, AlignedGrids, AlignedPoints, GridGeometry
-from grids import points_of
+from grids import HEADER, points_of
 from mvxnets import small
 from networks import trained
 from wall_bags import write_rig
@@ -99,7 +99,7 @@ def grids_of(modalities=MODALITIES, seed=0, height=HEIGHT):
     shape = (height, WIDTH)
     grids = [AlignedGrid(name, rng.random((3, *shape), dtype=np.float32), np.ones(shape, bool)) for name in MODALITIES]
     geometry = GridGeometry(WIDTH, height, WIDTH, height, 0, 0, WIDTH, height)
-    return AlignedGrids(0, 0, "camera", geometry, None, tuple(grid for grid in grids if grid.modality in modalities), ())
+    return AlignedGrids(HEADER, geometry, None, tuple(grid for grid in grids if grid.modality in modalities))
 
 
 def with_points(grids, count=3000, source="lidar"):

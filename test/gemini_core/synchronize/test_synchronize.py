@@ -46,8 +46,14 @@ def config(*modalities: str, **options: float) -> FusionConfig:
     return from_flat({"modalities": ["rgb", *modalities], **dotted})
 
 
+def push(synchronizer: Synchronizer, sample: SensorSample) -> list[SensorFrame]:
+    """As the front of the pipeline pushes: it judges whether the clock jumped back."""
+    before = synchronizer.restart() if synchronizer.jumped_back(sample) else []
+    return before + synchronizer.push(sample)
+
+
 def push_all(synchronizer: Synchronizer, samples: Iterable[SensorSample]) -> list[SensorFrame]:
-    return [frame for sample in samples for frame in synchronizer.push(sample)]
+    return [frame for sample in samples for frame in push(synchronizer, sample)]
 
 
 def numbers(synchronizer: Synchronizer) -> dict[str, int]:
@@ -329,7 +335,7 @@ def test_a_sensor_that_is_not_configured_is_counted_and_does_not_move_time() -> 
 def test_a_jump_back_closes_what_waits_and_begins_anew() -> None:
     synchronizer = Synchronizer(config("depth"))
     push_all(synchronizer, [depth(9_990), rgb(10_000)])
-    (frame,) = synchronizer.push(rgb(0))
+    (frame,) = push(synchronizer, rgb(0))
     assert frame.stamp_ns == 10_000 * MS
     assert frame.depth is not None
     assert synchronizer.resets == 1
@@ -593,7 +599,7 @@ def test_every_sample_is_accounted_for_at_any_moment(data: st.DataObject) -> Non
     synchronizer = Synchronizer(config("depth", "lidar", "event", sync__reset_jump_ms=data.draw(st.sampled_from([100, 5000]))))
     frames = 0
     for sample in data.draw(st.permutations(everything)):
-        frames += len(synchronizer.push(sample))
+        frames += len(push(synchronizer, sample))
         counted = numbers(synchronizer)
         for modality in ("rgb", "depth", "lidar", "event"):
             ends = ("used", "waiting")
