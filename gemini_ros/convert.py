@@ -114,27 +114,35 @@ def cloud_message(header: Header, points: np.ndarray[Any, np.dtype[np.void]]) ->
 
     By ROS' own ``sensor_msgs_py`` where one is installed that knows of padding behind a point; it cannot make an empty cloud.
     """
-    columns: Mapping[str, Any] = points.dtype.fields or {}
-    fields = [
-        PointField(name=name, offset=offset, datatype=_POINT_TYPES[dtype.str], count=1)
-        for name, (dtype, offset, *_) in columns.items()
-    ]
+    if _create_cloud is None or not points.size:
+        return own_cloud_message(header, points)
+    message: PointCloud2 = _create_cloud(header, _fields(points), points, point_step=points.dtype.itemsize)
+    message.is_dense = True
+    return message
+
+
+def own_cloud_message(header: Header, points: np.ndarray[Any, np.dtype[np.void]]) -> PointCloud2:
+    """The same without ``sensor_msgs_py``."""
     step = points.dtype.itemsize
-    if _create_cloud is not None and points.size:
-        message: PointCloud2 = _create_cloud(header, fields, points, point_step=step)
-        message.is_dense = True
-        return message
     return PointCloud2(
         header=header,
         height=1,
         width=points.size,
-        fields=fields,
+        fields=_fields(points),
         is_bigendian=False,
         point_step=step,
         row_step=step * points.size,
         data=array("B", points.tobytes()),
         is_dense=True,
     )
+
+
+def _fields(points: np.ndarray[Any, np.dtype[np.void]]) -> list[PointField]:
+    columns: Mapping[str, Any] = points.dtype.fields or {}
+    return [
+        PointField(name=name, offset=offset, datatype=_POINT_TYPES[dtype.str], count=1)
+        for name, (dtype, offset, *_) in columns.items()
+    ]
 
 
 def _pose(box: Box) -> Pose:

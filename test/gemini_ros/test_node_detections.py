@@ -25,7 +25,7 @@ from gemini_core.rig.geometry import invert_transform
 from gemini_core.types import UNLABELLED, Detection3D
 from gemini_ros import outputs
 from gemini_ros.warmup import warm_up
-from live_graph import BASE, HEIGHT, MAKERS, MS, WIDTH, Graph, header, stamp_of, values
+from live_graph import BASE, HEIGHT, MAKERS, MS, WIDTH, header, stamp_of, values
 from mvxnets import small
 
 pytestmark = pytest.mark.ros
@@ -62,13 +62,6 @@ def moved(parent, child, stamp_ns, at, turn=(0.0, 0.0, 0.0, 1.0)):
     rotation = sent.transform.rotation
     rotation.x, rotation.y, rotation.z, rotation.w = turn
     return sent
-
-
-@pytest.fixture(scope="module")
-def graph():
-    made = Graph()
-    yield made
-    made.close()
 
 
 @pytest.fixture
