@@ -1,4 +1,4 @@
-"""Aligned grids in, mask and boxes out: owns the device, the arithmetic, the normalisation and the weights of the network."""
+"""Inference: aligned grids in, mask and boxes out; owns the device, the precision, the normalisation and the weights."""
 
 from __future__ import annotations
 

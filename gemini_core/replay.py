@@ -1,4 +1,4 @@
-"""A bag through the whole pipeline, offline: the same decoders, frames and masks as in the live node."""
+"""Replay a bag through the pipeline, offline: the same decoders, frames, masks and boxes as in the live node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the core's types to ROS messages."""
+"""Conversion of the core's types to ROS messages."""
 
 from __future__ import annotations
 

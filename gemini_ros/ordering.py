@@ -1,4 +1,4 @@
-"""Messages that waited together are worked off in the order of their stamps.
+"""Sort messages that waited together by their stamps before they are worked off.
 
 rclpy's executor takes one message per topic and round. After a busy moment a fast topic would then lag behind a slow one, and
 frames would close (by ``sync.max_wait_ms`` of message time) before what they need has been read.

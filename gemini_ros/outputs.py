@@ -1,4 +1,4 @@
-"""The node's results as topics. Stamp and frame of a message are those of the reference image.
+"""Publishers of the node's results. Stamp and frame of a message are those of the reference image.
 
 But for boxes in the frame that ``detections.frame`` asks for, and for labelled points, which have the sweep's own.
 """

@@ -1,4 +1,4 @@
-"""What lives from activate to deactivate: subscriptions, both halves of the pipeline, one worker.
+"""Session of an active node, from activate to deactivate: subscriptions, both halves of the pipeline, one worker.
 
 The front runs on the executor's thread, which receives messages and closes frames; the back on the worker's thread, which
 processes frames and publishes. They share the queue between them, and frames, which are complete in themselves.

@@ -1,4 +1,4 @@
-"""One made-up frame through the whole pipeline, so that nothing is compiled or allocated while the first real one waits."""
+"""Warm-up: one made-up frame through the pipeline, so that nothing is compiled or allocated while the first real one waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door of the core: a message in its role becomes a sample, or is counted as refused."""
+"""Decode the messages of all roles: each becomes a sample, or is counted as refused."""
 
 from __future__ import annotations
 

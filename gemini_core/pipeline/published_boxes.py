@@ -1,4 +1,4 @@
-"""Which boxes of a perception go out, and in which frame: the same for the node's topic and for a bag."""
+"""Selection of the boxes that go out, and their output frame: the same for the node's topic and for a bag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One frame becomes aligned grids."""
+"""Projection of one frame: every modality that it has becomes a grid aligned to the reference image."""
 
 from __future__ import annotations
 

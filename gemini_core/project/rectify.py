@@ -1,4 +1,4 @@
-"""The reference image without its lens's distortion."""
+"""Rectification of the reference image: its lens's distortion removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""3D boxes from one frame of the robot to another."""
+"""Rigid transforms of 3D boxes: centres, orientations and covariances from one frame to another."""
 
 from __future__ import annotations
 

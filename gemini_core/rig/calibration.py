@@ -1,4 +1,4 @@
-"""What is known of the rig: the cameras' intrinsics and the transforms between the sensors, put into each frame."""
+"""Calibration of the rig: intrinsics and extrinsics as they become known, resolved for each frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sensor samples become frames: what every sensor saw at the stamp of one reference image.
+"""Synchronization of samples into frames: what every sensor saw at the stamp of one reference image.
 
 The rules stand in docs/architecture.md, "How a frame comes to be". Two thoughts carry this file:
 

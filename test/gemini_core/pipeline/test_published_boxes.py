@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+import small_rig
 from gemini_core.bag import messages
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
@@ -24,18 +25,12 @@ from gemini_core.simulation.classes import BOXED, CLASS_NAMES
 from gemini_core.types import (
     UNLABELLED,
     CameraInfoSample,
-    CameraModel,
-    CloudSample,
     Detection3D,
-    ImageSample,
     StampedTransform,
     TransformSample,
 )
 from pipelines import WholePipeline
-
-MS = 1_000_000
-CAMERA = CameraModel(64, 48, 50.0, 50.0, 31.5, 23.5)
-TURN = (0.5, -0.5, 0.5, 0.5)  # to optical axes from body axes
+from small_rig import CAMERA, MS, TURN, rgb, sweep
 
 
 def box(score=0.9, name="car", center=(10.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0, 1.0)):
@@ -144,15 +139,6 @@ class OneBox:
         return Prediction(mask, self.boxes)
 
 
-def rgb(stamp_ms):
-    return ImageSample(stamp_ms * MS, "camera", np.full((48, 64, 3), 128, np.uint8))
-
-
-def sweep(stamp_ms):
-    points = np.array([[5.0], [0.0], [0.0]], np.float32)
-    return CloudSample(stamp_ms * MS, "lidar", points, np.ones(1, np.float32), None, None, stamp_ms * MS, stamp_ms * MS)
-
-
 def transform(parent, child, stamp_ms=None, at=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0, 1.0)):
     stamp_ns = 0 if stamp_ms is None else stamp_ms * MS
     matrix = transform_matrix(at, turn)
@@ -160,9 +146,7 @@ def transform(parent, child, stamp_ms=None, at=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 
 
 
 def config(**options):
-    dotted = {key.replace("__", "."): value for key, value in options.items()}
-    base = {"modalities": ["rgb", "lidar"], "grid.width": 64, "grid.height": 48, "detections.enabled": True}
-    return from_flat({**base, "motion.fixed_frame": "", **dotted})
+    return small_rig.config("lidar", **{"detections__enabled": True, "motion__fixed_frame": "", **options})
 
 
 RIG = [
