@@ -18,7 +18,7 @@ from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 
 from gemini_core.config import FusionConfig
-from gemini_core.decode.message import RAW_TYPES, RawMessage, message_stamp_ns
+from gemini_core.decode.message import RAW_TYPES, Message, RawMessage, message_stamp_ns
 from gemini_core.pipeline.back import Back, PredictorLike
 from gemini_core.pipeline.front import Front
 from gemini_core.types import Count, Role, SensorFrame
@@ -118,7 +118,7 @@ class Session:
         )
         self._subscriptions[role] = subscription
 
-    def _wrapped(self, role: Role, message: Any) -> Any:  # noqa: ANN401 - any input message, or its bytes
+    def _wrapped(self, role: Role, message: Message) -> Message:
         """What comes as bytes, with the name of its type."""
         return RawMessage(self.types[role], message) if self.types[role] in RAW_TYPES else message
 
@@ -140,7 +140,7 @@ class Session:
         for each in self._order.sort(batch):
             self._receive(*each)
 
-    def _receive(self, role: Role, message: Any) -> None:  # noqa: ANN401 - any input message
+    def _receive(self, role: Role, message: Message) -> None:
         now_ns, stamp_ns = time.perf_counter_ns(), _regular_stamp_ns(role, message)
         record = self.health.records[role]
         record.arrived(time.monotonic(), stamp_ns)
@@ -223,6 +223,6 @@ class Session:
         self._last_failure = sentence
 
 
-def _regular_stamp_ns(role: Role, message: Any) -> int | None:  # noqa: ANN401 - any input message
+def _regular_stamp_ns(role: Role, message: Message) -> int | None:
     """The stamp of a message that comes at a steady rate, so that holes tell of losses; event packets have seq for that."""
     return message_stamp_ns(message) if role in ("rgb.image", "depth.image", "lidar.points") else None

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from gemini_core.config import FusionConfig
 from gemini_core.decode.intake import Intake, Refusal
+from gemini_core.decode.message import Message
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.pipeline.published_boxes import NO_POINTS, why_no_boxes
 from gemini_core.rig.calibration import CalibrationStore
@@ -45,7 +45,7 @@ class Front:
         """How often the clock jumped back so far."""
         return self._synchronizer.resets
 
-    def push(self, role: Role, message: Any) -> list[SensorFrame]:  # noqa: ANN401 - a message of any client library
+    def push(self, role: Role, message: Message) -> list[SensorFrame]:
         """Take one message and give back the frames that it closes, complete with their calibration.
 
         What cannot be read is counted and closes nothing (``last_refusals``).
@@ -60,7 +60,7 @@ class Front:
         self._spent_ns["synchronize"] += self._now() - decoded_ns
         return self._timed(closed)
 
-    def decode(self, role: Role, message: Any) -> Sample | None:  # noqa: ANN401 - as above
+    def decode(self, role: Role, message: Message) -> Sample | None:
         """Do the first step of ``push`` alone, for whoever times it by role; ``push_sample`` takes what comes out."""
         return self._intake.accept(role, message)
 
