@@ -102,6 +102,16 @@ def test_a_clock_that_jumps_back_loses_no_frame_and_keeps_what_is_fixed() -> Non
     assert pipeline.front.resets >= 1
 
 
+def test_a_clock_that_jumps_back_forgets_where_the_robot_was() -> None:
+    pipeline = WholePipeline(config("depth"))
+    late = [odometry(100_000), odometry(100_100), depth(100_040), rgb(100_050), depth(100_080)]
+    (before,) = pipeline.push_all([*RIG, *late])
+    samples = [rgb(1000), odometry(950), odometry(1100), depth(990), depth(1020)]
+    (after,) = pipeline.push_all(samples)
+    assert [perception.status[1].motion for perception in (before, after)] == ["compensated", "compensated"]
+    assert pipeline.front.resets == 1
+
+
 def test_what_was_done_about_motion_is_counted_and_a_rig_without_odometry_waits_at_the_start_only() -> None:
     pipeline = WholePipeline(config("depth"))
     closed = {}
