@@ -47,11 +47,16 @@ class Projector:
 
         Raises:
             CalibrationError: a modality has data but not the calibration to place it, which ``CalibrationStore.resolve``
-                does not let through.
+                does not let through; or ``rgb.rectify`` asks for a rectified frame and this is none.
         """
         height, width = frame.rgb.pixels.shape[:2]
         geometry = grid_geometry(self._config.grid, width, height)
         calibration = frame.calibration or FrameCalibration(reference=None)
+        if self._config.rgb.rectify and calibration.reference and calibration.reference.distortion_model != "none":
+            msg = (
+                f"frame {frame.index}: expected a rectified image, as rgb.rectify asks for, got one with its lens's distortion"
+            )
+            raise CalibrationError(msg)
         camera = None if calibration.reference is None else grid_camera(calibration.reference, geometry)
         placed = self._placed(frame, calibration, camera)
         grids = (align_color(frame.rgb, geometry), *self._others(frame, calibration, geometry, camera, placed))
@@ -120,6 +125,12 @@ class Projector:
         if camera is None or calibration.event is None or calibration.reference_from_event is None:
             raise _unplaced(frame, "event")
         return map_by_plane(calibration.event, camera, calibration.reference_from_event, self._config.event.plane_m)
+
+
+def _distorted(frame: SensorFrame) -> CalibrationError:
+    return CalibrationError(
+        f"frame {frame.index}: expected a rectified image, as rgb.rectify asks for, got one with its lens's distortion"
+    )
 
 
 def _unplaced(frame: SensorFrame, modality: Modality) -> CalibrationError:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gemini_core.config import FusionConfig, from_flat
+from gemini_core.errors import CalibrationError
 from gemini_core.predictor import Prediction
 from gemini_core.project.projector import Projector
 from gemini_core.project.rectify import rectify
@@ -117,6 +118,12 @@ def test_points_land_on_the_rectified_image_where_the_picture_shows_them(camera:
     ((row, column),) = np.argwhere(lidar.valid)
     assert (columns * light).sum() / light.sum() == pytest.approx(column, abs=0.7)
     assert (rows * light).sum() / light.sum() == pytest.approx(row, abs=0.7)
+
+
+def test_a_frame_that_nobody_rectified_is_refused_instead_of_misaligned() -> None:
+    projector = Projector(from_flat({"rgb.rectify": True, "modalities": ["rgb"]}))
+    with pytest.raises(CalibrationError, match=r"frame 0: expected a rectified image, as rgb\.rectify asks for"):
+        projector.project(frame_of(np.zeros((240, 320, 3), np.uint8), PLUMB_BOB))
 
 
 def test_mask_and_overlay_belong_to_the_rectified_image() -> None:
