@@ -159,7 +159,8 @@ def test_pixels_are_those_of_the_grid_whatever_lens_and_crop(rectify):
     seen = frame(
         LENS, lidar=cloud(np.random.default_rng(2).uniform((2, -6, -4), (12, 6, 4), (500, 3))), frames=based(OPTICAL_FROM_BODY)
     )
-    grids = Projector(settings_).project(seen)
+    projector = Projector(settings_)
+    grids = projector.project(projector.rectified(seen))
     found, lidar = grids.points, grids.grid("lidar")
     assert found.visible.sum() > 50
     rounded = np.floor(found.pixels[found.visible] + 0.5).astype(int)
