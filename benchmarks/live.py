@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 
 from gemini_core.bag.reader import BagReader
-from gemini_core.config.fusion import FusionConfig, load_config
-from gemini_core.decode.intake import Intake
+from gemini_core.config import FusionConfig, load_config
 from gemini_core.files import write_whole
-from gemini_core.pipeline.pipeline import Pipeline
+from gemini_core.pipeline.back import Back
+from gemini_core.pipeline.front import Front
 from gemini_core.runtimes.process_settings import prepare_process
 from gemini_ros.dds import config_file
 from gemini_ros.tools.demo import SEED, simulated_bag
@@ -39,7 +39,7 @@ def offline_cost_ms(bag: Path, config: FusionConfig) -> dict[str, np.ndarray]:
     prepare_process()
     cv2.setNumThreads(1)
     roles = config.roles_by_absolute_topic()
-    intake, pipeline = Intake(config), Pipeline(config)
+    front, back = Front(config), Back(config)
     decode, project = [], []
     spent = 0.0
     with BagReader(bag) as reader:
@@ -49,12 +49,11 @@ def offline_cost_ms(bag: Path, config: FusionConfig) -> dict[str, np.ndarray]:
                 continue
             message = item.message  # unpacking CDR is DDS' work in the node
             started = time.process_time()
-            sample = intake.accept(role, message)
-            frames = [] if sample is None else pipeline.advance(sample)
+            frames = front.push(role, message)
             spent += time.process_time() - started
             for frame in frames:
                 started = time.process_time()
-                pipeline.process(frame)
+                back.process(frame)
                 project.append(1e3 * (time.process_time() - started))
                 decode.append(1e3 * spent)
                 spent = 0.0

@@ -1,4 +1,4 @@
-"""Aligned grids in, mask and boxes out: owns the device, the arithmetic, the normalisation and the weights of the network."""
+"""Inference: aligned grids in, mask and boxes out; owns the device, the precision, the normalisation and the weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from gemini_core.model.detection.mvxnet.sparse import choose_runtime
 from gemini_core.model.detection.pillars.codec import BevMaps, decode
 from gemini_core.model.detection.pillars.encoder import BevGrid
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig, upsample
-from gemini_core.rig.boxes import move_boxes
 from gemini_core.runtimes import artifact
 from gemini_core.runtimes.base import Runtime
 from gemini_core.runtimes.eager import TorchRuntime
@@ -42,7 +41,7 @@ MOST_BOXES = 500
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What the network says of one frame: ``mask`` (H, W) uint8 at the size of the reference image, and boxes."""
+    """What the network says of one frame: ``mask`` (H, W) uint8 at the size of the reference image; boxes in the base frame."""
 
     mask: U8
     detections: tuple[Detection3D, ...] = ()
@@ -102,16 +101,17 @@ class Predictor:
         present = [modality == "rgb" or grids.grid(modality) is not None for modality in self._config.modalities]
         which = tuple(index for index, flag in enumerate(present) if flag)
         with torch.inference_mode(), _fixed_arithmetic(self._threads):
-            inputs = self._to_device(grids)
+            staged = self._stage(grids)
+            inputs = (staged.to(self._device, non_blocking=True) - self._mean.to(self._device)) / self._std
             images = inputs if all(present) else inputs[list(which)]
             boxes: tuple[Detection3D, ...] = ()
             if self._cells is None or grids.points is None:
                 logits = self._runtime.run(images, which)
             else:
                 logits, maps = self._runtime.run_with_boxes(images, which, _cloud(grids.points, self._device))
-                boxes = _boxes(self._decode(maps, self._cells), grids.points, self._config.detections.classes)
+                boxes = _boxes(self._decode(maps, self._cells), self._config.detections.classes)
             if self._mvxnet is not None:
-                boxes = self._mvxnet.find(self._staging[:1], grids.points)
+                boxes = self._mvxnet.find(staged[self._config.modalities.index("rgb"), None], grids.points)
             logits = upsample(logits, inputs.shape[2:])  # (1, K, h, w)
             best = logits.max(dim=1)  # argmax of the same is many times slower on the CPU
             if not best.values.isfinite().all():
@@ -147,8 +147,11 @@ class Predictor:
         where = model.weights or f"seed {model.seed}"
         return WeightsError(f"model.weights: expected weights that give finite logits, got others from {where}")
 
-    def _to_device(self, grids: AlignedGrids) -> Tensor:
-        """Gather the grids and normalise them: (M, 3, h, w) on the device."""
+    def _stage(self, grids: AlignedGrids) -> Tensor:
+        """Gather the grids: (M, 3, h, w) in [0, 1] on the CPU, the mean where the frame lacks a modality.
+
+        The memory is the same on every call; what was staged is read before the next one.
+        """
         geometry = grids.geometry
         shape = (CHANNELS, geometry.height, geometry.width)
         modalities = self._config.modalities
@@ -161,8 +164,7 @@ class Predictor:
                 self._staging[index] = self._mean[index]  # which normalises to zero
                 continue
             _stage(modality, grid.channels, self._staging[index])
-        staged = self._staging.to(self._device, non_blocking=True)
-        return (staged - self._mean.to(self._device)) / self._std
+        return self._staging
 
 
 class BoxPredictor:
@@ -226,7 +228,7 @@ class _MvxBoxes:
         self.trained = info.trained
 
     def find(self, rgb: Tensor, points: AlignedPoints | None) -> tuple[Detection3D, ...]:
-        """Find boxes, in the frame of the reference; none without points.
+        """Find boxes, in the base frame; none without points.
 
         ``rgb`` is (1, 3, h, w) in [0, 1] on the CPU.
 
@@ -241,7 +243,7 @@ class _MvxBoxes:
                 msg = f"detections.weights: expected weights that give finite boxes, got others from {self._config.weights}"
                 raise WeightsError(msg)
             found = self._network.find(maps, max_boxes=MOST_BOXES, min_score=LEAST_SCORE)[0]
-        return _boxes(found, points, self._config.classes)
+        return _boxes(found, self._config.classes)
 
     def describe(self) -> str:
         """Say in a few words what runs, for logs."""
@@ -273,12 +275,11 @@ def _cloud(points: AlignedPoints, device: torch.device) -> Cloud:
     return Cloud(values, torch.from_numpy(points.pixels), torch.from_numpy(points.visible)).to(device)
 
 
-def _boxes(found: Found, points: AlignedPoints, names: Sequence[str]) -> tuple[Detection3D, ...]:
-    """Bring found boxes to the frame of the reference."""
+def _boxes(found: Found, names: Sequence[str]) -> tuple[Detection3D, ...]:
+    """Give found boxes as detections in the base frame."""
     variances = [None] * len(found.boxes) if found.variances is None else found.variances.tolist()
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), variances, strict=True)
-    boxes = [_upright_box(names[named], score, box, variance) for box, score, named, variance in rows]
-    return move_boxes(boxes, points.reference_from_base)
+    return tuple(_upright_box(names[named], score, box, variance) for box, score, named, variance in rows)
 
 
 def to_reference(mask: U8, geometry: GridGeometry) -> U8:
@@ -325,7 +326,8 @@ def _upright_box(name: str, score: float, box: Sequence[float], variances: Seque
     covariance = None
     if variances is not None:
         along_x, along_y, along_z, turn = variances
-        covariance = tuple(np.diag([along_x, along_y, along_z, 0.0, 0.0, turn]).ravel().tolist())
+        diagonal = (along_x, along_y, along_z, 0.0, 0.0, turn)
+        covariance = tuple(variance if row == column else 0.0 for row, variance in enumerate(diagonal) for column in range(6))
     turned = (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2))
     return Detection3D(name, score, (x, y, z), (length, width, height), turned, covariance)
 

@@ -1,4 +1,4 @@
-"""A bag through the whole pipeline, offline: the same decoders, frames and masks as in the live node."""
+"""Replay a bag through the pipeline, offline: the same decoders, frames, masks and boxes as in the live node."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gemini_core.bag import messages
 from gemini_core.bag.reader import BagMessage, BagReader
 from gemini_core.bag.topics import RigEntry, match_rig, require_reference
 from gemini_core.bag.writer import BagWriter, Storage
-from gemini_core.config.fusion import FusionConfig
-from gemini_core.decode.intake import Intake
+from gemini_core.config import FusionConfig
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.errors import BagError
-from gemini_core.pipeline.pipeline import Pipeline, PredictorLike
+from gemini_core.pipeline.back import Back, PredictorLike
+from gemini_core.pipeline.front import Front
 from gemini_core.pipeline.published_boxes import outgoing_boxes
 from gemini_core.project.points import labelled_sweep
 from gemini_core.tables import Distribution, Missing
@@ -78,10 +78,11 @@ class Replay:
         self._bag = bag
         self._progress = progress
         self._roles = {entry.topic: entry.role for entry in self.rig if not entry.problem}
-        self._intake = Intake(config, {entry.role: entry.type for entry in self.rig if not entry.problem})
-        self._pipeline = Pipeline(config, predictor, clock=time.perf_counter_ns)
-        self._pending_ns = dict.fromkeys(("read", "decode", "synchronize"), 0)
-        self._durations_ns: dict[str, list[int]] = {stage: [] for stage in self._pending_ns}
+        types = {entry.role: entry.type for entry in self.rig if not entry.problem}
+        self._front = Front(config, types, clock=time.perf_counter_ns)
+        self._back = Back(config, predictor, clock=time.perf_counter_ns)
+        self._read_ns = 0
+        self._durations_ns: dict[str, list[int]] = {stage: [] for stage in ("read", "decode", "synchronize")}
         self._missing: Counter[tuple[str, str]] = Counter()
         self._skews_ns: dict[str, list[int]] = {name: [] for name in config.modalities if name != "rgb"}
         self._unreadable: Counter[str] = Counter()
@@ -92,8 +93,8 @@ class Replay:
             yield self.process(frame)
 
     def process(self, frame: SensorFrame, *, with_points: bool = False) -> Perception:
-        """Project one of :meth:`frames` and predict from it; see ``Pipeline.process``."""
-        perception = self._pipeline.process(frame, with_points=with_points)
+        """Project one of :meth:`frames` and predict from it; see ``Back.process``."""
+        perception = self._back.process(frame, with_points=with_points)
         for timing in perception.timings:
             self.record(timing.stage, timing.duration_ns)
         return perception
@@ -107,22 +108,12 @@ class Replay:
                 message = stored.message
             except BagError:
                 self._unreadable[f"{role}.refused.unreadable"] += 1
-                began_ns = self._lap("read", began_ns)
                 continue
-            began_ns = self._lap("read", began_ns)
-            sample = self._intake.accept(role, message)
-            began_ns = self._lap("decode", began_ns)
-            if sample is None:
-                continue
-            resets = self._pipeline.resets
-            closed = self._pipeline.advance(sample)
-            if self._pipeline.resets != resets:
-                self._intake.reset()
-            self._lap("synchronize", began_ns)
-            for frame in closed:
+            self._read_ns += time.perf_counter_ns() - began_ns
+            for frame in self._front.push(role, message):
                 yield self._closed(frame)
             began_ns = time.perf_counter_ns()
-        for frame in self._pipeline.finish():
+        for frame in self._front.finish():
             yield self._closed(frame)
 
     def record(self, stage: str, duration_ns: int) -> None:
@@ -144,15 +135,15 @@ class Replay:
     def counts(self) -> tuple[Count, ...]:
         """Everything that was counted on the way."""
         unreadable = tuple(Count(what, number) for what, number in sorted(self._unreadable.items()))
-        return (*unreadable, *self._intake.counts(), *self._pipeline.counts())
+        return (*unreadable, *self._front.counts(), *self._back.counts())
 
     def last_refusals(self) -> tuple[str, ...]:
         """One sentence per kind of message that could not be used."""
-        return tuple(refusal.message for refusal in self._intake.last_refusals())
+        return tuple(refusal.message for refusal in self._front.last_refusals())
 
     def clock(self) -> ClockState | None:
         """How the event sensor's own clock went against its stamps, None where it has none."""
-        return next((state for role, state in self._intake.clocks() if role == "event.packets"), None)
+        return next((state for role, state in self._front.clocks() if role == "event.packets"), None)
 
     def _messages(self) -> Iterator[BagMessage]:
         """Give the messages of the rig's topics up to the end or the damage, which is kept for later."""
@@ -172,15 +163,11 @@ class Replay:
             if self._progress is not None:
                 self._progress(done, total)
 
-    def _lap(self, stage: str, began_ns: int) -> int:
-        now_ns = time.perf_counter_ns()
-        self._pending_ns[stage] += now_ns - began_ns
-        return now_ns
-
     def _closed(self, frame: SensorFrame) -> SensorFrame:
-        for stage, duration_ns in self._pending_ns.items():
-            self.record(stage, duration_ns)
-            self._pending_ns[stage] = 0
+        self.record("read", self._read_ns)
+        self._read_ns = 0
+        for timing in frame.timings:
+            self.record(timing.stage, timing.duration_ns)
         self.closed += 1
         self.complete += all(status.present for status in frame.status)
         for status in frame.status:

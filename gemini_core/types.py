@@ -52,7 +52,7 @@ I64: TypeAlias = npt.NDArray[np.int64]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
 UNLABELLED = 255
-"""Mask value of a pixel that no class was decided for (NODE.md's mono8 convention)."""
+"""Mask value of a pixel that no class was decided for: what consumers of mono8 masks take for unlabelled."""
 
 NO_READING, READING, TOO_NEAR, TOO_FAR = 0, 1, 2, 3
 """Values of ``AlignedGrid.reading``: what REP 118 tells apart of a depth pixel (NaN, metres, -inf, +inf)."""
@@ -222,23 +222,6 @@ class ModalityStatus:
     motion: MotionNote = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Data that a frame would take, as asked of the calibration: can it be brought to the reference camera at ``stamp_ns``?
-
-    ``start_ns`` <= ``end_ns``: when the data was measured, one stamp but for a sweep with point times (an event window: the
-    reference's stamp, at which it ends). ``size`` is the image's (width, height), None for the LiDAR.
-    """
-
-    modality: Modality
-    frame_id: str
-    start_ns: int
-    end_ns: int
-    size: tuple[int, int] | None
-    reference_frame_id: str
-    stamp_ns: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class EventWindow:
     """Events with ``start_ns`` <= t < ``end_ns`` joined over packets; arrays as in EventSample.
@@ -255,6 +238,41 @@ class EventWindow:
     y: U16
     polarity: U8
     time_ns: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Data that a frame would take, as asked of the calibration: can it be brought to the reference camera at ``stamp_ns``?
+
+    ``start_ns`` <= ``end_ns``: when the data was measured, one stamp but for a sweep with point times (an event window: the
+    reference's stamp, at which it ends). ``size`` is the image's (width, height), None for the LiDAR.
+    """
+
+    modality: Modality
+    frame_id: str
+    start_ns: int
+    end_ns: int
+    size: tuple[int, int] | None
+    reference_frame_id: str
+    stamp_ns: int
+
+    @classmethod
+    def of(cls, data: SensorSample | EventWindow, image: ImageSample) -> Placement:
+        """Say it of what the frame of a reference image takes; of events, one packet of the window tells it as well."""
+        modality: Modality = "rgb"
+        start_ns = end_ns = image.stamp_ns
+        size: tuple[int, int] | None = None
+        if isinstance(data, ImageSample):
+            size = data.pixels.shape[1], data.pixels.shape[0]
+        elif isinstance(data, DepthSample):
+            modality, start_ns, end_ns = "depth", data.stamp_ns, data.stamp_ns
+            size = data.depth_m.shape[1], data.depth_m.shape[0]
+        elif isinstance(data, CloudSample):
+            modality, start_ns, end_ns = "lidar", data.start_ns, data.end_ns
+        else:
+            modality = "event"
+            size = (data.width, data.height) if data.width else None  # clouds of events do not tell it
+        return cls(modality, data.frame_id, start_ns, end_ns, size, image.frame_id, image.stamp_ns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -309,23 +327,69 @@ class FrameCalibration:
     detections: DetectionFrames | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SensorFrame:
-    """What the sensors saw at the stamp of one reference image.
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Time one stage took for one frame, by the clock that the caller gave to the pipeline."""
 
-    ``status`` has one entry per configured modality, in the order of the configuration. A modality whose status says
-    absent has None here. ``calibration`` is None until the pipeline has resolved it.
+    stage: str
+    duration_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHeader:
+    """Which frame this is and what it has; one header goes with all that is made of one reference image.
+
+    ``index`` counts frames from 0; stamp and frame are the reference image's. ``status`` has one entry per configured modality,
+    in the order of the configuration.
     """
 
     index: int
     stamp_ns: int
     frame_id: str
+    status: tuple[ModalityStatus, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _OfFrame:
+    """Something made of one reference image; the header's fields are read from it directly."""
+
+    header: FrameHeader
+
+    @property
+    def index(self) -> int:
+        """The frame's number, from 0."""
+        return self.header.index
+
+    @property
+    def stamp_ns(self) -> int:
+        """The reference image's stamp."""
+        return self.header.stamp_ns
+
+    @property
+    def frame_id(self) -> str:
+        """The reference image's frame."""
+        return self.header.frame_id
+
+    @property
+    def status(self) -> tuple[ModalityStatus, ...]:
+        """What the frame has of each configured modality."""
+        return self.header.status
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SensorFrame(_OfFrame):
+    """What the sensors saw at the stamp of one reference image.
+
+    A modality whose status says absent has None here. ``calibration`` is None until the front of the pipeline has resolved it.
+    ``timings`` are of the stages up to here, for all messages since the frame before; none without a clock.
+    """
+
     rgb: ImageSample
     depth: DepthSample | None
     lidar: CloudSample | None
     event: EventWindow | None
-    status: tuple[ModalityStatus, ...]
     calibration: FrameCalibration | None = None
+    timings: tuple[StageTime, ...] = ()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -409,20 +473,16 @@ class AlignedPoints:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AlignedGrids:
+class AlignedGrids(_OfFrame):
     """Everything one frame has, on the same pixels. ``camera`` is the reference camera at grid size (None if unknown).
 
     ``points`` are there where boxes or labelled points are wanted and the frame has a sweep, or a depth image, and a base frame
     to bring them to.
     """
 
-    index: int
-    stamp_ns: int
-    frame_id: str
     geometry: GridGeometry
     camera: CameraModel | None
     grids: tuple[AlignedGrid, ...]
-    status: tuple[ModalityStatus, ...]
     points: AlignedPoints | None = None
 
     def grid(self, modality: Modality) -> AlignedGrid | None:
@@ -450,31 +510,20 @@ class Detection3D:
     covariance: tuple[float, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StageTime:
-    """Time one stage took for one frame, by the clock that the caller gave to the pipeline."""
-
-    stage: str
-    duration_ns: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Perception:
+class Perception(_OfFrame):
     """What the pipeline says about one reference image.
 
     ``mask`` (H, W) uint8 class indices at the size of the reference image, 255 where undecided (outside the crop, or no
-    model); ``class_names[i]`` names index i; ``detections`` are in ``frame_id``. ``image`` (H, W, 3) uint8 is what the mask
-    lies on: the reference image, rectified where ``rgb.rectify`` asks for it. ``detection_frames`` (None where boxes are not
-    asked for) leads to where boxes go out; where it is not ``known``, that there are no detections says nothing.
+    model); ``class_names[i]`` names index i; ``detections`` are in the base frame, as ``grids.points`` are. ``image`` (H, W, 3)
+    uint8 is what the mask lies on: the reference image, rectified where ``rgb.rectify`` asks for it. ``detection_frames`` (None
+    where boxes are not asked for) leads to where boxes go out; where it is not ``known``, that there are no detections says
+    nothing. ``timings`` are of the stages from the frame on.
     """
 
-    index: int
-    stamp_ns: int
-    frame_id: str
     mask: U8
     class_names: tuple[str, ...]
     detections: tuple[Detection3D, ...]
-    status: tuple[ModalityStatus, ...]
     grids: AlignedGrids
     image: U8
     timings: tuple[StageTime, ...] = ()

@@ -1,9 +1,11 @@
-"""From the core's types to ROS messages."""
+"""Conversion of the core's types to ROS messages."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +29,23 @@ from gemini_core.types import U8, UNLABELLED, Perception
 from gemini_core.types import Detection3D as Box
 
 _BILLION = 1_000_000_000
+
 _POINT_TYPES = {"<f4": PointField.FLOAT32, "|u1": PointField.UINT8}
 _SMALLEST_M = 1e-3  # RViz refuses markers without an extent
 _TEXT_M = 0.4
 _OPACITY = 0.4
+
+
+def _ros_create_cloud() -> Callable[..., Any] | None:
+    """Give ``sensor_msgs_py``'s maker of clouds, None where it is not installed or takes no size of a point."""
+    try:
+        create_cloud: Callable[..., Any] = importlib.import_module("sensor_msgs_py.point_cloud2").create_cloud
+    except ImportError:
+        return None
+    return create_cloud if "point_step" in inspect.signature(create_cloud).parameters else None
+
+
+_create_cloud = _ros_create_cloud()
 
 
 def stamp_to_ros(stamp_ns: int) -> Time:
@@ -95,24 +110,39 @@ def marker_array(header: Header, boxes: Sequence[Box], class_names: Sequence[str
 
 
 def cloud_message(header: Header, points: np.ndarray[Any, np.dtype[np.void]]) -> PointCloud2:
-    """An unorganised cloud of a structured array (N,) of float32 and uint8 columns."""
-    columns = points.dtype.fields or {}
-    fields = [
-        PointField(name=name, offset=offset, datatype=_POINT_TYPES[dtype.str], count=1)
-        for name, (dtype, offset, *_) in columns.items()
-    ]
+    """An unorganised cloud of a structured array (N,) of float32 and uint8 columns.
+
+    By ROS' own ``sensor_msgs_py`` where one is installed that knows of padding behind a point; it cannot make an empty cloud.
+    """
+    if _create_cloud is None or not points.size:
+        return own_cloud_message(header, points)
+    message: PointCloud2 = _create_cloud(header, _fields(points), points, point_step=points.dtype.itemsize)
+    message.is_dense = True
+    return message
+
+
+def own_cloud_message(header: Header, points: np.ndarray[Any, np.dtype[np.void]]) -> PointCloud2:
+    """The same without ``sensor_msgs_py``."""
     step = points.dtype.itemsize
     return PointCloud2(
         header=header,
         height=1,
         width=points.size,
-        fields=fields,
+        fields=_fields(points),
         is_bigendian=False,
         point_step=step,
         row_step=step * points.size,
         data=array("B", points.tobytes()),
         is_dense=True,
     )
+
+
+def _fields(points: np.ndarray[Any, np.dtype[np.void]]) -> list[PointField]:
+    columns: Mapping[str, Any] = points.dtype.fields or {}
+    return [
+        PointField(name=name, offset=offset, datatype=_POINT_TYPES[dtype.str], count=1)
+        for name, (dtype, offset, *_) in columns.items()
+    ]
 
 
 def _pose(box: Box) -> Pose:

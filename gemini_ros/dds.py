@@ -1,4 +1,4 @@
-"""What large messages need beside DDS's and glibc's own settings: environment variables, set before a process starts."""
+"""Environment variables for large messages over DDS: Fast DDS's profile and glibc's malloc, set before a process starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the node says on /diagnostics: for each sensor whether it is there and, if not, why; and every counter.
+"""Contents of /diagnostics: for each sensor whether it is there and, if not, why; and every counter.
 
 The executor's thread alone calls this; nothing here reads the graph, the node hands in what it found there.
 """

@@ -1,4 +1,4 @@
-"""The executable ``gemini_fusion_node``."""
+"""Entry point of the executable ``gemini_fusion_node``."""
 
 from __future__ import annotations
 

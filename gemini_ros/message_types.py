@@ -18,10 +18,11 @@ def message_class(type_name: str) -> type[Any]:
     """
     package, _, name = type_name.split("/")
     try:
-        return getattr(importlib.import_module(f"{package}.msg"), name)
+        found: type[Any] = getattr(importlib.import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError):
         msg = f"expected the message type {type_name} to be installed, got no package {package} that has it"
         raise ConfigError(msg) from None
+    return found
 
 
 def input_classes(config: FusionConfig) -> dict[Role, type[Any]]:

@@ -1,4 +1,4 @@
-"""Messages that waited together are worked off in the order of their stamps.
+"""Sort messages that waited together by their stamps before they are worked off.
 
 rclpy's executor takes one message per topic and round. After a busy moment a fast topic would then lag behind a slow one, and
 frames would close (by ``sync.max_wait_ms`` of message time) before what they need has been read.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gemini_core.decode.message import message_stamp_ns
+from gemini_core.decode.message import Message, message_stamp_ns
 from gemini_core.types import Role
 
 _FIRST: tuple[Role, ...] = ("tf_static", "rgb.camera_info", "depth.camera_info", "event.camera_info")
@@ -52,7 +52,7 @@ class StampOrder:
     def _newest_epoch(self) -> int:
         return max(self._epoch.values(), default=0)
 
-    def _key(self, role: Role, message: Any) -> tuple[int, int, int]:  # noqa: ANN401 - any input message
+    def _key(self, role: Role, message: Message) -> tuple[int, int, int]:
         if role in _FIRST:
             return (-1, 0, 0)
         # a topic that begins later begins in the newest epoch
@@ -66,7 +66,7 @@ class StampOrder:
         return (epoch, 1, self._last_ns[role])
 
 
-def _stamp_ns(message: Any, default: int) -> int:  # noqa: ANN401 - any input message
+def _stamp_ns(message: Message, default: int) -> int:
     if hasattr(message, "transforms"):
         message = message.transforms[0] if message.transforms else None
     stamp = message_stamp_ns(message)

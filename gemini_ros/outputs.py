@@ -1,4 +1,4 @@
-"""The node's results as topics. Stamp and frame of a message are those of the reference image.
+"""Publishers of the node's results. Stamp and frame of a message are those of the reference image.
 
 But for boxes in the frame that ``detections.frame`` asks for, and for labelled points, which have the sweep's own.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.lifecycle import LifecycleNode
-from rclpy.publisher import Publisher
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
@@ -42,14 +42,13 @@ NS_PER_MS = 1e6
 class QueuedFrame:
     """A closed frame on its way to the worker; times are nanoseconds of a steady clock.
 
-    ``decode_ns`` and ``synchronize_ns`` are what these stages cost for all messages since the frame before.
+    ``take_ns`` is what it cost to take all messages since the frame before from DDS.
     """
 
     frame: SensorFrame
     arrived_ns: int
     closed_ns: int
-    decode_ns: int
-    synchronize_ns: int
+    take_ns: int
 
 
 class Outputs:
@@ -57,13 +56,13 @@ class Outputs:
 
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
-        self._publishers: list[Publisher] = []
+        self._publishers: list[LifecyclePublisher[Any]] = []
 
-    def offer(self, events: Callable[[str, QoSProfile], object]) -> None:
+    def offer(self, events: Callable[[str, QoSProfile], Any]) -> None:
         """Put the topics on the graph; ``events`` makes the event callbacks of a publisher from its topic and profile."""
 
-        def publisher(kind: type, topic: str, profile: QoSProfile) -> Publisher:
-            made = self._node.create_lifecycle_publisher(
+        def publisher(kind: type[Any], topic: str, profile: QoSProfile) -> LifecyclePublisher[Any]:
+            made: LifecyclePublisher[Any] = self._node.create_lifecycle_publisher(
                 kind,
                 topic,
                 profile,
@@ -118,8 +117,8 @@ class Outputs:
         if self.wants_points and queued.frame.lidar is not None:
             self._publish_points(queued.frame.lidar, perception)
         pictured_ns = time.perf_counter_ns()
-        stages = {"decode": queued.decode_ns, "synchronize": queued.synchronize_ns}
-        stages.update({timing.stage: timing.duration_ns for timing in perception.timings})
+        stages = {timing.stage: timing.duration_ns for timing in (*queued.frame.timings, *perception.timings)}
+        stages["decode"] += queued.take_ns
         stages.update({"publish": published_ns - begin_ns, "render": pictured_ns - published_ns})
         waits = {
             "sync_wait_ms": queued.closed_ns - queued.arrived_ns,

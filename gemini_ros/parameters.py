@@ -129,7 +129,7 @@ class NodeParameters:
     def _values(self) -> dict[str, Any]:
         return {key: self._node.get_parameter(key).value for key in self._options}
 
-    def _check(self, changes: list[Parameter]) -> SetParametersResult:
+    def _check(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         """Say whether a set of changes may take effect (rclpy sets none of them if not), and pass on live ones."""
         wanted = {change.name: change.value for change in changes if change.name in self._options}
         if not wanted:

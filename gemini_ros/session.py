@@ -1,7 +1,7 @@
-"""What lives from activate to deactivate: subscriptions, one pipeline, one worker.
+"""Session of an active node, from activate to deactivate: subscriptions, both halves of the pipeline, one worker.
 
-The executor's thread receives, decodes and closes frames; the worker's thread processes and publishes them. They share the
-queue between them, and frames, which are complete in themselves.
+The front runs on the executor's thread, which receives messages and closes frames; the back on the worker's thread, which
+processes frames and publishes. They share the queue between them, and frames, which are complete in themselves.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 
-from gemini_core.config.fusion import FusionConfig
-from gemini_core.decode.intake import Intake
-from gemini_core.decode.message import RAW_TYPES, RawMessage, message_stamp_ns
-from gemini_core.pipeline.pipeline import Pipeline, PredictorLike
-from gemini_core.types import Count, ImageSample, Role, Sample, SensorFrame
+from gemini_core.config import FusionConfig
+from gemini_core.decode.message import RAW_TYPES, Message, RawMessage, message_stamp_ns
+from gemini_core.pipeline.back import Back, PredictorLike
+from gemini_core.pipeline.front import Front
+from gemini_core.types import Count, Role, SensorFrame
 from gemini_ros import qos
+from gemini_ros.cv_bridge_images import ImageConverter, find_cv_bridge
 from gemini_ros.diagnostics import BoxHealth, InputHealth
 from gemini_ros.message_types import input_classes
 from gemini_ros.ordering import Arrival, StampOrder
@@ -47,8 +48,9 @@ class Session:
         self.config = config
         self._node = node
         self._outputs = outputs
-        self._intake = Intake(config)
-        self._pipeline = Pipeline(config, predictor, clock=time.perf_counter_ns)
+        self._front = Front(config, clock=time.perf_counter_ns)
+        self._images = ImageConverter(find_cv_bridge(), node.get_logger().info)
+        self._back = Back(config, predictor, clock=time.perf_counter_ns)
         self._order = StampOrder(round(config.sync.reset_jump_ms * 1e6))
         topics = {role: node.resolve_topic_name(topic) for role, topic in config.topics_by_role().items()}
         self.health = InputHealth(config.modalities, topics)
@@ -57,7 +59,7 @@ class Session:
         self.profiles: dict[Role, QoSProfile] = {role: qos.input_qos(role, self.types[role]) for role in topics}
         self._classes = input_classes(config)
         self._arrived_ns: OrderedDict[int, int] = OrderedDict()  # reference stamp -> steady clock
-        self._decode_ns = self._synchronize_ns = 0
+        self._take_ns = 0
         self._last_sensor_ns = time.perf_counter_ns()
         self._idle = True
         self._counts = Counter({"frames.published": 0, "frames.failed": 0, "messages.failed": 0, "flushes.failed": 0})
@@ -65,12 +67,12 @@ class Session:
         self._resets = 0
         self._refused: Counter[tuple[Role, str]] = Counter()
         self._worker: Worker[QueuedFrame] = Worker(self._work, config.node.queue_size)
-        self._subscriptions: dict[Role, Subscription] = {}
+        self._subscriptions: dict[Role, Subscription[Any]] = {}
         self._timer = node.create_timer(
             config.node.idle_flush_ms / 4000.0, self._flush_when_idle, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
 
-    def start(self, events: Callable[[str, QoSProfile], object]) -> None:
+    def start(self, events: Callable[[str, QoSProfile], Any]) -> None:
         """Subscribe; ``events`` makes the event callbacks of a subscription from its topic and profile."""
         for role, topic in self.config.topics_by_role().items():
             self._subscribe(role, topic, events)
@@ -85,14 +87,14 @@ class Session:
         self._worker.finish()
 
     def counts(self) -> tuple[Count, ...]:
-        """Everything counted by the intake, the pipeline and this session."""
+        """Everything counted by this session and both halves of the pipeline."""
         own = {**self._counts, "frames.skipped_busy": self._worker.skipped, "frames.queued": self._worker.waiting}
         own_counts = tuple(Count(what, number) for what, number in own.items())
-        return (*own_counts, *self._pipeline.counts(), *self._intake.counts())
+        return (*own_counts, *self._images.counts(), *self._front.counts(), *self._back.counts())
 
     def take_up_clocks(self) -> None:
         """Note in the inputs' records how the clocks of the sensors go."""
-        for role, state in self._intake.clocks():
+        for role, state in self._front.clocks():
             self.health.records[role].clock = state
 
     @property
@@ -103,7 +105,7 @@ class Session:
     # ----------------------------------------------------------------------------------------------------------------
     # The executor's thread
 
-    def _subscribe(self, role: Role, topic: str, events: Callable[[str, QoSProfile], object]) -> None:
+    def _subscribe(self, role: Role, topic: str, events: Callable[[str, QoSProfile], Any]) -> None:
         profile = self.profiles[role]  # overrides change it in place
         subscription = self._node.create_subscription(
             self._classes[role],
@@ -116,7 +118,7 @@ class Session:
         )
         self._subscriptions[role] = subscription
 
-    def _wrapped(self, role: Role, message: Any) -> Any:  # noqa: ANN401 - any input message, or its bytes
+    def _wrapped(self, role: Role, message: Message) -> Message:
         """What comes as bytes, with the name of its type."""
         return RawMessage(self.types[role], message) if self.types[role] in RAW_TYPES else message
 
@@ -134,52 +136,39 @@ class Session:
                     if taken is None:
                         break
                     batch.append((role, self._wrapped(role, taken[0])))
-        self._decode_ns += time.perf_counter_ns() - began_ns
+        self._take_ns += time.perf_counter_ns() - began_ns
         for each in self._order.sort(batch):
             self._receive(*each)
 
-    def _receive(self, role: Role, message: Any) -> None:  # noqa: ANN401 - any input message
-        began_ns = time.perf_counter_ns()
+    def _receive(self, role: Role, message: Message) -> None:
+        now_ns, stamp_ns = time.perf_counter_ns(), _regular_stamp_ns(role, message)
         record = self.health.records[role]
-        record.arrived(time.monotonic(), _regular_stamp_ns(role, message))
+        record.arrived(time.monotonic(), stamp_ns)
+        record.accept()  # unless it is refused
         if role not in _TRANSFORM_ROLES:
-            self._last_sensor_ns = began_ns
+            self._last_sensor_ns = now_ns
             self._idle = False
+        if role == "rgb.image" and stamp_ns is not None:
+            self._arrived_ns[stamp_ns] = now_ns
+            if len(self._arrived_ns) > _REMEMBERED_ARRIVALS:
+                self._arrived_ns.popitem(last=False)
         try:
-            sample = self._intake.accept(role, message)
-            decoded_ns = time.perf_counter_ns()
-            frames = [] if sample is None else self._advance(sample, began_ns)
+            frames = self._front.push(role, self._images.converted(role, message))
         except Exception as error:  # noqa: BLE001 - whatever a message does, the node lives and says so
             self._counts["messages.failed"] += 1
             record.refuse(f"{record.topic}: {error!r}")
             self._report_failure(f"a message on {record.topic} failed", error)
             return
-        if sample is None:
-            self._take_up_refusals()
-        else:
-            record.accept()
-        if self._pipeline.resets != self._resets:
-            self._take_up_reset(record.topic)
-        self._decode_ns += decoded_ns - began_ns
-        self._synchronize_ns += time.perf_counter_ns() - decoded_ns
+        self._take_up_refusals()
+        if self._front.resets != self._resets:
+            self._resets = self._front.resets
+            jumps = f"jump {self._resets} since activation"
+            self._node.get_logger().warning(f"the clock jumped back on {record.topic}: begin anew ({jumps})")
         self._submit(frames)
 
-    def _advance(self, sample: Sample, now_ns: int) -> list[SensorFrame]:
-        if isinstance(sample, ImageSample):
-            self._arrived_ns[sample.stamp_ns] = now_ns
-            if len(self._arrived_ns) > _REMEMBERED_ARRIVALS:
-                self._arrived_ns.popitem(last=False)
-        return self._pipeline.advance(sample)
-
-    def _take_up_reset(self, topic: str) -> None:
-        """The clock jumped back, and the pipeline began anew; so must the event decoder."""
-        self._resets = self._pipeline.resets
-        self._intake.reset()
-        self._node.get_logger().warning(f"the clock jumped back on {topic}: begin anew (jump {self._resets} since activation)")
-
     def _take_up_refusals(self) -> None:
-        """Note what the intake has refused since the last look; None alone may be a message with nothing in it."""
-        for refusal in self._intake.last_refusals():
+        """Note what was refused since the last look."""
+        for refusal in self._front.last_refusals():
             key = (refusal.role, refusal.reason)
             if refusal.count > self._refused[key]:
                 self._refused[key] = refusal.count
@@ -188,11 +177,11 @@ class Session:
     def _submit(self, frames: list[SensorFrame]) -> None:
         now_ns = time.perf_counter_ns()
         for frame in frames:
-            self.health.saw_frame(frame.status, time.monotonic(), self._pipeline.expects_motion(frame))
+            self.health.saw_frame(frame.status, time.monotonic(), self._front.expects_motion(frame))
             self.box_health.saw_frame(frame, time.monotonic())
             arrived_ns = self._arrived_ns.pop(frame.stamp_ns, now_ns)
-            self._worker.put(QueuedFrame(frame, arrived_ns, now_ns, self._decode_ns, self._synchronize_ns))
-            self._decode_ns = self._synchronize_ns = 0
+            self._worker.put(QueuedFrame(frame, arrived_ns, now_ns, self._take_ns))
+            self._take_ns = 0
 
     def _flush_when_idle(self) -> None:
         """The last frames of a stream wait for messages that never come; let them go."""
@@ -207,7 +196,7 @@ class Session:
 
     def _close_waiting_frames(self) -> None:
         try:
-            self._submit(self._pipeline.finish())
+            self._submit(self._front.finish())
         except Exception as error:  # noqa: BLE001 - neither the executor nor the way down may end here
             self._counts["flushes.failed"] += 1
             self._report_failure("closing the waiting frames failed", error)
@@ -218,7 +207,7 @@ class Session:
     def _work(self, queued: QueuedFrame) -> None:
         started_ns = time.perf_counter_ns()
         try:
-            perception = self._pipeline.process(queued.frame, with_points=self._outputs.wants_points)
+            perception = self._back.process(queued.frame, with_points=self._outputs.wants_points)
             self._outputs.publish(queued, perception, started_ns, self.config)
         except Exception as error:  # noqa: BLE001 - one bad frame must not end the worker
             self._counts["frames.failed"] += 1
@@ -234,6 +223,6 @@ class Session:
         self._last_failure = sentence
 
 
-def _regular_stamp_ns(role: Role, message: Any) -> int | None:  # noqa: ANN401 - any input message
+def _regular_stamp_ns(role: Role, message: Message) -> int | None:
     """The stamp of a message that comes at a steady rate, so that holes tell of losses; event packets have seq for that."""
     return message_stamp_ns(message) if role in ("rgb.image", "depth.image", "lidar.points") else None

@@ -1,4 +1,4 @@
-"""One made-up frame through the whole pipeline, so that nothing is compiled or allocated while the first real one waits."""
+"""Warm-up: one made-up frame through the pipeline, so that nothing is compiled or allocated while the first real one waits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from gemini_core.config.fusion import ROLE_TYPES, FusionConfig
-from gemini_core.decode.intake import Intake
+from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import ROLE_TYPES
 from gemini_core.errors import GeminiError
-from gemini_core.pipeline.pipeline import Pipeline, PredictorLike
+from gemini_core.pipeline.back import Back, PredictorLike
+from gemini_core.pipeline.front import Front
 from gemini_core.types import Modality, Perception, Role
 from gemini_ros.convert import stamp_to_ros
 
@@ -31,16 +32,12 @@ def warm_up(config: FusionConfig, predictor: PredictorLike | None) -> Perception
     Raises:
         GeminiError: the frame did not come out, with what the stages said.
     """
-    intake, pipeline = Intake(config, {"event.packets": ROLE_TYPES["event.packets"]}), Pipeline(config, predictor)
-    frames = []
-    for role, message in _messages(config):
-        sample = intake.accept(role, message)
-        frames += [] if sample is None else pipeline.advance(sample)
-    frames += pipeline.finish()
+    front = Front(config, {"event.packets": ROLE_TYPES["event.packets"]})
+    frames = [frame for role, message in _messages(config) for frame in front.push(role, message)] + front.finish()
     if not frames:
-        msg = f"warm-up: expected one frame to close, got none; refused: {intake.last_refusals()}"
+        msg = f"warm-up: expected one frame to close, got none; refused: {front.last_refusals()}"
         raise GeminiError(msg)
-    return pipeline.process(frames[0])
+    return Back(config, predictor).process(frames[0])
 
 
 def _messages(config: FusionConfig) -> Iterator[tuple[Role, Any]]:

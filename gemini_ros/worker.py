@@ -1,4 +1,4 @@
-"""One thread for the slow work, with a short queue that favours the newest."""
+"""Worker thread with a short queue that drops the oldest item."""
 
 from __future__ import annotations
 

@@ -139,8 +139,8 @@ def test_every_room_stands_in_the_architecture():
             "gemini_core.synchronize.synchronizer",
         ),
         ("gemini_core.model.mit", "from gemini_core.project import projector", "gemini_core.project.projector"),
-        ("gemini_core.predictor", "import gemini_core.pipeline.pipeline", "gemini_core.pipeline.pipeline"),
-        ("gemini_core.pipeline.pipeline", "from gemini_core.bag.reader import BagReader", "gemini_core.bag.reader.BagReader"),
+        ("gemini_core.predictor", "import gemini_core.pipeline.front", "gemini_core.pipeline.front"),
+        ("gemini_core.pipeline.front", "from gemini_core.bag.reader import BagReader", "gemini_core.bag.reader.BagReader"),
         ("gemini_core.simulation.scene", "from gemini_core.cli import main", "gemini_core.cli.main"),
         ("gemini_core.cli", "from gemini_ros.node import FusionNode", "gemini_ros.node.FusionNode"),
         ("gemini_core.cli", "from training import train", "training.train"),
@@ -160,7 +160,7 @@ def test_a_wrong_import_is_found(module: str, source: str, imported: str):
         ("gemini_core.decode.image", "from gemini_core.types import ImageSample\nfrom . import codes\nimport numpy as np"),
         ("gemini_core.rig.calibration", "from gemini_core.rig.transform_tree import TransformTree"),
         ("gemini_core.cli", "from gemini_core.simulation.scene import Street"),
-        ("gemini_ros.node", "import rclpy\nfrom gemini_core.pipeline.pipeline import Pipeline"),
+        ("gemini_ros.node", "import rclpy\nfrom gemini_core.pipeline.front import Front"),
     ],
 )
 def test_a_right_import_passes(module: str, source: str):

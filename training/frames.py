@@ -85,7 +85,7 @@ def labelled_frames(path: Path, config: FusionConfig, topics: LabelTopics, boxes
             image = images.at(frame.stamp_ns) if images else None
             if images and image is None:
                 continue
-            grids = projector.project(frame)
+            grids = projector.project(projector.rectified(frame))
             space = None
             if box_labels is not None:
                 frames = None if frame.calibration is None else frame.calibration.detections

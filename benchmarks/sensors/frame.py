@@ -1,4 +1,4 @@
-"""A whole frame of four sensors, message by message through the intake and the pipeline to the network's input.
+"""A whole frame of four sensors, message by message through the front of the pipeline to the network's input.
 
 Twenty frames a second at 1280x720: a bgr8 image, a 16UC1 depth image, a sweep of 120,000 points with times, 50 packets of EVT3
 with 2,000 events each, CameraInfo of all three cameras, odometry at 50 Hz.
@@ -17,9 +17,8 @@ import torch
 
 from benchmarks.sensors import scenes
 from gemini_core.bag import messages
-from gemini_core.config.fusion import FusionConfig, from_flat
-from gemini_core.decode.intake import Intake
-from gemini_core.pipeline.pipeline import Pipeline
+from gemini_core.config import FusionConfig, from_flat
+from gemini_core.pipeline.front import Front
 from gemini_core.project.color import align_color
 from gemini_core.project.depth import align_depth
 from gemini_core.project.event import align_events, map_by_plane
@@ -36,16 +35,16 @@ _WARM = 3  # frames before the first that counts
 def stage_times(grid: tuple[int, int], frames: int) -> dict[str, np.ndarray]:
     """CPU seconds of each stage, by frame (frames,); "whole" is their sum. ``grid``: width and height of the input."""
     config = from_flat({"grid.width": grid[0], "grid.height": grid[1], "model.enabled": False})
-    intake, pipeline = Intake(config), Pipeline(config)
+    front = Front(config)
     normalise = _Normaliser((4, 3, grid[1], grid[0]))
     found: dict[str, list[float]] = defaultdict(list)
     spent: dict[str, float] = defaultdict(float)
     for role, message in _messages(frames + _WARM + 1):
         began = time.process_time()
-        sample = intake.accept(role, message)
+        sample = front.decode(role, message)
         decoded = time.process_time()
-        assert sample is not None, intake.last_refusals()
-        closed = pipeline.advance(sample)
+        assert sample is not None, front.last_refusals()
+        closed = front.push_sample(sample)
         done = time.process_time()
         spent[f"decode {_STAGES[role]}"] += decoded - began
         spent["synchronize, calibration"] += done - decoded

@@ -91,7 +91,7 @@ def check_frames(
         DataError: no frame has a sensor beside the reference that its calibration can place.
     """
     projector = Projector(config)
-    grids = [projector.project(frame) for frame in frames]
+    grids = [projector.project(projector.rectified(frame)) for frame in frames]
     images = [_image(frame) for frame in frames]
     looks: dict[Modality, list[Look]] = {}
     pairs = []

@@ -219,7 +219,7 @@ def _bag_images(options: argparse.Namespace, target: Target, names: tuple[str, .
     if not kept:
         msg = f"{options.calibration}: expected a frame with {', '.join(names)} in it, got none"
         raise DataError(msg)
-    grids = [projector.project(frame) for frame in kept]
+    grids = [projector.project(projector.rectified(frame)) for frame in kept]
     return [np.stack([grid.channels for name in config.modalities if (grid := each.grid(name))]) for each in grids]
 
 

@@ -14,7 +14,7 @@ from gemini_core.decode.cloud import decode_cloud
 from gemini_core.decode.compressed import decode_compressed_color, decode_compressed_depth
 from gemini_core.decode.events import EventDecoder
 from gemini_core.decode.image import decode_color, decode_depth
-from gemini_core.decode.message import message_stamp_ns
+from gemini_core.decode.message import Message, message_stamp_ns
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.decode.transforms import decode_transforms
 from gemini_core.errors import DecodeError
@@ -74,7 +74,7 @@ class Intake:
         self._counts: Counter[str] = Counter()
         self._refusals: dict[tuple[Role, str], Refusal] = {}
 
-    def accept(self, role: Role, message: Any) -> Sample | None:  # noqa: ANN401 - a message of any client library
+    def accept(self, role: Role, message: Message) -> Sample | None:
         """Decode one message; None where it was refused, holds nothing (no transforms), or its role is not configured."""
         topic = self._topics.get(role)
         if topic is None:
@@ -114,7 +114,7 @@ class Intake:
         if left_out := points - sample.points.shape[1]:
             self._counts[f"{role}.points_without_position"] += left_out
 
-    def _refuse(self, role: Role, topic: str, message: Any, error: DecodeError) -> None:  # noqa: ANN401 - as above
+    def _refuse(self, role: Role, topic: str, message: Message, error: DecodeError) -> None:
         if error.reason == "no_transforms":  # publishers without moving joints send such; nothing is wrong
             self._counts[f"{role}.empty"] += 1
             return
@@ -129,11 +129,11 @@ class Intake:
         )
 
 
-def _decode_any_color(message: Any, topic: str) -> ImageSample:  # noqa: ANN401 - Image or CompressedImage
+def _decode_any_color(message: Message, topic: str) -> ImageSample:
     return decode_compressed_color(message, topic) if _is_compressed(message) else decode_color(message, topic)
 
 
-def _decode_any_depth(message: Any, topic: str) -> DepthSample:  # noqa: ANN401 - Image or CompressedImage
+def _decode_any_depth(message: Message, topic: str) -> DepthSample:
     return decode_compressed_depth(message, topic) if _is_compressed(message) else decode_depth(message, topic)
 
 

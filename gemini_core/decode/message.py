@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import array
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from gemini_core.errors import DecodeError
 from gemini_core.types import U8
+
+Message: TypeAlias = Any
+"""A message of any client library: rclpy's, what a bag reader made of it, or its bytes as a ``RawMessage``."""
 
 
 class Stamp(Protocol):

@@ -1,1 +1,1 @@
-"""The whole program: messages to frames, frames to perceptions."""
+"""The whole program in two halves: messages to frames (``front``), frames to perceptions (``back``)."""

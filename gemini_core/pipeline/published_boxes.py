@@ -1,4 +1,4 @@
-"""Which boxes of a perception go out, and in which frame: the same for the node's topic and for a bag."""
+"""Selection of the boxes that go out, and their output frame: the same for the node's topic and for a bag."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def outgoing_boxes(perception: Perception, config: DetectionsConfig) -> Outgoing
     None where boxes could not be made or placed for want of points or of a transform: then nothing is known of what is there,
     which an empty list would deny, and boxes in another frame than the one asked for would be taken for boxes in that one.
     """
-    frames, boxes = perception.detection_frames, select_boxes(perception.detections, config)
+    frames = perception.detection_frames
     if frames is None:
-        return OutgoingBoxes(perception.frame_id, boxes)
+        return OutgoingBoxes(perception.frame_id, ())  # none are asked for
     if perception.grids.points is None:
         return None
     if frames.reference_from_base is None or frames.output_from_reference is None:
         return None
-    if frames.output_frame_id == perception.frame_id:
-        return OutgoingBoxes(perception.frame_id, boxes)  # as they are, bit for bit
-    return OutgoingBoxes(frames.output_frame_id, move_boxes(boxes, frames.output_from_reference))
+    output_from_base = frames.output_from_reference @ frames.reference_from_base
+    boxes = select_boxes(perception.detections, config)
+    return OutgoingBoxes(frames.output_frame_id, move_boxes(boxes, output_from_base))
 
 
 def why_no_boxes(frame: SensorFrame) -> str:

@@ -34,31 +34,35 @@ class Projector:
     def rectified(self, frame: SensorFrame) -> SensorFrame:
         """Give the frame with the image that masks belong to: with ``rgb.rectify`` the rectified one, else as it is.
 
-        A frame without intrinsics of its reference cannot be rectified and stays as it is; so does a rectified one.
+        A frame without intrinsics of its reference cannot be rectified and stays as it is.
         """
         return rectify(frame) if self._config.rgb.rectify else frame
 
     def project(self, frame: SensorFrame, *, with_points: bool = False) -> AlignedGrids:
-        """Align every modality that the frame has to its image; its calibration must be resolved.
+        """Align every modality of a :meth:`rectified` frame to its image; its calibration must be resolved.
 
-        The frame need not be :meth:`rectified` before. The image size may change from frame to frame. Points in space are made
-        ``with_points``, or where ``detections.enabled`` asks for them: of the sweep, or, where there is none or it is empty,
-        of the depth grid. There are none where the base frame is configured but not known.
+        The image size may change from frame to frame. Points in space are made ``with_points``, or where ``detections.enabled``
+        asks for them: of the sweep, or, where there is none or it is empty, of the depth grid. There are none where the base
+        frame is configured but not known.
 
         Raises:
             CalibrationError: a modality has data but not the calibration to place it, which ``CalibrationStore.resolve``
-                does not let through.
+                does not let through; or ``rgb.rectify`` asks for a rectified frame and this is none.
         """
-        frame = self.rectified(frame)
         height, width = frame.rgb.pixels.shape[:2]
         geometry = grid_geometry(self._config.grid, width, height)
         calibration = frame.calibration or FrameCalibration(reference=None)
+        if self._config.rgb.rectify and calibration.reference and calibration.reference.distortion_model != "none":
+            msg = (
+                f"frame {frame.index}: expected a rectified image, as rgb.rectify asks for, got one with its lens's distortion"
+            )
+            raise CalibrationError(msg)
         camera = None if calibration.reference is None else grid_camera(calibration.reference, geometry)
         placed = self._placed(frame, calibration, camera)
         grids = (align_color(frame.rgb, geometry), *self._others(frame, calibration, geometry, camera, placed))
         wanted = with_points or self._config.detections.enabled
         points = self._points(frame, calibration, camera, placed, grids) if wanted else None
-        return AlignedGrids(frame.index, frame.stamp_ns, frame.frame_id, geometry, camera, grids, frame.status, points)
+        return AlignedGrids(frame.header, geometry, camera, grids, points)
 
     def _placed(self, frame: SensorFrame, calibration: FrameCalibration, camera: CameraModel | None) -> PlacedCloud | None:
         if frame.lidar is None:
@@ -121,6 +125,12 @@ class Projector:
         if camera is None or calibration.event is None or calibration.reference_from_event is None:
             raise _unplaced(frame, "event")
         return map_by_plane(calibration.event, camera, calibration.reference_from_event, self._config.event.plane_m)
+
+
+def _distorted(frame: SensorFrame) -> CalibrationError:
+    return CalibrationError(
+        f"frame {frame.index}: expected a rectified image, as rgb.rectify asks for, got one with its lens's distortion"
+    )
 
 
 def _unplaced(frame: SensorFrame, modality: Modality) -> CalibrationError:

@@ -1,4 +1,4 @@
-"""3D boxes from one frame of the robot to another."""
+"""Rigid transforms of 3D boxes: centres, orientations and covariances from one frame to another."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ def move_boxes(boxes: Sequence[Detection3D], a_from_b: F64) -> tuple[Detection3D
     rotation = Rotation.from_matrix(a_from_b[:3, :3])
     centers = np.array([box.center_m for box in boxes]) @ a_from_b[:3, :3].T + a_from_b[:3, 3]
     turned = (rotation * Rotation.from_quat([box.orientation_xyzw for box in boxes])).as_quat(canonical=True)
+    moved = zip(boxes, centers.tolist(), turned.tolist(), _turned_covariances(boxes, a_from_b[:3, :3]), strict=True)
     return tuple(
-        replace(
-            box,
-            center_m=tuple(center),
-            orientation_xyzw=tuple(orientation),
-            covariance=None if box.covariance is None else _turned(box.covariance, a_from_b[:3, :3]),
-        )
-        for box, center, orientation in zip(boxes, centers.tolist(), turned.tolist(), strict=True)
+        replace(box, center_m=tuple(center), orientation_xyzw=tuple(orientation), covariance=covariance)
+        for box, center, orientation, covariance in moved
     )
 
 
-def _turned(covariance: tuple[float, ...], rotation: F64) -> tuple[float, ...]:
-    """Give a covariance of a place and of turns by the axes of another frame."""
+def _turned_covariances(boxes: Sequence[Detection3D], rotation: F64) -> list[tuple[float, ...] | None]:
+    """Give the covariances of places and of turns by the axes of another frame, None where a box has none."""
+    known = [index for index, box in enumerate(boxes) if box.covariance is not None]
+    turned: list[tuple[float, ...] | None] = [None] * len(boxes)
     both = np.kron(np.eye(2), rotation)  # (6, 6)
-    return tuple((both @ np.reshape(covariance, (6, 6)) @ both.T).ravel().tolist())
+    covariances = both @ np.array([boxes[index].covariance for index in known]).reshape(-1, 6, 6) @ both.T
+    for index, covariance in zip(known, covariances.reshape(-1, 36).tolist(), strict=True):
+        turned[index] = tuple(covariance)
+    return turned

@@ -1,4 +1,4 @@
-"""What is known of the rig: the cameras' intrinsics and the transforms between the sensors, put into each frame."""
+"""Calibration of the rig: intrinsics and extrinsics as they become known, resolved for each frame."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ class CalibrationStore:
             _absent(entry, lacks[entry.modality]) if entry.modality in lacks else _noted(entry, notes.get(entry.modality))
             for entry in frame.status
         )
-        return replace(frame, depth=depth, lidar=lidar, event=event, status=status, calibration=calibration)
+        header = replace(frame.header, status=status)
+        return replace(frame, header=header, depth=depth, lidar=lidar, event=event, calibration=calibration)
 
     def clear(self) -> None:
         """Forget moving transforms, as after a jump of the clock; fixed ones and the newest intrinsics stay."""
@@ -235,21 +236,8 @@ class CalibrationStore:
 
 def _placements(frame: SensorFrame) -> list[Placement]:
     """All data of a frame, the reference first."""
-
-    def placed(modality: Modality, frame_id: str, start_ns: int, end_ns: int, size: tuple[int, int] | None) -> Placement:
-        return Placement(modality, frame_id, start_ns, end_ns, size, frame.frame_id, frame.stamp_ns)
-
-    stamp_ns, (height, width) = frame.stamp_ns, frame.rgb.pixels.shape[:2]
-    found = [placed("rgb", frame.frame_id, stamp_ns, stamp_ns, (width, height))]
-    if (depth := frame.depth) is not None:
-        height, width = depth.depth_m.shape
-        found.append(placed("depth", depth.frame_id, depth.stamp_ns, depth.stamp_ns, (width, height)))
-    if (event := frame.event) is not None:
-        size = (event.width, event.height) if event.width else None  # clouds of events do not tell it
-        found.append(placed("event", event.frame_id, stamp_ns, stamp_ns, size))
-    if (lidar := frame.lidar) is not None:
-        found.append(placed("lidar", lidar.frame_id, lidar.start_ns, lidar.end_ns, None))
-    return found
+    there = (data for data in (frame.rgb, frame.depth, frame.event, frame.lidar) if data is not None)
+    return [Placement.of(data, frame.rgb) for data in there]
 
 
 def _stamp(sample: CameraInfoSample) -> int:

@@ -1,1 +1,1 @@
-"""Samples become frames: what every sensor saw at the stamp of one reference image."""
+"""Synchronization of samples into frames: what every sensor saw at the stamp of one reference image."""

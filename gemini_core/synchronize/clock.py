@@ -1,4 +1,4 @@
-"""Time, as the stamps of the topics tell it: how it goes on, jumps, and is told wrong by one topic alone."""
+"""Stream time, as the stamps of the topics tell it: how it goes on, jumps, and is told wrong by one topic alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sensor samples become frames: what every sensor saw at the stamp of one reference image.
+"""Synchronization of samples into frames: what every sensor saw at the stamp of one reference image.
 
 The rules stand in docs/architecture.md, "How a frame comes to be". Two thoughts carry this file:
 
@@ -23,6 +23,7 @@ from gemini_core.types import (
     CloudSample,
     Count,
     DepthSample,
+    FrameHeader,
     ImageSample,
     Modality,
     ModalityStatus,
@@ -85,12 +86,10 @@ class Synchronizer:
     def push(self, sample: SensorSample) -> list[SensorFrame]:
         """Take one sample and give back the frames that it closes, in the order of their stamps.
 
-        When the sample shows that the clock jumped back, everything begins anew with it (see ``restart``).
+        Whoever pushes asks before whether the clock ``jumped_back`` and calls ``restart`` then, since more than this has to
+        begin anew.
         """
-        closed = self.restart() if self.jumped_back(sample) else []
-        if self._accept(sample):
-            closed += self.recheck()
-        return closed
+        return self.recheck() if self._accept(sample) else []
 
     def recheck(self) -> list[SensorFrame]:
         """Give back the frames that can close now; to be called when calibration may have become known."""
@@ -219,8 +218,7 @@ class Synchronizer:
 
     def _data(self, image: ImageSample) -> Iterator[Placement]:
         """What the frame of an image would take."""
-        size = image.pixels.shape[1], image.pixels.shape[0]
-        yield Placement("rgb", image.frame_id, image.stamp_ns, image.stamp_ns, size, image.frame_id, image.stamp_ns)
+        yield Placement.of(image, image)
         for track in self._tracks.values():
             if (data := track.placement(image)) is not None:
                 yield data
@@ -237,7 +235,8 @@ class Synchronizer:
         self._tally["rgb.used"] += 1
         self._tally["frames.closed"] += 1
         self._tally["frames.complete"] += all(entry.present for entry in status)
-        return SensorFrame(self._index - 1, stamp_ns, image.frame_id, image, depth, lidar, event, status)
+        header = FrameHeader(self._index - 1, stamp_ns, image.frame_id, status)
+        return SensorFrame(header, image, depth, lidar, event)
 
     def _forget(self) -> None:
         """Drop what no frame can use any more: neither one that waits nor a reference image that arrives in time.

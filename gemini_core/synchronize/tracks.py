@@ -1,4 +1,4 @@
-"""The waiting samples of one modality, and the rule by which a frame takes from them (docs/architecture.md has the rules).
+"""The buffer of one modality's samples, and the rule by which a frame takes from it (docs/architecture.md has the rules).
 
 What a frame gets of a modality depends only on that topic's own sequence: its samples are looked at in their order, up to the
 first one that settles the question. So it does not matter what else has come already.
@@ -135,10 +135,7 @@ class NearestTrack(Track[_Nearest]):
         kept, _ = self._choose(image.stamp_ns)
         if kept is None or kept.distance_ns(image.stamp_ns) > self._slop_ns:
             return None
-        sample, size = kept.sample, None
-        if isinstance(sample, DepthSample):
-            size = sample.depth_m.shape[1], sample.depth_m.shape[0]
-        return Placement(self.modality, sample.frame_id, kept.start_ns, kept.end_ns, size, image.frame_id, image.stamp_ns)
+        return Placement.of(kept.sample, image)
 
     def take(self, stamp_ns: int) -> tuple[_Nearest | None, ModalityStatus]:
         """Give what a frame at this stamp gets, None with the reason where it gets nothing."""
@@ -217,11 +214,7 @@ class WindowTrack(Track[EventSample]):
     def placement(self, image: ImageSample) -> Placement | None:
         """Say of which sensor the window is, None where no packet reaches into it; it ends at the image's stamp."""
         packets = self._overlapping(image.stamp_ns)
-        if not packets:
-            return None
-        sample, stamp_ns = packets[-1].sample, image.stamp_ns
-        size = (sample.width, sample.height) if sample.width else None  # clouds of events do not tell it
-        return Placement("event", sample.frame_id, stamp_ns, stamp_ns, size, image.frame_id, stamp_ns)
+        return Placement.of(packets[-1].sample, image) if packets else None
 
     def take(self, stamp_ns: int) -> tuple[EventWindow | None, ModalityStatus]:
         """Give the window that ends at this stamp, None with the reason where no packet reaches into it."""

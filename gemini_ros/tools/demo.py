@@ -86,7 +86,7 @@ def faster_network(fusion: FusionConfig, params_file: Path, bag: Path, out: Path
     code = [file for package in (network, runtimes) for file in Path(package.__path__[0]).glob("**/*.py")]
     versions = f"{torch.__version__} {importlib.metadata.version('openvino')}"
     folder = out / "networks" / f"openvino_{size}_{_hash([weights, *code], versions)}"
-    chosen = {"model.weights": str(folder), "model.runtime": "openvino"}
+    chosen: dict[str, object] = {"model.weights": str(folder), "model.runtime": "openvino"}
     if folder.exists():
         return chosen
     with stage("export the network for OpenVINO"):

@@ -1,4 +1,4 @@
-"""The demo's page: what the live run published, beside what the offline replay of the same bag says."""
+"""The demo's page, its contents: what the live run published, compared with the offline replay of the same bag."""
 
 from __future__ import annotations
 
@@ -44,38 +44,20 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
         GeminiError: the bag cannot be read, or the page cannot be written.
     """
     predictor = make_predictor(config)
-    equal = 0
-    rows: list[FrameRow] = []
-    class_names: tuple[str, ...] = config.model.classes
     truth, why_none = _ground_truth(bag, config)
-    scored = ConfusionMatrix(len(class_names))
-    wants_boxes = config.detections.enabled and config.predicts
-    true_boxes = truth_by_stamp(where_labels_are(bag)) if wants_boxes else {}
-    boxes = BoxPage(out, config, true_boxes)
+    comparison = _Comparison(out, bag, config, run, truth)
     with BagReader(bag) as reader:
         replay = Replay(reader, config, predictor)
         for frame in replay.frames():
-            if frame.stamp_ns not in run.masks:
-                continue
-            perception = replay.process(frame)
-            live_boxes = run.boxes.get(frame.stamp_ns)
-            same = np.array_equal(perception.mask, run.masks[frame.stamp_ns]) and _same_boxes(perception, config, live_boxes)
-            equal += same
-            label = None if truth is None else truth.at(frame.stamp_ns)
-            if label is not None:
-                scored.add(label, run.masks[frame.stamp_ns])
-            shown = len(rows) < MAX_FRAMES_SHOWN
-            pictures = boxes.frame(perception, live_boxes, draw=shown) if wants_boxes else []
-            if shown:
-                row = _row(out, perception, run, label, same=same)
-                row = replace(row, pictures=(*row.pictures, *pictures))
-                rows.append(row)
-    differing = len(run.masks) - equal
+            if frame.stamp_ns in run.masks:
+                comparison.add(replay.process(frame))
+    differing = len(run.masks) - comparison.equal
     if differing:
         problems = (*problems, f"{differing} live frames differ from the replay of the same bag")
+    facts = _facts(bag, config, predictor, run, comparison.equal)
     report = DemoReport(
         title="gemini_ros: four sensors on the same pixels, live",
-        facts=(*_facts(bag, config, predictor, run, equal), *_score(scored, why_none), *boxes.tally.facts()),
+        facts=(*facts, *_score(comparison.scored, why_none), *comparison.boxes.tally.facts()),
         trained=predictor is not None and predictor.trained,
         frames_in=run.frames_in,
         frames_out=len(run.masks),
@@ -86,10 +68,40 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
         skews=_distributions(run, "skew_ms."),
         stages=_stages(run),
         ages=_ages(run),
-        class_names=class_names,
-        frames=tuple(rows),
+        class_names=config.model.classes,
+        frames=tuple(comparison.rows),
     )
     return differing, render_demo_page(report, out)
+
+
+class _Comparison:
+    """Holds live frames against the replay's, and scores them; pictures of the first ``MAX_FRAMES_SHOWN`` are written."""
+
+    def __init__(self, out: Path, bag: Path, config: FusionConfig, run: LiveRun, truth: BagLabels | None) -> None:
+        self._out = out
+        self._config = config
+        self._run = run
+        self._truth = truth
+        self._wants_boxes = config.detections.enabled and config.predicts
+        self.boxes = BoxPage(out, config, truth_by_stamp(where_labels_are(bag)) if self._wants_boxes else {})
+        self.scored = ConfusionMatrix(len(config.model.classes))
+        self.rows: list[FrameRow] = []
+        self.equal = 0
+
+    def add(self, perception: Perception) -> None:
+        """Take one frame that the replay made and the node published."""
+        stamp_ns = perception.stamp_ns
+        mask, live_boxes = self._run.masks[stamp_ns], self._run.boxes.get(stamp_ns)
+        same = np.array_equal(perception.mask, mask) and _same_boxes(perception, self._config, live_boxes)
+        self.equal += same
+        label = None if self._truth is None else self._truth.at(stamp_ns)
+        if label is not None:
+            self.scored.add(label, mask)
+        shown = len(self.rows) < MAX_FRAMES_SHOWN
+        pictures = self.boxes.frame(perception, live_boxes, draw=shown) if self._wants_boxes else []
+        if shown:
+            row = _row(self._out, perception, self._run, label, same=same)
+            self.rows.append(replace(row, pictures=(*row.pictures, *pictures)))
 
 
 def _same_boxes(perception: Perception, config: FusionConfig, live: tuple[Detection3D, ...] | None) -> bool:

@@ -1,4 +1,4 @@
-"""The demo's page: a folder with index.html and pictures, which needs nothing else to be looked at."""
+"""The demo's page, its rendering: a folder with index.html and pictures, which needs nothing else to be looked at."""
 
 from __future__ import annotations
 

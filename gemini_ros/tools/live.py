@@ -5,6 +5,7 @@ Used by the demo, by the benchmark and by the tests that compare live with repla
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gemini_core.bag.messages import read_detections
+from gemini_core.bag.messages import Message, read_detections
 from gemini_core.bag.reader import BagReader
 from gemini_core.config.fusion import load_config
 from gemini_core.errors import GeminiError
@@ -86,73 +87,80 @@ def run_live(plan: LivePlan, echo: Callable[[str], None] = lambda _line: None) -
     """
     config = load_config(plan.params_file, plan.overrides)
     plan.out.mkdir(parents=True, exist_ok=True)
-    played = [name for name in config.roles_by_absolute_topic() if name in _bag_topics(plan.bag)]
-    outputs = (*OUTPUTS, OVERLAY) if plan.record_overlay else OUTPUTS
-    recorded = plan.out / "recorded"
+    bag_topics = _bag_topics(plan.bag)
+    played = [name for name in config.roles_by_absolute_topic() if name in bag_topics]
+    recorded, report = plan.out / "recorded", plan.out / "played.json"
     if recorded.exists():
         msg = f"{recorded}: expected a path where nothing is yet, to record to"
         raise LiveRunError(msg)
-    variables = _isolated_environment()
-    node_arguments = ["--ros-args", "--params-file", str(plan.params_file)]
-    for key, value in plan.overrides.items():
-        node_arguments += ["-p", f"{key}:={json.dumps(value)}"]
-    report = plan.out / "played.json"
-    player_arguments = [
-        str(plan.bag),
-        "--rate",
-        str(plan.rate),
-        "--loop",
-        str(plan.loops),
-        "--report",
-        str(report),
-        "--restamp",
-    ]
-    for topic in played:
-        player_arguments += ["--wait-for", topic]
-    for prefix in plan.exclude:
-        player_arguments += ["--exclude", prefix]
-    player_arguments += ["--wait-s", str(plan.start_timeout_s)]
+    with contextlib.closing(_Processes(plan, echo)) as processes:
+        outcome = _play(plan, processes, recorded, _player_arguments(plan, played, report))
+    return _read_back(config.topics.rgb.image, plan, json.loads(report.read_text(encoding="utf-8")), outcome)
 
-    def start(name: str, module: str, arguments: list[str]) -> LiveProcess:
-        return LiveProcess(name, module, arguments, environment=variables, log=plan.out / f"{name}.log", echo=echo)
 
-    processes: list[LiveProcess] = []
-    try:
-        recorder = start("recorder", "gemini_ros.tools.record", [str(recorded), *outputs, "--print-timing"])
-        processes.append(recorder)
-        node = start("node", "gemini_ros.main", node_arguments)
-        processes.append(node)
-        _await_topics(recorder, node, outputs, plan)
-        player = start("player", "gemini_ros.tools.play", player_arguments)
-        processes.append(player)
-        cpu_before_s, started = cpu_seconds(node.process_id), time.monotonic()
-        while player.wait(0.5) is None:
-            _must_run(node, plan)
-            _must_run(recorder, plan)
-        seconds = time.monotonic() - started
-        if player.wait(0.0) != 0:
-            msg = f"expected the player to end well, got: {player.last_words()} (log: {plan.out / 'player.log'})"
-            raise LiveRunError(msg)
-        _await_quiet(recorder, node, plan)
-        node_cpu_s = cpu_seconds(node.process_id) - cpu_before_s
-        node_exit = node.stop()
-        if recorder.stop() != 0:
-            msg = f"expected the recorder to end well, got: {recorder.last_words()} (log: {plan.out / 'recorder.log'})"
-            raise LiveRunError(msg)
-    finally:
-        for process in reversed(processes):
+class _Processes:
+    """The processes of one run, on a DDS domain of their own."""
+
+    def __init__(self, plan: LivePlan, echo: Callable[[str], None]) -> None:
+        self._out = plan.out
+        self._echo = echo
+        self._variables = _isolated_environment()
+        self._started: list[LiveProcess] = []
+
+    def close(self) -> None:
+        """Stop what still runs."""
+        for process in reversed(self._started):
             process.stop()
-    played_report = json.loads(report.read_text(encoding="utf-8"))
-    outcome = _Outcome(config.topics.rgb.image, plan.rate, node_cpu_s, seconds, node_exit)
-    return _read_back(recorded, played_report, outcome)
+
+    def start(self, name: str, module: str, arguments: list[str]) -> LiveProcess:
+        """Start one; its output goes to a log file and to the echo."""
+        log = self._out / f"{name}.log"
+        process = LiveProcess(name, module, arguments, environment=self._variables, log=log, echo=self._echo)
+        self._started.append(process)
+        return process
+
+
+def _play(plan: LivePlan, processes: _Processes, recorded: Path, player_arguments: list[str]) -> _Outcome:
+    """Start recorder and node, play the bag to them, wait until the node has worked it off, and stop both."""
+    outputs = (*OUTPUTS, OVERLAY) if plan.record_overlay else OUTPUTS
+    recorder = processes.start("recorder", "gemini_ros.tools.record", [str(recorded), *outputs, "--print-timing"])
+    node = processes.start("node", "gemini_ros.main", _node_arguments(plan))
+    _await_topics(recorder, node, outputs, plan)
+    player = processes.start("player", "gemini_ros.tools.play", player_arguments)
+    cpu_before_s, started = cpu_seconds(node.process_id), time.monotonic()
+    while player.wait(0.5) is None:
+        _must_run(node, plan)
+        _must_run(recorder, plan)
+    seconds = time.monotonic() - started
+    _must_end_well("player", player, player.wait(0.0), plan)
+    _await_quiet(recorder, node, plan)
+    node_cpu_s = cpu_seconds(node.process_id) - cpu_before_s
+    node_exit = node.stop()
+    _must_end_well("recorder", recorder, recorder.stop(), plan)
+    return _Outcome(recorded, node_cpu_s, seconds, node_exit)
+
+
+def _node_arguments(plan: LivePlan) -> list[str]:
+    arguments = ["--ros-args", "--params-file", str(plan.params_file)]
+    for key, value in plan.overrides.items():
+        arguments += ["-p", f"{key}:={json.dumps(value)}"]
+    return arguments
+
+
+def _player_arguments(plan: LivePlan, played: list[str], report: Path) -> list[str]:
+    arguments = [str(plan.bag), "--rate", str(plan.rate), "--loop", str(plan.loops), "--report", str(report), "--restamp"]
+    for topic in played:
+        arguments += ["--wait-for", topic]
+    for prefix in plan.exclude:
+        arguments += ["--exclude", prefix]
+    return [*arguments, "--wait-s", str(plan.start_timeout_s)]
 
 
 @dataclass(frozen=True)
 class _Outcome:
     """What is known of a run beside its recording."""
 
-    image_topic: str
-    rate: float
+    recorded: Path
     node_cpu_s: float
     seconds: float
     node_exit: int
@@ -174,6 +182,12 @@ def _isolated_environment() -> dict[str, str]:
 def _must_run(process: LiveProcess, plan: LivePlan) -> None:
     if not process.running:
         msg = f"the {process.name} ended early: {process.last_words()} (log: {plan.out / f'{process.name}.log'})"
+        raise LiveRunError(msg)
+
+
+def _must_end_well(name: str, process: LiveProcess, exit_code: int | None, plan: LivePlan) -> None:
+    if exit_code != 0:
+        msg = f"expected the {name} to end well, got: {process.last_words()} (log: {plan.out / f'{name}.log'})"
         raise LiveRunError(msg)
 
 
@@ -199,40 +213,50 @@ def _await_quiet(recorder: LiveProcess, node: LiveProcess, plan: LivePlan) -> No
         _must_run(node, plan)
 
 
-def _read_back(recorded: Path, report: Mapping[str, object], outcome: _Outcome) -> LiveRun:
-    offset_ns = int(str(report["offset_ns"]))
+@dataclass
+class _Recording:
+    """What the node published, by the stamps of the bag."""
+
+    offset_ns: int
+    masks: dict[int, U8] = field(default_factory=dict)
+    boxes: dict[int, tuple[Detection3D, ...]] = field(default_factory=dict)
+    overlays: dict[int, U8] = field(default_factory=dict)
+    timings: list[Mapping[str, str]] = field(default_factory=list)
+    counters: dict[str, str] = field(default_factory=dict)
+
+    def take(self, topic: str, message: Message) -> None:
+        """Take one recorded message; every output has a header."""
+        stamp = message.header.stamp
+        stamp_ns = stamp.sec * _BILLION + stamp.nanosec - self.offset_ns
+        if topic == MASK:
+            self.masks[stamp_ns] = np.asarray(message.data).reshape(message.height, message.width)
+        elif topic == BOXES:
+            self.boxes[stamp_ns] = read_detections(message)
+        elif topic == OVERLAY:
+            self.overlays[stamp_ns] = np.asarray(message.data).reshape(message.height, message.width, 3)
+        elif topic == TIMING:
+            self.timings.extend({value.key: value.value for value in status.values} for status in message.status)
+        elif topic == "/diagnostics":
+            for status in message.status:
+                self.counters.update({value.key: value.value for value in status.values})
+
+
+def _read_back(image_topic: str, plan: LivePlan, report: Mapping[str, object], outcome: _Outcome) -> LiveRun:
+    """Read what was recorded; ``report`` is the player's."""
     sent: dict[str, int] = dict(report["sent"])  # type: ignore[call-overload] # our own file, written by the player
-    masks: dict[int, U8] = {}
-    boxes: dict[int, tuple[Detection3D, ...]] = {}
-    overlays: dict[int, U8] = {}
-    timings: list[Mapping[str, str]] = []
-    counters: dict[str, str] = {}
-    with BagReader(recorded) as bag:
+    recording = _Recording(int(str(report["offset_ns"])))
+    with BagReader(outcome.recorded) as bag:
         for item in bag.messages():
-            message = item.message
-            stamp = message.header.stamp  # every output has a header
-            stamp_ns = stamp.sec * _BILLION + stamp.nanosec - offset_ns
-            if item.topic == MASK:
-                masks[stamp_ns] = np.asarray(message.data).reshape(message.height, message.width)
-            elif item.topic == BOXES:
-                boxes[stamp_ns] = read_detections(message)
-            elif item.topic == OVERLAY:
-                overlays[stamp_ns] = np.asarray(message.data).reshape(message.height, message.width, 3)
-            elif item.topic == TIMING:
-                timings.extend({value.key: value.value for value in status.values} for status in message.status)
-            elif item.topic == "/diagnostics":
-                for status in message.status:
-                    counters.update({value.key: value.value for value in status.values})
-    image_topic = outcome.image_topic if outcome.image_topic.startswith("/") else f"/{outcome.image_topic}"
+            recording.take(item.topic, item.message)
     return LiveRun(
-        recorded=recorded,
-        rate=outcome.rate,
-        frames_in=sent.get(image_topic, 0),
-        masks=masks,
-        boxes=boxes,
-        overlays=overlays,
-        timings=tuple(timings),
-        counters=counters,
+        recorded=outcome.recorded,
+        rate=plan.rate,
+        frames_in=sent.get(image_topic if image_topic.startswith("/") else f"/{image_topic}", 0),
+        masks=recording.masks,
+        boxes=recording.boxes,
+        overlays=recording.overlays,
+        timings=tuple(recording.timings),
+        counters=recording.counters,
         sent=sent,
         player_late_ms=float(str(report["late_ms"])),
         seconds=outcome.seconds,

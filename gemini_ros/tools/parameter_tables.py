@@ -1,4 +1,4 @@
-"""Keep config/fusion.yaml's comments and docs/node.md's parameter table equal to the options' own descriptions.
+"""Generate config/fusion.yaml's comments and docs/node.md's parameter table from the options' own descriptions.
 
 ``python -m gemini_ros.tools.parameter_tables`` rewrites both; a test holds them equal.
 """

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rclpy
 from rclpy.node import Node
@@ -53,7 +53,7 @@ def has_header(cls: type[Any]) -> bool:
 
 def shift_header(data: bytes, offset_ns: int) -> bytes:
     """Move the stamp of a serialized message that starts with a Header."""
-    order = "little" if data[1] & 1 else "big"
+    order: Literal["little", "big"] = "little" if data[1] & 1 else "big"
     seconds = int.from_bytes(data[4:8], order, signed=True)
     nanoseconds = int.from_bytes(data[8:12], order)
     seconds, nanoseconds = divmod(seconds * 1_000_000_000 + nanoseconds + offset_ns, 1_000_000_000)
@@ -65,7 +65,7 @@ def shift_header(data: bytes, offset_ns: int) -> bytes:
 def shift_transforms(data: bytes, offset_ns: int) -> bytes:
     """Move the stamps of a serialized TFMessage."""
     store = typestore()
-    message = store.deserialize_cdr(data, _TF_TYPE)
+    message: Any = store.deserialize_cdr(data, _TF_TYPE)
     for transform in message.transforms:
         stamp = transform.header.stamp
         total = stamp.sec * 1_000_000_000 + stamp.nanosec + offset_ns
@@ -88,7 +88,7 @@ class Player:
             topics = [topic for topic in bag.topics() if not topic.name.startswith(exclude)] if exclude else list(bag.topics())
         self.types = {topic.name: topic.type for topic in topics}
         self._classes = {name: message_class(kind) for name, kind in self.types.items()}
-        self._publishers: dict[str, Publisher] = {
+        self._publishers: dict[str, Publisher[Any]] = {
             name: node.create_publisher(cls, name, _qos(name)) for name, cls in self._classes.items()
         }
         self.sent: Counter[str] = Counter()

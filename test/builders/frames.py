@@ -11,6 +11,7 @@ from gemini_core.types import (
     DepthSample,
     EventWindow,
     FrameCalibration,
+    FrameHeader,
     ImageSample,
     ModalityStatus,
     SensorFrame,
@@ -43,4 +44,4 @@ def sensor_frame(
     status = tuple(ModalityStatus(name, there, "" if there else "late", 0) for name, there in present.items())
     image = ImageSample(stamp_ns, "camera", pixels)
     depth = None if depth_m is None else DepthSample(stamp_ns, "depth", depth_m)
-    return SensorFrame(index, stamp_ns, "camera", image, depth, lidar, event, status, calibration)
+    return SensorFrame(FrameHeader(index, stamp_ns, "camera", status), image, depth, lidar, event, calibration)

@@ -9,11 +9,14 @@ from scipy.spatial.transform import Rotation
 
 from gemini_core.config.fusion import from_flat
 from gemini_core.rig.geometry import OPTICAL_FROM_BODY, invert_transform, transform_matrix
-from gemini_core.types import MODALITIES, AlignedGrid, AlignedGrids, AlignedPoints, GridGeometry
+from gemini_core.types import MODALITIES, AlignedGrid, AlignedGrids, AlignedPoints, FrameHeader, GridGeometry
 
 GEOMETRY = GridGeometry(
     reference_width=200, reference_height=100, width=96, height=64, left=25, top=0, crop_width=150, crop_height=100
 )
+
+
+HEADER = FrameHeader(0, 0, "camera", ())
 
 
 CLASSES = [f"class {number}" for number in range(9)]
@@ -32,7 +35,7 @@ def grids_of(modalities=MODALITIES, geometry=GEOMETRY, seed=0):
         channels = rng.random((3, *shape), dtype=np.float32)
         channels.setflags(write=False)
         grids.append(AlignedGrid(modality, channels, np.ones(shape, bool)))
-    return AlignedGrids(0, 0, "camera", geometry, None, tuple(grids), ())
+    return AlignedGrids(HEADER, geometry, None, tuple(grids))
 
 
 def digest(mask):

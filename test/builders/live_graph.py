@@ -15,6 +15,8 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from event_camera_msgs.msg import EventPacket
 from geometry_msgs.msg import TransformStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -310,3 +312,26 @@ def stamp_of(message: Any) -> int:
 
 def values(status: DiagnosticStatus) -> dict[str, str]:
     return {entry.key: entry.value for entry in status.values}
+
+
+def names(text: str) -> set[str]:
+    """What a comma-separated value lists."""
+    return set(text.split(", ")) - {""}
+
+
+def change_state(graph: Graph, transition: int) -> bool:
+    client = graph.rig.create_client(ChangeState, "/gemini_fusion/change_state")
+    graph.spin_until(client.service_is_ready)
+    future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+    graph.spin_until(future.done)
+    graph.rig.destroy_client(client)
+    return future.result().success
+
+
+def state_by_service(graph: Graph) -> str:
+    client = graph.rig.create_client(GetState, "/gemini_fusion/get_state")
+    graph.spin_until(client.service_is_ready)
+    future = client.call_async(GetState.Request())
+    graph.spin_until(future.done)
+    graph.rig.destroy_client(client)
+    return future.result().current_state.label

@@ -19,7 +19,7 @@ from gemini_core.model.checkpoints import Normalization
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 from gemini_core.predictor import Predictor, _untrained, to_reference
 from gemini_core.types import MODALITIES, UNLABELLED, AlignedGrid, AlignedGrids, GridGeometry
-from grids import GEOMETRY, configured, digest, grids_of
+from grids import GEOMETRY, HEADER, configured, digest, grids_of
 
 
 def test_mask_has_the_size_of_the_reference_image_and_says_nothing_outside_the_crop():
@@ -88,7 +88,7 @@ def test_missing_modalities_are_not_computed(missing):
     predictor = Predictor(configured(MODALITIES))
     everything = grids_of(geometry=SMALL)
     there = tuple(grid for grid in everything.grids if grid.modality not in missing)
-    lacking = AlignedGrids(0, 0, "camera", SMALL, None, there, ())
+    lacking = AlignedGrids(HEADER, SMALL, None, there)
     predictor.predict(everything)  # what an earlier frame had must not shine through
     inputs = [
         torch.from_numpy(everything.grid(modality).channels.copy())[None] if modality not in missing else None
@@ -110,7 +110,7 @@ def test_grids_with_pixels_that_are_no_numbers_are_refused_by_name(value):
     channels[:, 5, 6] = channels[0, 7, 8] = value
     predictor = Predictor(configured())
     with pytest.raises(DataError, match="grid of depth: expected finite numbers, got others at 2 pixels"):
-        predictor.predict(AlignedGrids(0, 0, "camera", SMALL, None, (rgb, AlignedGrid("depth", channels, depth.valid)), ()))
+        predictor.predict(AlignedGrids(HEADER, SMALL, None, (rgb, AlignedGrid("depth", channels, depth.valid))))
     assert (predictor.predict(grids_of(geometry=SMALL)).mask < 9).all()  # the next frame is as if nothing had been
 
 
@@ -206,7 +206,7 @@ def test_grid_of_another_size_is_refused():
     odd = AlignedGrid("depth", np.zeros((3, 32, 96), np.float32), np.ones((32, 96), bool))
     rgb = grids_of(("rgb",)).grids[0]
     with pytest.raises(ShapeError, match=r"grid of depth: expected channels of shape \(3, 64, 96\)"):
-        Predictor(configured()).predict(AlignedGrids(0, 0, "camera", GEOMETRY, None, (rgb, odd), ()))
+        Predictor(configured()).predict(AlignedGrids(HEADER, GEOMETRY, None, (rgb, odd)))
 
 
 def test_boxes_are_refused_where_no_weights_find_them():

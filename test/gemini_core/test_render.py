@@ -22,6 +22,7 @@ from gemini_core.types import (
     AlignedGrid,
     AlignedGrids,
     Count,
+    FrameHeader,
     GridGeometry,
     ModalityStatus,
     Perception,
@@ -29,6 +30,7 @@ from gemini_core.types import (
 from gemini_ros.tools.demo_report import DemoReport, Fact, FrameRow, Picture, render_demo_page
 
 HEIGHT, WIDTH = 48, 64
+HEADER = FrameHeader(0, 0, "camera", ())
 CLASSES = ModelConfig().classes
 
 
@@ -55,7 +57,7 @@ def make_grids(width: int = WIDTH, lidar: bool = True) -> AlignedGrids:
     else:
         status.append(ModalityStatus("lidar", present=False, reason="never_seen", skew_ns=None, detail="no sample"))
     geometry = GridGeometry(width, HEIGHT, width, HEIGHT, 0, 0, width, HEIGHT)
-    return AlignedGrids(0, 0, "camera", geometry, None, tuple(grids), tuple(status))
+    return AlignedGrids(FrameHeader(0, 0, "camera", tuple(status)), geometry, None, tuple(grids))
 
 
 @settings(deadline=None, max_examples=40)
@@ -83,7 +85,7 @@ def test_overlay_mixes_colours_and_leaves_undecided_pixels():
     image = np.full((4, 6, 3), 100, np.uint8)
     mask = np.full((4, 6), UNLABELLED, np.uint8)
     mask[:, :3] = CLASSES.index("car")
-    perception = Perception(0, 0, "camera", mask, CLASSES, (), (), make_grids(), image)
+    perception = Perception(HEADER, mask, CLASSES, (), make_grids(), image)
     car = np.array(render.CLASS_COLORS["car"], float)
     assert np.array_equal(render.overlay(perception, 1.0)[0, 0], car)
     assert np.array_equal(render.overlay(perception, 0.0), image)
@@ -129,7 +131,7 @@ def test_a_voxel_grid_of_events_is_painted_by_what_happened():
     grid = AlignedGrid("event", channels, channels[0] > 0)
     darker, brighter = np.zeros((2, 3), bool), np.zeros((2, 3), bool)
     darker[0, 0] = brighter[0, 1] = darker[1, 1] = brighter[1, 1] = True
-    picture = render.grid_image(AlignedGrids(0, 0, "", None, None, (grid,), ()), grid)
+    picture = render.grid_image(AlignedGrids(HEADER, None, None, (grid,)), grid)
     np.testing.assert_array_equal(picture, render.event_image(darker, brighter))
 
 
@@ -158,7 +160,9 @@ def test_alignment_shows_what_is_missing():
     panel = without[HEIGHT:, WIDTH:]
     assert (panel[HEIGHT // 2 :] == render.NO_DATA_COLOR).all()
     assert (panel != render.NO_DATA_COLOR).any()
-    alone = dataclasses.replace(make_grids(), grids=(), status=(ModalityStatus("rgb", False, "late", None),))
+    alone = dataclasses.replace(
+        make_grids(), grids=(), header=dataclasses.replace(HEADER, status=(ModalityStatus("rgb", False, "late", None),))
+    )
     assert render.alignment(alone).shape == (HEIGHT, WIDTH, 3)
 
 

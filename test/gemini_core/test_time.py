@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from gemini_core.config.fusion import FusionConfig, from_flat
-from gemini_core.pipeline.pipeline import Pipeline
+from gemini_core.config import FusionConfig, from_flat
+from gemini_core.pipeline.front import Front
 from gemini_core.rig.geometry import transform_matrix
 from gemini_core.types import (
     CameraInfoSample,
@@ -174,9 +174,9 @@ def test_any_order_of_arrival_within_max_wait_gives_the_same_frames(
     topics = drive(rng, span_ms, odometry_ms, packets_ms=1.0)
     outcomes = []
     for _ in range(2):
-        pipeline = Pipeline(config(**{"event.window": window, "event.count": 40}))
+        front = Front(config(**{"event.window": window, "event.count": 40}))
         samples = [*before(), *one_order(rng, topics)]
-        frames = [frame for sample in samples for frame in pipeline.advance(sample)] + pipeline.finish()
+        frames = [frame for sample in samples for frame in front.push_sample(sample)] + front.finish()
         outcomes.append([content(frame) for frame in frames])
         assert len(frames) == len(topics[0])
     for one, other in zip(*outcomes, strict=True):
@@ -191,7 +191,7 @@ def test_any_order_of_arrival_within_max_wait_gives_the_same_frames(
 class Watcher:
     """Pushes samples and holds every frame that comes out to the rules."""
 
-    pipeline: Pipeline
+    front: Front
     slop_ns: dict[Modality, int]
     epoch: int = 0
     accepted: dict[Modality, list[tuple[int, SensorSample]]] = field(default_factory=lambda: defaultdict(list))
@@ -202,8 +202,8 @@ class Watcher:
 
     def push(self, sample: Sample) -> None:
         refused = self.refused()
-        frames = self.pipeline.advance(sample)
-        self.epoch = self.pipeline.resets
+        frames = self.front.push_sample(sample)
+        self.epoch = self.front.resets
         if not isinstance(sample, CameraInfoSample | TransformSample):
             self.take_up(sample, self.refused() == refused)
         self.check(frames)
@@ -211,7 +211,7 @@ class Watcher:
 
     def refused(self) -> int:
         ends = ("duplicate", "out_of_order", "not_configured")
-        return sum(count.number for count in self.pipeline.counts() if count.what.split(".")[-1] in ends)
+        return sum(count.number for count in self.front.counts() if count.what.split(".")[-1] in ends)
 
     def take_up(self, sample: SensorSample, accepted: bool) -> None:
         kinds: dict[type, Modality] = {ImageSample: "rgb", DepthSample: "depth", CloudSample: "lidar", EventSample: "event"}
@@ -263,7 +263,7 @@ class Watcher:
         assert distance_ns(used) == nearest_ns
 
     def check_accounts(self) -> None:
-        counted = {count.what: count.number for count in self.pipeline.counts()}
+        counted = {count.what: count.number for count in self.front.counts()}
         for modality in ("rgb", "depth", "lidar", "event"):
             dropped = sum(number for what, number in counted.items() if what.startswith(f"{modality}.dropped."))
             ended = dropped + counted.get(f"{modality}.used", 0) + counted.get(f"{modality}.waiting", 0)
@@ -314,9 +314,9 @@ def test_whatever_comes_no_frame_breaks_the_rules_and_no_sample_is_lost(
     seed: int, odometry_ms: tuple[int, int] | None, jump_ms: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    watcher = Watcher(Pipeline(config()), {"depth": 30 * MS, "lidar": LIDAR_SLOP_MS * MS})
+    watcher = Watcher(Front(config()), {"depth": 30 * MS, "lidar": LIDAR_SLOP_MS * MS})
     for sample in [*before(), *spoiled(rng, one_order(rng, drive(rng, 600, odometry_ms, packets_ms=4.0)), jump_ms)]:
         watcher.push(sample)
-    watcher.check(watcher.pipeline.finish())
+    watcher.check(watcher.front.finish())
     watcher.check_accounts()
     assert watcher.frames

@@ -7,15 +7,15 @@ import pytest
 
 pytest.importorskip("vision_msgs.msg", reason="needs the ROS message packages")
 
-from gemini_core.types import AlignedGrids, Detection3D, GridGeometry, Perception
+from gemini_core.types import AlignedGrids, Detection3D, FrameHeader, GridGeometry, Perception
 from gemini_ros.convert import detections_message, header_of, image_message, label_info, stamp_to_ros
 
 
 def perception(mask: np.ndarray, stamp_ns: int = 1_700_000_000_123_456_789) -> Perception:
     height, width = mask.shape
     geometry = GridGeometry(width, height, width, height, 0, 0, width, height)
-    grids = AlignedGrids(3, stamp_ns, "camera", geometry, None, (), ())
-    return Perception(3, stamp_ns, "camera", mask, ("road", "car"), (), (), grids, np.zeros((height, width, 3), np.uint8))
+    grids = AlignedGrids(FrameHeader(3, stamp_ns, "camera", ()), geometry, None, ())
+    return Perception(grids.header, mask, ("road", "car"), (), grids, np.zeros((height, width, 3), np.uint8))
 
 
 @pytest.mark.parametrize("stamp_ns", [0, 1, 999_999_999, 1_000_000_000, 1_700_000_000_123_456_789])

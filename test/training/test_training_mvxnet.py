@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 
-from boxed_bags import BOX_CLASSES, BOXES, OPTICAL_FROM_LEVEL, write_boxed
+from boxed_bags import BOX_CLASSES, BOXES, write_boxed
 from gemini_core.bag.labels import LabelTopics
 from gemini_core.bag.reader import BagReader
 from gemini_core.cli import main as command
@@ -28,7 +28,6 @@ from gemini_core.model.detection.mvxnet.config import MvxNetConfig
 from gemini_core.model.detection.mvxnet.sparse import choose_runtime
 from gemini_core.predictor import BoxPredictor, make_predictor
 from gemini_core.replay import Replay
-from gemini_core.rig.boxes import move_boxes
 from gemini_core.types import UNLABELLED
 from labelled_bags import CLASSES, recipe_of
 from mvxnets import random_cloud, released_tensors, small
@@ -130,7 +129,7 @@ def perceptions(folder, config):
 def test_boxes_learnt_by_heart_come_back_from_a_replay(folder, node):
     (perception,) = perceptions(folder, node())
     assert (perception.mask == UNLABELLED).all()
-    found, *others = move_boxes(perception.detections, np.linalg.inv(OPTICAL_FROM_LEVEL))
+    found, *others = perception.detections  # in the base frame, as labels are
     yaw = Rotation.from_quat(found.orientation_xyzw).as_euler("zyx")[0]
     box = torch.tensor([[*found.center_m, *found.size_m, yaw]], dtype=torch.float32)
     labelled = cached(folder, "bag", ("box",)).space(0).boxes

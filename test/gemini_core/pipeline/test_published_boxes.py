@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+import small_rig
 from gemini_core.bag import messages
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
 from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.config.sections import DetectionsConfig
 from gemini_core.errors import ConfigError
-from gemini_core.pipeline.pipeline import Pipeline
-from gemini_core.pipeline.published_boxes import OutgoingBoxes, outgoing_boxes, select_boxes
+from gemini_core.pipeline.published_boxes import outgoing_boxes, select_boxes
 from gemini_core.predictor import Prediction
 from gemini_core.replay import DETECTIONS_TOPIC, LABELLED_POINTS_TOPIC, MASK_TOPIC, replay
 from gemini_core.rig.boxes import move_boxes
@@ -26,20 +26,15 @@ from gemini_core.simulation.classes import BOXED, CLASS_NAMES
 from gemini_core.types import (
     UNLABELLED,
     CameraInfoSample,
-    CameraModel,
-    CloudSample,
     Detection3D,
-    ImageSample,
     StampedTransform,
     TransformSample,
 )
-
-MS = 1_000_000
-CAMERA = CameraModel(64, 48, 50.0, 50.0, 31.5, 23.5)
-TURN = (0.5, -0.5, 0.5, 0.5)  # to optical axes from body axes
+from pipelines import WholePipeline
+from small_rig import CAMERA, MS, TURN, rgb, sweep
 
 
-def box(score=0.9, name="car", center=(0.0, 0.0, 10.0), turn=(0.0, 0.0, 0.0, 1.0)):
+def box(score=0.9, name="car", center=(10.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0, 1.0)):
     return Detection3D(name, score, center, (4.0, 2.0, 1.5), turn)
 
 
@@ -145,15 +140,6 @@ class OneBox:
         return Prediction(mask, self.boxes)
 
 
-def rgb(stamp_ms):
-    return ImageSample(stamp_ms * MS, "camera", np.full((48, 64, 3), 128, np.uint8))
-
-
-def sweep(stamp_ms):
-    points = np.array([[5.0], [0.0], [0.0]], np.float32)
-    return CloudSample(stamp_ms * MS, "lidar", points, np.ones(1, np.float32), None, None, stamp_ms * MS, stamp_ms * MS)
-
-
 def transform(parent, child, stamp_ms=None, at=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0, 1.0)):
     stamp_ns = 0 if stamp_ms is None else stamp_ms * MS
     matrix = transform_matrix(at, turn)
@@ -161,9 +147,7 @@ def transform(parent, child, stamp_ms=None, at=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 
 
 
 def config(**options):
-    dotted = {key.replace("__", "."): value for key, value in options.items()}
-    base = {"modalities": ["rgb", "lidar"], "grid.width": 64, "grid.height": 48, "detections.enabled": True}
-    return from_flat({**base, "motion.fixed_frame": "", **dotted})
+    return small_rig.config("lidar", **{"detections__enabled": True, "motion__fixed_frame": "", **options})
 
 
 RIG = [
@@ -173,31 +157,32 @@ RIG = [
 BASE = transform("base_link", "camera", at=(1.0, 0.0, 1.5), turn=(-0.5, 0.5, -0.5, 0.5))  # from optical axes
 
 
-def push_all(pipeline, samples):
-    return [perception for sample in samples for perception in pipeline.push(sample)]
-
-
 def test_points_come_in_the_base_frame_and_boxes_go_out_in_the_frame_asked_for_at_the_stamp():
     """The robot drives at 10 m/s along odom's x; the image is halfway between two stamps of odometry."""
     settings_ = config(detections__base_frame="base_link", detections__frame="odom")
-    predictor = OneBox()
-    pipeline = Pipeline(settings_, predictor)
+    predictor = OneBox(box(center=(11.0, 0.0, 1.5)))
+    pipeline = WholePipeline(settings_, predictor)
     odometry = [transform("odom", "base_link", stamp, (stamp / 100, 0.0, 0.0)) for stamp in (80, 120)]
-    (perception,) = push_all(pipeline, [*RIG, BASE, *odometry, rgb(100), sweep(100)])
+    (perception,) = pipeline.push_all([*RIG, BASE, *odometry, rgb(100), sweep(100)])
     (points,) = predictor.points
     np.testing.assert_allclose(points.points_m, [(6.0, 0.0, 1.5)], atol=1e-6)
     np.testing.assert_allclose(points.reference_from_base @ (6.0, 0.0, 1.5, 1.0), (0.0, 0.0, 5.0, 1.0), atol=1e-9)
-    assert perception.detections == predictor.boxes  # in the reference's frame
+    assert perception.detections == predictor.boxes  # in the base frame
     outgoing = outgoing_boxes(perception, settings_.detections)
     assert outgoing.frame_id == "odom"
-    np.testing.assert_allclose(outgoing.boxes[0].center_m, (12.0, 0.0, 1.5), atol=1e-9)  # 1 m driven, 1 m ahead, 10 m away
+    np.testing.assert_allclose(outgoing.boxes[0].center_m, (12.0, 0.0, 1.5), atol=1e-9)  # 1 m driven, 11 m ahead
 
 
 def test_boxes_stay_in_the_references_frame_where_nothing_else_is_asked_for():
-    predictor = OneBox(box(turn=(0.1, 0.2, 0.3, -0.9)), box(0.1))
-    pipeline = Pipeline(config(), predictor)
-    (perception,) = push_all(pipeline, [*RIG, rgb(100), sweep(100)])
-    assert outgoing_boxes(perception, config().detections) == OutgoingBoxes("camera", predictor.boxes[:1])
+    predictor = OneBox(box(center=(10.0, -2.0, 0.5)), box(0.1))
+    pipeline = WholePipeline(config(), predictor)
+    (perception,) = pipeline.push_all([*RIG, rgb(100), sweep(100)])
+    in_camera = box(center=(2.0, -0.5, 10.0), turn=TURN)
+    outgoing = outgoing_boxes(perception, config().detections)
+    assert outgoing.frame_id == "camera"
+    (found,) = outgoing.boxes
+    np.testing.assert_allclose(found.center_m, in_camera.center_m, atol=1e-15)
+    np.testing.assert_allclose(np.abs(found.orientation_xyzw), np.abs(in_camera.orientation_xyzw), atol=1e-15)
     np.testing.assert_array_equal(predictor.points[0].reference_from_base, OPTICAL_FROM_BODY)
 
 
@@ -205,10 +190,10 @@ def test_boxes_stay_in_the_references_frame_where_nothing_else_is_asked_for():
 def test_a_frame_that_is_not_known_gives_no_boxes_instead_of_wrong_ones_and_says_so(option):
     settings_ = config(**{f"detections__{option}": "base_lnik"})
     predictor = OneBox()
-    pipeline = Pipeline(settings_, predictor)
+    pipeline = WholePipeline(settings_, predictor)
     samples = [*RIG, BASE, rgb(100), sweep(100)]
-    assert push_all(pipeline, samples) == []  # the transform may still come
-    (perception,) = push_all(pipeline, [sweep(260)])
+    assert pipeline.push_all(samples) == []  # the transform may still come
+    (perception,) = pipeline.push_all([sweep(260)])
     assert outgoing_boxes(perception, settings_.detections) is None
     assert (predictor.points[0] is None) == (option == "base_frame")
     detail = perception.detection_frames.detail
@@ -223,10 +208,10 @@ def test_a_frame_that_is_not_known_gives_no_boxes_instead_of_wrong_ones_and_says
 
 def test_a_frame_waits_for_the_transform_of_its_boxes_and_goes_on_when_it_comes():
     settings_ = config(detections__frame="odom")
-    pipeline = Pipeline(settings_, OneBox())
+    pipeline = WholePipeline(settings_, OneBox())
     moving = [transform("odom", "base_link", stamp, (stamp / 100, 0.0, 0.0)) for stamp in (80, 120)]
-    assert push_all(pipeline, [*RIG, BASE, moving[0], rgb(100), sweep(100)]) == []
-    (perception,) = push_all(pipeline, moving[1:])
+    assert pipeline.push_all([*RIG, BASE, moving[0], rgb(100), sweep(100)]) == []
+    (perception,) = pipeline.push_all(moving[1:])
     assert outgoing_boxes(perception, settings_.detections).frame_id == "odom"
     assert {count.what: count.number for count in pipeline.counts()}.get("detections.missing.no_transform", 0) == 0
 
@@ -234,7 +219,7 @@ def test_a_frame_waits_for_the_transform_of_its_boxes_and_goes_on_when_it_comes(
 def test_without_boxes_no_frame_is_looked_up():
     settings_ = config(detections__enabled=False, detections__base_frame="nowhere", detections__frame="nowhere")
     predictor = OneBox()
-    (perception,) = push_all(Pipeline(settings_, predictor), [*RIG, rgb(100), sweep(100)])
+    (perception,) = WholePipeline(settings_, predictor).push_all([*RIG, rgb(100), sweep(100)])
     assert predictor.points == [None]
     assert perception.detection_frames is None
     assert outgoing_boxes(perception, settings_.detections).frame_id == "camera"

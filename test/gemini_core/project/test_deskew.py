@@ -12,9 +12,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from gemini_core.bag.reader import BagReader
-from gemini_core.config.fusion import FusionConfig, from_flat
-from gemini_core.decode.intake import Intake
-from gemini_core.pipeline.pipeline import Pipeline
+from gemini_core.config import FusionConfig, from_flat
+from gemini_core.pipeline.back import Back
+from gemini_core.pipeline.front import Front
 from gemini_core.replay import Replay
 from gemini_core.rig.geometry import transform_matrix
 from gemini_core.simulation.clip import Clip
@@ -33,6 +33,7 @@ from gemini_core.types import (
     StampedTransform,
     TransformSample,
 )
+from pipelines import WholePipeline
 
 MS = 1_000_000
 T0 = 1_700_000_000_000_000_000
@@ -113,8 +114,8 @@ def drive(last_ms: int = 400) -> list[Sample]:
 
 
 def run(samples: list[Sample], **options: object) -> list[Perception]:
-    pipeline = Pipeline(hall_config(**options))
-    return [found for sample in samples for found in pipeline.push(sample)] + pipeline.flush()
+    pipeline = WholePipeline(hall_config(**options))
+    return pipeline.push_all(samples) + pipeline.flush()
 
 
 def errors(perception: Perception) -> F64:
@@ -208,15 +209,13 @@ def test_another_order_of_arrival_gives_the_grids_of_the_replay(street: tuple[Pa
         replay = Replay(bag, config)
         expected = list(replay.perceptions())
         roles = {entry.topic: entry.role for entry in replay.rig if not entry.problem}
-        intake, timed = Intake(config), []
+        timed = []
         for stored in bag.messages(tuple(roles)):
             delay_ns = 30 * MS if roles[stored.topic] in {"depth.image", "event.packets", "tf"} else 0
-            sample = intake.accept(roles[stored.topic], stored.message)
-            if sample is not None:
-                timed.append((stored.log_ns + delay_ns, len(timed), sample))
-    pipeline = Pipeline(config)
-    got = [found for *_, sample in sorted(timed, key=lambda entry: entry[:2]) for found in pipeline.push(sample)]
-    got += pipeline.flush()
+            timed.append((stored.log_ns + delay_ns, len(timed), roles[stored.topic], stored.message))
+    front, back = Front(config), Back(config)
+    frames = [frame for *_, role, message in sorted(timed, key=lambda entry: entry[:2]) for frame in front.push(role, message)]
+    got = [back.process(frame) for frame in (*frames, *front.finish())]
     assert len(got) == len(expected) == len(truth)
     for one, other in zip(got, expected, strict=True):
         assert one.status == other.status

@@ -16,9 +16,9 @@ import samples
 from frames import pose, sensor_frame
 from gemini_core.bag.kitti import from_kitti_raw
 from gemini_core.bag.reader import BagReader
-from gemini_core.config.fusion import FusionConfig, from_flat
-from gemini_core.decode.intake import Intake
-from gemini_core.pipeline.pipeline import Pipeline
+from gemini_core.config import FusionConfig, from_flat
+from gemini_core.pipeline.back import Back
+from gemini_core.pipeline.front import Front
 from gemini_core.project import lidar as lidar_module
 from gemini_core.project.points import LABELLED_POINT, label_points, labelled_sweep
 from gemini_core.project.projector import Projector
@@ -141,7 +141,8 @@ def test_pixels_are_those_of_the_grid_whatever_lens_and_crop(rectify):
     seen = frame(
         LENS, lidar=cloud(np.random.default_rng(2).uniform((2, -6, -4), (12, 6, 4), (500, 3))), frames=based(OPTICAL_FROM_BODY)
     )
-    grids = Projector(settings_).project(seen)
+    projector = Projector(settings_)
+    grids = projector.project(projector.rectified(seen))
     found, lidar = grids.points, grids.grid("lidar")
     assert found.visible.sum() > 50
     rounded = np.floor(found.pixels[found.visible] + 0.5).astype(int)
@@ -217,14 +218,13 @@ def run(street, *modalities, **options):
     """The perceptions of the simulated messages, with the frames that they are of."""
     _, _, logged, roles = street
     settings_ = from_flat({"modalities": ["rgb", *modalities], "model.enabled": False, "lidar.max_intensity": 255.0, **options})
-    intake, pipeline, frames = Intake(settings_), Pipeline(settings_), []
+    front, back, frames = Front(settings_), Back(settings_), []
     for topic, message, _ in logged:
         role = roles.get(topic.lstrip("/"))
         if role in settings_.topics_by_role():
-            sample = intake.accept(role, message)
-            frames += [] if sample is None else pipeline.advance(sample)
-    frames += pipeline.finish()
-    return [(each, pipeline.process(each, with_points=True)) for each in frames]
+            frames += front.push(role, message)
+    frames += front.finish()
+    return [(each, back.process(each, with_points=True)) for each in frames]
 
 
 def test_points_of_the_lidar_and_of_depth_lie_on_the_same_simulated_surfaces(street):
@@ -363,9 +363,9 @@ def test_what_decoding_lets_through_but_no_place_holds_is_counted_by_the_pipelin
     huge = np.float32(3.3e38)
     sweep = cloud([(5.0, 0.0, 0.0), (huge, huge, huge)])
     settings_ = config(modalities=["rgb", "lidar"], motion__fixed_frame="")
-    pipeline = Pipeline(settings_)
-    perception = pipeline.process(frame(lidar=sweep, frames=based(OPTICAL_FROM_BODY), reference_from_lidar=pose(yaw=0.7)))
-    counted = {count.what: count.number for count in pipeline.counts()}
+    back = Back(settings_)
+    perception = back.process(frame(lidar=sweep, frames=based(OPTICAL_FROM_BODY), reference_from_lidar=pose(yaw=0.7)))
+    counted = {count.what: count.number for count in back.counts()}
     assert perception.grids.points.rows.tolist() == [0]
     assert counted["points.dropped.not_finite"] == 1
 
@@ -421,7 +421,7 @@ def test_without_intrinsics_there_are_none():
 
 def perceived(seen, mask, settings_):
     grids = Projector(settings_).project(seen, with_points=True)
-    return Perception(0, EPOCH, "camera", mask, ("a",), (), seen.status, grids, seen.rgb.pixels)
+    return Perception(seen.header, mask, ("a",), (), grids, seen.rgb.pixels)
 
 
 @pytest.mark.parametrize("resize", ["crop", "stretch"])

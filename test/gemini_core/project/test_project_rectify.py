@@ -10,7 +10,7 @@ import pytest
 
 from frames import sensor_frame
 from gemini_core.config import FusionConfig, from_flat
-from gemini_core.pipeline.pipeline import Pipeline
+from gemini_core.errors import CalibrationError
 from gemini_core.predictor import Prediction
 from gemini_core.project.projector import Projector
 from gemini_core.project.rectify import rectify
@@ -25,6 +25,7 @@ from gemini_core.types import (
     ImageSample,
     SensorFrame,
 )
+from pipelines import WholePipeline
 
 PLUMB_BOB = CameraModel(320, 240, 220.0, 222.0, 161.0, 118.0, "plumb_bob", (-0.25, 0.06, 1e-3, -2e-3, 0.01))
 RATIONAL = CameraModel(
@@ -103,7 +104,8 @@ def test_points_land_on_the_rectified_image_where_the_picture_shows_them(camera:
     cv2.circle(pixels, (round(float(u) * 16), round(float(v) * 16)), 3 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
     sweep = CloudSample(0, "camera", lamp, np.ones(1, np.float32), None, None, 0, 0)
     config = from_flat({"rgb.rectify": True, "grid.width": 160, "grid.height": 120, "modalities": ["rgb", "lidar"]})
-    grids = Projector(config).project(frame_of(pixels, camera, sweep))
+    projector = Projector(config)
+    grids = projector.project(projector.rectified(frame_of(pixels, camera, sweep)))
     rgb, lidar = grids.grid("rgb"), grids.grid("lidar")
     assert rgb is not None
     assert lidar is not None
@@ -114,6 +116,12 @@ def test_points_land_on_the_rectified_image_where_the_picture_shows_them(camera:
     ((row, column),) = np.argwhere(lidar.valid)
     assert (columns * light).sum() / light.sum() == pytest.approx(column, abs=0.7)
     assert (rows * light).sum() / light.sum() == pytest.approx(row, abs=0.7)
+
+
+def test_a_frame_that_nobody_rectified_is_refused_instead_of_misaligned() -> None:
+    projector = Projector(from_flat({"rgb.rectify": True, "modalities": ["rgb"]}))
+    with pytest.raises(CalibrationError, match=r"frame 0: expected a rectified image, as rgb\.rectify asks for"):
+        projector.project(frame_of(np.zeros((240, 320, 3), np.uint8), PLUMB_BOB))
 
 
 def test_mask_and_overlay_belong_to_the_rectified_image() -> None:
@@ -129,7 +137,7 @@ def test_mask_and_overlay_belong_to_the_rectified_image() -> None:
     raw = ImageSample(0, "camera", chessboard(PLUMB_BOB))
     info = CameraInfoSample(0, "camera", "rgb", PLUMB_BOB)
     ticks = iter(range(100))
-    pipeline = Pipeline(from_flat({**size, "rgb.rectify": True}), Bright(), clock=lambda: next(ticks))
+    pipeline = WholePipeline(from_flat({**size, "rgb.rectify": True}), Bright(), clock=lambda: next(ticks))
     pipeline.push(info)
     (perception,) = pipeline.push(raw)
     straight = rectify(frame_of(raw.pixels, PLUMB_BOB)).rgb.pixels
@@ -138,14 +146,14 @@ def test_mask_and_overlay_belong_to_the_rectified_image() -> None:
     assert overlay(perception, 0.0).tobytes() == straight.tobytes()
     assert [timing.stage for timing in perception.timings] == ["rectify", "project", "predict"]
 
-    untouched = Pipeline(from_flat(size))
+    untouched = WholePipeline(from_flat(size))
     untouched.push(info)
     (perception,) = untouched.push(raw)
     assert perception.image is raw.pixels
 
 
 def test_frames_that_cannot_be_rectified_are_counted() -> None:
-    pipeline = Pipeline(from_flat({"rgb.rectify": True, "modalities": ["rgb"]}))
+    pipeline = WholePipeline(from_flat({"rgb.rectify": True, "modalities": ["rgb"]}))
     raw = ImageSample(0, "camera", np.zeros((240, 320, 3), np.uint8))
     (perception,) = pipeline.push(raw)
     assert perception.image is raw.pixels

@@ -15,6 +15,7 @@ from gemini_core.types import (
     CloudSample,
     DepthSample,
     EventWindow,
+    FrameHeader,
     ImageSample,
     ModalityStatus,
     Placement,
@@ -64,10 +65,14 @@ def store(*samples, **options):
 
 def frame(depth_frame="depth_frame", stamp_ns=STAMP, present=("rgb", "depth", "event", "lidar")):
     no_events = np.empty(0, np.uint16)
+    status = tuple(
+        ModalityStatus(modality, present=True, reason="", skew_ns=0)
+        if modality in present
+        else ModalityStatus(modality, present=False, reason="late", skew_ns=None, detail="too late")
+        for modality in ("rgb", "depth", "event", "lidar")
+    )
     return SensorFrame(
-        index=0,
-        stamp_ns=stamp_ns,
-        frame_id="rgb_frame",
+        header=FrameHeader(0, stamp_ns, "rgb_frame", status),
         rgb=ImageSample(stamp_ns, "rgb_frame", np.zeros((48, 64, 3), np.uint8)),
         depth=DepthSample(stamp_ns, depth_frame, np.ones((24, 32), np.float32)) if "depth" in present else None,
         lidar=CloudSample(
@@ -88,12 +93,6 @@ def frame(depth_frame="depth_frame", stamp_ns=STAMP, present=("rgb", "depth", "e
         )
         if "event" in present
         else None,
-        status=tuple(
-            ModalityStatus(modality, present=True, reason="", skew_ns=0)
-            if modality in present
-            else ModalityStatus(modality, present=False, reason="late", skew_ns=None, detail="too late")
-            for modality in ("rgb", "depth", "event", "lidar")
-        ),
     )
 
 

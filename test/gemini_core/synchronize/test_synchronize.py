@@ -13,6 +13,7 @@ from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.decode.intake import Intake
 from gemini_core.synchronize.synchronizer import Synchronizer
 from gemini_core.types import CloudSample, DepthSample, EventSample, ImageSample, Modality, Placement, SensorFrame, SensorSample
+from pipelines import numbers
 
 MS = 1_000_000
 PIXELS = np.zeros((2, 2, 3), np.uint8)
@@ -46,12 +47,14 @@ def config(*modalities: str, **options: float) -> FusionConfig:
     return from_flat({"modalities": ["rgb", *modalities], **dotted})
 
 
+def push(synchronizer: Synchronizer, sample: SensorSample) -> list[SensorFrame]:
+    """As the front of the pipeline pushes: it judges whether the clock jumped back."""
+    before = synchronizer.restart() if synchronizer.jumped_back(sample) else []
+    return before + synchronizer.push(sample)
+
+
 def push_all(synchronizer: Synchronizer, samples: Iterable[SensorSample]) -> list[SensorFrame]:
-    return [frame for sample in samples for frame in synchronizer.push(sample)]
-
-
-def numbers(synchronizer: Synchronizer) -> dict[str, int]:
-    return {count.what: count.number for count in synchronizer.counts()}
+    return [frame for sample in samples for frame in push(synchronizer, sample)]
 
 
 def reason(frame: SensorFrame, modality: Modality) -> str:
@@ -106,14 +109,14 @@ def test_min_interval_settles_without_the_next_sample(before_ms: float, closes: 
 def test_broken_min_interval_is_counted() -> None:
     synchronizer = Synchronizer(config("depth", depth__min_interval_ms=30))
     push_all(synchronizer, [depth(0), depth(20), depth(60)])
-    assert numbers(synchronizer)["depth.closer_than_min_interval"] == 1
+    assert numbers(synchronizer.counts())["depth.closer_than_min_interval"] == 1
 
 
 def test_one_depth_image_serves_several_frames() -> None:
     synchronizer = Synchronizer(config("depth"))
     frames = push_all(synchronizer, [rgb(90), rgb(100), rgb(110), depth(101), depth(150)])
     assert [skew_ms(frame, "depth") for frame in frames] == [11, 1, -9]
-    assert numbers(synchronizer)["depth.used"] == 1
+    assert numbers(synchronizer.counts())["depth.used"] == 1
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -232,7 +235,7 @@ def test_a_window_by_count_is_the_last_events_over_packets() -> None:
     assert (frame.event.time_ns / MS).tolist() == [70, 80, 90, 99.999]
     assert frame.event.x.tolist() == [1, 0, 1, 2]
     assert (frame.event.start_ns, frame.event.end_ns) == (70 * MS, 100 * MS)
-    assert numbers(synchronizer)["event.used"] == 2
+    assert numbers(synchronizer.counts())["event.used"] == 2
 
 
 def test_a_window_by_count_has_fewer_where_they_would_be_too_old() -> None:
@@ -258,8 +261,8 @@ def test_a_frame_closes_after_max_wait_by_any_stamp_and_says_why() -> None:
         ("lidar", True, ""),
         ("event", True, ""),
     ]
-    assert numbers(synchronizer)["frames.forced"] == 1
-    assert "frames.complete" not in numbers(synchronizer)
+    assert numbers(synchronizer.counts())["frames.forced"] == 1
+    assert "frames.complete" not in numbers(synchronizer.counts())
 
 
 def test_missing_reasons() -> None:
@@ -297,7 +300,7 @@ def test_more_waiting_images_than_allowed_close_the_oldest() -> None:
     synchronizer = Synchronizer(config("depth", sync__max_pending_frames=2))
     frames = push_all(synchronizer, [rgb(0), rgb(10), rgb(20)])
     assert [frame.stamp_ns for frame in frames] == [0]
-    assert numbers(synchronizer)["frames.crowded_out"] == 1
+    assert numbers(synchronizer.counts())["frames.crowded_out"] == 1
 
 
 def test_flush_closes_with_what_is_there() -> None:
@@ -315,7 +318,7 @@ def test_flush_closes_with_what_is_there() -> None:
 def test_old_and_double_samples_are_dropped_and_counted() -> None:
     synchronizer = Synchronizer(config("depth"))
     push_all(synchronizer, [depth(100), depth(90), depth(100), depth(80), rgb(110), rgb(110), rgb(105), rgb(110)])
-    counted = numbers(synchronizer)
+    counted = numbers(synchronizer.counts())
     assert (counted["depth.dropped.out_of_order"], counted["depth.dropped.duplicate"]) == (2, 1)
     assert (counted["rgb.dropped.out_of_order"], counted["rgb.dropped.duplicate"]) == (1, 2)
 
@@ -323,13 +326,13 @@ def test_old_and_double_samples_are_dropped_and_counted() -> None:
 def test_a_sensor_that_is_not_configured_is_counted_and_does_not_move_time() -> None:
     synchronizer = Synchronizer(config("depth"))
     assert push_all(synchronizer, [rgb(0), sweep(10_000)]) == []
-    assert numbers(synchronizer)["lidar.dropped.not_configured"] == 1
+    assert numbers(synchronizer.counts())["lidar.dropped.not_configured"] == 1
 
 
 def test_a_jump_back_closes_what_waits_and_begins_anew() -> None:
     synchronizer = Synchronizer(config("depth"))
     push_all(synchronizer, [depth(9_990), rgb(10_000)])
-    (frame,) = synchronizer.push(rgb(0))
+    (frame,) = push(synchronizer, rgb(0))
     assert frame.stamp_ns == 10_000 * MS
     assert frame.depth is not None
     assert synchronizer.resets == 1
@@ -342,7 +345,7 @@ def test_only_more_than_the_configured_jump_back_begins_anew(back_ns: int, reset
     synchronizer = Synchronizer(config("depth", sync__reset_jump_ms=500))
     push_all(synchronizer, [rgb(10_000), ImageSample(10_000 * MS - back_ns, "camera", PIXELS)])
     assert synchronizer.resets == resets
-    assert numbers(synchronizer).get("rgb.dropped.out_of_order", 0) == 1 - resets
+    assert numbers(synchronizer.counts()).get("rgb.dropped.out_of_order", 0) == 1 - resets
 
 
 def test_a_jump_ahead_closes_by_max_wait() -> None:
@@ -390,7 +393,7 @@ def test_a_clock_that_is_ahead_does_not_cut_short_the_waiting_for_other_sensors(
     assert {reason(frame, "depth") for frame in frames} == {""}
     # a clock that is ahead a little cannot be told from a message that comes early
     assert {reason(frame, "lidar") for frame in frames[-5:]} <= {"", "outside_slop", "never_seen"}
-    counted = numbers(synchronizer)
+    counted = numbers(synchronizer.counts())
     assert counted["lidar.ahead_of_images"] == 20
     assert counted.get("frames.forced", 0) == 0
     assert synchronizer.resets == 0
@@ -408,7 +411,7 @@ def test_a_single_stamp_in_the_future_is_dropped_and_nobody_else_notices() -> No
 
     def run(samples: list[SensorSample]) -> tuple[list[tuple[object, ...]], dict[str, int]]:
         synchronizer = Synchronizer(config("depth", "lidar"))
-        return [content(frame) for frame in push_all(synchronizer, samples)], numbers(synchronizer)
+        return [content(frame) for frame in push_all(synchronizer, samples)], numbers(synchronizer.counts())
 
     right: list[SensorSample] = []
     for t in range(0, 2000, 100):
@@ -461,7 +464,7 @@ def test_a_topic_whose_first_stamps_are_ahead_comes_back_without_a_reset(until_m
         frames += push_all(synchronizer, [*sweeps, rgb(t + 10), depth(t + 10)])
     frames += push_all(synchronizer, [rgb(3500)]) + synchronizer.flush()
     assert synchronizer.resets == 0
-    assert numbers(synchronizer)["lidar.dropped.stamp_taken_back"] > 0
+    assert numbers(synchronizer.counts())["lidar.dropped.stamp_taken_back"] > 0
     assert reason(frames.pop(), "lidar") == "late"  # it has been seen
     assert {frame.stamp_ns // MS for frame in frames if frame.lidar is None} == set(range(10, until_ms, 50))
     assert all(frame.depth is not None for frame in frames)
@@ -477,7 +480,7 @@ def test_a_stamp_that_is_left_at_zero_is_dropped_and_nobody_else_notices() -> No
                 synchronizer, [sweep(at, at + 49 if at else 0), rgb(stamp_ms.get(t + 10, t + 10)), depth(t + 10)]
             )
         frames += synchronizer.flush()
-        return [frame.stamp_ns // MS for frame in frames if frame.lidar and frame.depth], numbers(synchronizer)
+        return [frame.stamp_ns // MS for frame in frames if frame.lidar and frame.depth], numbers(synchronizer.counts())
 
     since_1970_ms = 1_700_000_000_000
     expected, _ = run({})
@@ -500,7 +503,7 @@ def test_stamps_that_hardly_advance_do_not_fill_the_memory(modality: str) -> Non
     synchronizer = Synchronizer(config(modality))
     make = {"depth": depth, "lidar": sweep, "event": lambda stamp_ms: packet([stamp_ms])}[modality]
     push_all(synchronizer, [rgb(100), *(make(90 + 1e-6 * i) for i in range(3000))])
-    counted = numbers(synchronizer)
+    counted = numbers(synchronizer.counts())
     assert counted[f"{modality}.waiting"] <= 2000
     assert counted[f"{modality}.waiting"] + counted[f"{modality}.dropped.too_many"] == 3000
 
@@ -509,7 +512,7 @@ def test_what_is_kept_is_bounded_also_without_a_reference() -> None:
     synchronizer = Synchronizer(config("depth", "lidar", "event"))
     for tick in range(500):
         push_all(synchronizer, [depth(10 * tick), sweep(10 * tick, 10 * tick + 9), packet([10 * tick])])
-    counted = numbers(synchronizer)
+    counted = numbers(synchronizer.counts())
     assert max(counted["depth.waiting"], counted["lidar.waiting"], counted["event.waiting"]) <= 25
     assert counted["depth.dropped.unused"] + counted["depth.waiting"] == 500
 
@@ -593,8 +596,8 @@ def test_every_sample_is_accounted_for_at_any_moment(data: st.DataObject) -> Non
     synchronizer = Synchronizer(config("depth", "lidar", "event", sync__reset_jump_ms=data.draw(st.sampled_from([100, 5000]))))
     frames = 0
     for sample in data.draw(st.permutations(everything)):
-        frames += len(synchronizer.push(sample))
-        counted = numbers(synchronizer)
+        frames += len(push(synchronizer, sample))
+        counted = numbers(synchronizer.counts())
         for modality in ("rgb", "depth", "lidar", "event"):
             ends = ("used", "waiting")
             total = sum(counted.get(f"{modality}.{end}", 0) for end in ends)
