@@ -27,9 +27,10 @@ from gemini_core.model import checkpoints
 from gemini_core.model.segmentation import Segmenter, upsample
 from gemini_core.render import mask_image, palette
 from gemini_core.types import U8, UNLABELLED
+from training.box_finders import load_box_finder
 from training.cache import CachedBag, cache_bag
 from training.data import Batch, FrameDataset, plain_batches
-from training.evaluate_detection import MIN_POINTS, evaluate_detection, load_detector, write_detection
+from training.evaluate_detection import MIN_POINTS, evaluate_detection, write_detection
 from training.frames import find_bags
 from training.report import ALL, write_panels, write_report
 
@@ -136,7 +137,7 @@ def _evaluate_boxes(given: argparse.Namespace, fusion: FusionConfig) -> str:
     if not given.boxes:
         msg = "--boxes: expected a topic of labelled boxes, got none"
         raise ConfigError(msg)
-    load_detector(given.weights, fusion.detections.classes)  # before the frames are made, which takes long
+    load_box_finder(given.weights, fusion.detections.classes)  # before the frames are made, which takes long
     bags = _cached(given, fusion, LabelTopics(given.labels, given.label_info if given.labels else ""), given.boxes)
     evaluation = evaluate_detection(
         given.weights,

@@ -92,7 +92,7 @@ def test_the_network_gets_what_the_subset_has(folder, bags):
     seen = []
     segmenter.detector.register_forward_pre_hook(lambda _module, given: seen.append(given))
     batch = collate([FrameDataset(bags, segmenter.config.modalities, info.normalization, min_points=1)[0, 0]])
-    lidar, depth = (cloud.points for cloud in batch.spaces[0].clouds)
+    lidar, depth = (cloud.points for cloud in batch.labelled_clouds[0].clouds)
     for subset in detection_subsets(segmenter.config.modalities).values():
         find(segmenter, batch, subset)
         (cloud,), *image = seen.pop()
@@ -210,12 +210,12 @@ def test_a_right_detector_scores_full(bags, folder, tmp_path, monkeypatch):
     """The labelled boxes themselves, as if the network had found them."""
     from training import detection
 
-    def labelled(space, _detector, _maps):
-        real = space.classes >= 0
+    def labelled(points_and_boxes, _detector, _maps):
+        real = points_and_boxes.classes >= 0
         from gemini_core.model.detection.interface import Found
 
-        found = Found(space.boxes[real], torch.full((int(real.sum()),), 0.9), space.classes[real])
-        return detection.beside(space, found, checkpoints.load(folder / "weights.safetensors")[0].detector.config)
+        found = Found(points_and_boxes.boxes[real], torch.full((int(real.sum()),), 0.9), points_and_boxes.classes[real])
+        return detection.beside(points_and_boxes, found, checkpoints.load(folder / "weights.safetensors")[0].detector.config)
 
     monkeypatch.setattr(scoring, "scored", labelled)
     evaluation = evaluate_detection(folder / "weights.safetensors", bags, tmp_path, subsets=False)

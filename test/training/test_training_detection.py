@@ -40,12 +40,20 @@ from training.box_labels import BoxLabels
 from training.cache import ShardReader, cache_bag
 from training.checkpoint import save_state
 from training.config import AugmentConfig, load_training_config
-from training.data import FrameDataset, SpaceBatch, collate
+from training.data import FrameDataset, LabelledClouds, collate
 from training.losses import boxes_loss
 from training.paste import Sample, label_values, paste
-from training.space import PointSet, Rig, Space, View, inside, pack_spaces, unpack_space
+from training.points_and_boxes import (
+    PointSet,
+    GridCamera,
+    PointsAndBoxes,
+    FieldOfView,
+    inside,
+    pack_points_and_boxes,
+    unpack_points_and_boxes,
+)
 
-LEVEL_RIG = Rig(60.0, 60.0, 31.5, 31.5, OPTICAL_FROM_LEVEL)
+LEVEL_RIG = GridCamera(60.0, 60.0, 31.5, 31.5, OPTICAL_FROM_LEVEL)
 PLAIN = AugmentConfig(flip=0.0, scale_min=1.0, scale_max=1.0, color_jitter=0.0, blur=0.0, modality_dropout=0.0)
 
 
@@ -54,33 +62,35 @@ def moved_rig(x=0.4, y=-0.3, z=1.2, yaw=0.2, pitch=0.1, **changes):
     base_from_camera = np.eye(4)
     base_from_camera[:3, :3] = Rotation.from_euler("zy", [yaw, pitch]).as_matrix() @ np.linalg.inv(OPTICAL_FROM_LEVEL[:3, :3])
     base_from_camera[:3, 3] = x, y, z
-    return dataclasses.replace(Rig(70.0, 65.0, 28.0, 35.0, np.linalg.inv(base_from_camera)), **changes)
+    return dataclasses.replace(GridCamera(70.0, 65.0, 28.0, 35.0, np.linalg.inv(base_from_camera)), **changes)
 
 
-def points_of(places, rig):
+def points_of(places, camera):
     """A set of points (N, 3) as the rig's camera sees them."""
     places = np.asarray(places, np.float64).reshape(-1, 3)
-    projected = rig.project(places)
+    projected = camera.project(places)
     values = np.hstack([places, np.full((len(places), 1), 0.5)]).astype(np.float32)
     pixels = np.where(projected[:, 2:] > 0, projected[:, :2], 0.0).astype(np.float32)
     within = (projected[:, 2] > 0) & (pixels >= -0.5).all(axis=1) & (pixels < SIZE - 0.5).all(axis=1)
     return PointSet(values, pixels, within)
 
 
-def space_with(boxes, classes, points, rig=LEVEL_RIG):
+def space_with(boxes, classes, points, camera=LEVEL_RIG):
     """A frame in space, whose points are the LiDAR's."""
     boxes = np.array(boxes, np.float32).reshape(-1, 7)
     counts = inside(points, boxes).sum(axis=1).astype(np.int64)
-    return Space({"lidar": points}, boxes, np.array(classes, np.int64), counts, rig, rig.view(SIZE, SIZE))
+    return PointsAndBoxes(
+        {"lidar": points}, boxes, np.array(classes, np.int64), counts, camera, camera.field_of_view(SIZE, SIZE)
+    )
 
 
-def some_space(seed, rig=LEVEL_RIG, count=50):
+def some_space(seed, camera=LEVEL_RIG, count=50):
     rng = np.random.default_rng(seed)
     places = rng.uniform([2, -4, -1], [12, 4, 1.5], (count, 3))
     boxes = np.hstack(
         [rng.uniform([3, -3, -0.5], [9, 3, 0.5], (3, 3)), rng.uniform(0.5, 3, (3, 3)), rng.uniform(-3, 3, (3, 1))]
     )
-    return space_with(boxes, [0, 1, 0], points_of(places, rig), rig)
+    return space_with(boxes, [0, 1, 0], points_of(places, camera), camera)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -96,61 +106,69 @@ def test_what_a_shard_keeps_of_space_comes_back(tmp_path):
         some_space(2, moved_rig(), 7), points={"depth": some_space(2, moved_rig(), 7).points["lidar"]}
     )
     empty = space_with([], [], points_of([], LEVEL_RIG))
-    spaces = [first, depth_only, empty, some_space(3)]
-    save_file(pack_spaces(spaces), tmp_path / "shard.safetensors")
+    labelled_clouds = [first, depth_only, empty, some_space(3)]
+    save_file(pack_points_and_boxes(labelled_clouds), tmp_path / "shard.safetensors")
     with safe_open(tmp_path / "shard.safetensors", framework="pt") as file:
-        for row, space in enumerate(spaces):
-            back = unpack_space(file, row, SIZE, SIZE)
-            assert set(back.points) == set(space.points)
-            for source, points in space.points.items():
+        for row, points_and_boxes in enumerate(labelled_clouds):
+            back = unpack_points_and_boxes(file, row, SIZE, SIZE)
+            assert set(back.points) == set(points_and_boxes.points)
+            for source, points in points_and_boxes.points.items():
                 np.testing.assert_array_equal(back.points[source].values, points.values)
                 np.testing.assert_array_equal(back.points[source].visible, points.visible)
                 near = np.abs(points.pixels).max(axis=1) < 1000
                 np.testing.assert_allclose(back.points[source].pixels[near], points.pixels[near], rtol=0, atol=1 / 64)
             for name in ("boxes", "classes", "counts"):
-                np.testing.assert_array_equal(getattr(back, name), getattr(space, name))
-            assert back.rig.same(space.rig)
-            assert dataclasses.astuple(back.view) == pytest.approx(dataclasses.astuple(space.view))
+                np.testing.assert_array_equal(getattr(back, name), getattr(points_and_boxes, name))
+            assert back.camera.same(points_and_boxes.camera)
+            assert dataclasses.astuple(back.field_of_view) == pytest.approx(dataclasses.astuple(points_and_boxes.field_of_view))
         assert len(back.cloud("depth").points) == 50  # the other source where one lacks
 
 
 def test_a_camera_sees_the_ground_between_its_picture_s_edges():
-    view = Rig(60.0, 60.0, 20.0, 31.5, OPTICAL_FROM_LEVEL).view(SIZE, SIZE)
+    field_of_view = GridCamera(60.0, 60.0, 20.0, 31.5, OPTICAL_FROM_LEVEL).field_of_view(SIZE, SIZE)
     left, right = math.atan(20.5 / 60), -math.atan(43.5 / 60)
-    assert (view.x_m, view.y_m) == pytest.approx((0, 0))
-    assert view.middle_rad == pytest.approx((left + right) / 2)
-    assert view.half_rad == pytest.approx((left - right) / 2)
+    assert (field_of_view.x_m, field_of_view.y_m) == pytest.approx((0, 0))
+    assert field_of_view.middle_rad == pytest.approx((left + right) / 2)
+    assert field_of_view.half_rad == pytest.approx((left - right) / 2)
     angles = torch.tensor([left - 0.01, left + 0.01, right + 0.01, right - 0.01, math.pi])
-    assert view.holds(torch.stack([angles.cos(), angles.sin()], dim=1) * 7).tolist() == [True, False, True, False, False]
+    assert field_of_view.holds(torch.stack([angles.cos(), angles.sin()], dim=1) * 7).tolist() == [
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_view_backwards_has_no_jump():
-    view = View(1.0, 2.0, math.pi, 0.5)
+    field_of_view = FieldOfView(1.0, 2.0, math.pi, 0.5)
     places = torch.tensor([[-5.0, 2.1], [-5.0, 1.9], [5.0, 2.0], [-5.0, 7.0]])
-    assert view.holds(places).tolist() == [True, True, False, False]
+    assert field_of_view.holds(places).tolist() == [True, True, False, False]
 
 
 def test_mirrored_twice_is_as_before():
-    space = some_space(4, moved_rig())
-    back = space.mirrored(SIZE).mirrored(SIZE)
-    np.testing.assert_array_equal(back.boxes, space.boxes)
-    np.testing.assert_array_equal(back.points["lidar"].values, space.points["lidar"].values)
-    np.testing.assert_allclose(back.points["lidar"].pixels, space.points["lidar"].pixels, atol=1e-4)
-    assert back.view == space.view
+    points_and_boxes = some_space(4, moved_rig())
+    back = points_and_boxes.mirrored(SIZE).mirrored(SIZE)
+    np.testing.assert_array_equal(back.boxes, points_and_boxes.boxes)
+    np.testing.assert_array_equal(back.points["lidar"].values, points_and_boxes.points["lidar"].values)
+    np.testing.assert_allclose(back.points["lidar"].pixels, points_and_boxes.points["lidar"].pixels, atol=1e-4)
+    assert back.field_of_view == points_and_boxes.field_of_view
 
 
 def test_a_mirrored_camera_sees_mirrored_points_at_mirrored_pixels():
-    rig = moved_rig()
-    space = some_space(5, rig)
-    mirrored = space.mirrored(SIZE)
+    camera = moved_rig()
+    points_and_boxes = some_space(5, camera)
+    mirrored = points_and_boxes.mirrored(SIZE)
     across, over = np.diag([-1.0, 1, 1, 1]), np.diag([1.0, -1, 1, 1])
-    other = dataclasses.replace(rig, cx=SIZE - 1 - rig.cx, reference_from_base=across @ rig.reference_from_base @ over)
+    other = dataclasses.replace(camera, cx=SIZE - 1 - camera.cx, reference_from_base=across @ camera.reference_from_base @ over)
     seen = mirrored.points["lidar"]
     projected = other.project(seen.values[:, :3].astype(np.float64))
     assert (projected[:, 2] > 0).sum() > 20
     np.testing.assert_allclose(seen.pixels[projected[:, 2] > 0], projected[projected[:, 2] > 0, :2], atol=1e-3)
-    assert dataclasses.astuple(mirrored.view) == pytest.approx(dataclasses.astuple(other.view(SIZE, SIZE)))
-    np.testing.assert_array_equal(inside(seen, mirrored.boxes), inside(space.points["lidar"], space.boxes))
+    assert dataclasses.astuple(mirrored.field_of_view) == pytest.approx(dataclasses.astuple(other.field_of_view(SIZE, SIZE)))
+    np.testing.assert_array_equal(
+        inside(seen, mirrored.boxes), inside(points_and_boxes.points["lidar"], points_and_boxes.boxes)
+    )
 
 
 numbers = st.floats(-1, 1, width=32)
@@ -163,19 +181,19 @@ def test_a_point_of_a_box_stays_in_it_however_the_world_is_turned(share, yaw, an
     own = np.array(share) * 0.49 * box[3:6]
     place = box[:3] + Rotation.from_euler("z", yaw).as_matrix() @ own
     outside = box[:3] + Rotation.from_euler("z", yaw).as_matrix() @ (own + np.sign(own + 1e-9) * box[3:6])
-    space = space_with([box], [0], points_of([place, outside], LEVEL_RIG))
-    turned = (space.mirrored(SIZE) if mirrored else space).turned(angle, factor)
+    points_and_boxes = space_with([box], [0], points_of([place, outside], LEVEL_RIG))
+    turned = (points_and_boxes.mirrored(SIZE) if mirrored else points_and_boxes).turned(angle, factor)
     assert inside(turned.points["lidar"], turned.boxes).tolist() == [[True, False]]
     np.testing.assert_allclose(turned.boxes[0, 3:6], box[3:6] * factor, rtol=1e-5)
     np.testing.assert_array_equal(turned.points["lidar"].values[:, 3], 0.5)
 
 
 def test_what_is_seen_is_seen_after_a_turn():
-    space = some_space(6, moved_rig(x=1.0, y=2.0))
-    turned = space.turned(0.7, 1.2)
-    before, after = (torch.from_numpy(each.points["lidar"].values[:, :2]) for each in (space, turned))
-    assert 0 < space.view.holds(before).sum() < len(before)
-    assert torch.equal(space.view.holds(before), turned.view.holds(after))
+    points_and_boxes = some_space(6, moved_rig(x=1.0, y=2.0))
+    turned = points_and_boxes.turned(0.7, 1.2)
+    before, after = (torch.from_numpy(each.points["lidar"].values[:, :2]) for each in (points_and_boxes, turned))
+    assert 0 < points_and_boxes.field_of_view.holds(before).sum() < len(before)
+    assert torch.equal(points_and_boxes.field_of_view.holds(before), turned.field_of_view.holds(after))
 
 
 @pytest.mark.parametrize("crop", [(0, 0), (40, 48), (100, 120)])
@@ -184,9 +202,11 @@ def test_after_augmentation_points_are_at_the_same_content_of_the_image(crop, se
     config = dataclasses.replace(PLAIN, flip=0.5, scale_min=0.6, scale_max=1.7, crop_height=crop[0], crop_width=crop[1])
     v, u = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     frame = {"rgb": np.stack([u / 100, v / 100, np.ones_like(u)])}  # each pixel says which one it is
-    space = some_space(seed, count=300)
-    frame, label, moved = augment(frame, np.zeros((SIZE, SIZE), np.uint8), config, np.random.default_rng(seed), space)
-    before, after = space.points["lidar"], moved.points["lidar"]
+    points_and_boxes = some_space(seed, count=300)
+    frame, label, moved = augment(
+        frame, np.zeros((SIZE, SIZE), np.uint8), config, np.random.default_rng(seed), points_and_boxes
+    )
+    before, after = points_and_boxes.points["lidar"], moved.points["lidar"]
     height, width = label.shape
     assert (height, width) == (crop if crop[0] else (SIZE, SIZE))
     seen = after.visible
@@ -205,7 +225,7 @@ def test_after_augmentation_points_are_at_the_same_content_of_the_image(crop, se
     lost = before.visible & ~seen
     away = after.pixels[lost]
     assert ((away < 0) | (away >= (width - 1, height - 1))).any(axis=1).all()
-    np.testing.assert_array_equal(inside(after, moved.boxes), inside(before, space.boxes))
+    np.testing.assert_array_equal(inside(after, moved.boxes), inside(before, points_and_boxes.boxes))
 
 
 @pytest.mark.parametrize("asked", [(3,), (3, 5, 7), ()])
@@ -244,12 +264,12 @@ def test_crops_lie_anywhere_where_there_is_nothing_to_place_them_around():
 def test_points_and_boxes_are_turned_by_themselves():
     config = dataclasses.replace(PLAIN, turn_deg=30.0, stretch=0.05)
     frame = {"rgb": np.zeros((3, SIZE, SIZE), np.float32)}
-    space = some_space(7)
-    _, _, moved = augment(frame, np.zeros((SIZE, SIZE), np.uint8), config, np.random.default_rng(0), space)
-    turn = moved.boxes[:, 6] - space.boxes[:, 6]
+    points_and_boxes = some_space(7)
+    _, _, moved = augment(frame, np.zeros((SIZE, SIZE), np.uint8), config, np.random.default_rng(0), points_and_boxes)
+    turn = moved.boxes[:, 6] - points_and_boxes.boxes[:, 6]
     assert np.ptp(turn) < 1e-5
     assert 0.01 < abs(turn[0]) <= math.radians(30) + 1e-6
-    np.testing.assert_allclose(moved.points["lidar"].pixels, space.points["lidar"].pixels, atol=1e-4)
+    np.testing.assert_allclose(moved.points["lidar"].pixels, points_and_boxes.points["lidar"].pixels, atol=1e-4)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -258,14 +278,14 @@ def test_points_and_boxes_are_turned_by_themselves():
 THING = [5.0, 0.5, 0.0, 1.0, 1.0, 1.0, 0.3]
 
 
-def wall(distance, rig=LEVEL_RIG):
+def wall(distance, camera=LEVEL_RIG):
     """A point of a wall behind each fourth pixel."""
     v, u = (each.ravel() for each in np.mgrid[0:SIZE:2, 0:SIZE:2])
     places = np.stack([np.full(u.shape, distance), -(u - 31.5) / 60 * distance, -(v - 31.5) / 60 * distance], axis=1)
-    return points_of(places, rig)
+    return points_of(places, camera)
 
 
-def host_and_donor(host_points=None, host_boxes=(), rig=LEVEL_RIG):
+def host_and_donor(host_points=None, host_boxes=(), camera=LEVEL_RIG):
     """A wall, and a thing before a wall."""
     rng = np.random.default_rng(0)
     own = points_of(rng.uniform(-0.3, 0.3, (60, 3)) + THING[:3], LEVEL_RIG)
@@ -273,7 +293,7 @@ def host_and_donor(host_points=None, host_boxes=(), rig=LEVEL_RIG):
     pixels = np.rint(own.pixels).astype(int)
     label[pixels[:, 1].min() : pixels[:, 1].max() + 1, pixels[:, 0].min() : pixels[:, 0].max() + 1] = 1
     rgb = rng.random((2, 3, SIZE, SIZE)).astype(np.float32)
-    host_space = space_with(host_boxes, [0] * len(host_boxes), wall(10.0) if host_points is None else host_points, rig)
+    host_space = space_with(host_boxes, [0] * len(host_boxes), wall(10.0) if host_points is None else host_points, camera)
     host = Sample({"rgb": rgb[0]}, np.zeros((SIZE, SIZE), np.uint8), host_space)
     donor = Sample({"rgb": rgb[1], "depth": rgb[0]}, label, space_with([THING], [1], own.joined(wall(12.0))))
     return host, donor
@@ -286,11 +306,11 @@ def test_a_pasted_thing_arrives_whole_and_hides_what_is_behind_it():
     np.testing.assert_array_equal(done.label, donor.label)
     np.testing.assert_array_equal(done.frame["rgb"], np.where(thing, donor.frame["rgb"], host.frame["rgb"]))
     assert set(done.frame) == {"rgb"}
-    np.testing.assert_array_equal(done.space.boxes, donor.space.boxes)
-    assert done.space.classes.tolist() == [1]
-    assert done.space.counts.tolist() == [60]
-    assert inside(done.space.points["lidar"], done.space.boxes).sum() == 60
-    points = done.space.points["lidar"]
+    np.testing.assert_array_equal(done.points_and_boxes.boxes, donor.points_and_boxes.boxes)
+    assert done.points_and_boxes.classes.tolist() == [1]
+    assert done.points_and_boxes.counts.tolist() == [60]
+    assert inside(done.points_and_boxes.points["lidar"], done.points_and_boxes.boxes).sum() == 60
+    points = done.points_and_boxes.points["lidar"]
     column, row = np.rint(points.pixels).astype(int).T
     behind = thing[row.clip(0, SIZE - 1), column.clip(0, SIZE - 1)] & (points.values[:, 0] > 9)
     assert not behind.any()
@@ -298,7 +318,7 @@ def test_a_pasted_thing_arrives_whole_and_hides_what_is_behind_it():
     assert covered > 10
     assert len(points.values) == 60 + len(wall(10.0).values) - covered  # and nothing else has gone
     assert (points.values[60 - 60 :, 0] < 11).all()  # nothing of the donor's wall
-    np.testing.assert_array_equal(host.space.boxes, np.zeros((0, 7)))  # the host itself stays
+    np.testing.assert_array_equal(host.points_and_boxes.boxes, np.zeros((0, 7)))  # the host itself stays
 
 
 def test_a_thing_without_a_value_in_labels_takes_its_outline_along():
@@ -329,11 +349,11 @@ def test_a_thing_is_not_pasted_where_it_cannot_be(changes, donor_changes):
 
 def test_a_thing_that_is_hidden_where_it_comes_from_is_not_pasted():
     host, donor = host_and_donor()
-    points = donor.space.points["lidar"]
+    points = donor.points_and_boxes.points["lidar"]
     on_thing = inside(points, np.array([THING], np.float32))[0]
     hidden = dataclasses.replace(points, visible=points.visible & ~on_thing)
-    space = dataclasses.replace(donor.space, points={"lidar": hidden})
-    assert paste(host, dataclasses.replace(donor, space=space), 0, 1) is host
+    points_and_boxes = dataclasses.replace(donor.points_and_boxes, points={"lidar": hidden})
+    assert paste(host, dataclasses.replace(donor, points_and_boxes=points_and_boxes), 0, 1) is host
 
     # a rim of it is not enough either
     rim = np.zeros_like(donor.label)
@@ -344,7 +364,7 @@ def test_a_thing_that_is_hidden_where_it_comes_from_is_not_pasted():
 
 def test_things_beside_each_other_are_no_obstacle():
     host, donor = host_and_donor(host_boxes=[[5.0, 3.0, 0.0, 1.0, 1.0, 1.0, 0.0]])
-    assert paste(host, donor, 0, 1).space.boxes.shape == (2, 7)
+    assert paste(host, donor, 0, 1).points_and_boxes.boxes.shape == (2, 7)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -440,18 +460,18 @@ def test_cached_frames_know_their_points_and_boxes(boxed):
     assert [(frame, row) for frame, row, _, _ in listed] == [(frame, 0) for frame in range(6)]
     for index in range(6):
         box, named, _, _, _, points = scene(rng)
-        space = reader.space(index)
-        np.testing.assert_allclose(space.boxes, box[None], atol=1e-4)
-        assert space.classes.tolist() == [BOX_CLASSES.index(named)] == [listed[index][2]]
-        assert space.counts.tolist() == [80] == [listed[index][3]]
-        np.testing.assert_allclose(np.sort(space.points["lidar"].values[:, 0]), np.sort(points[:, 0]), atol=1e-4)
-        seen = space.points["lidar"]
+        points_and_boxes = reader.points_and_boxes(index)
+        np.testing.assert_allclose(points_and_boxes.boxes, box[None], atol=1e-4)
+        assert points_and_boxes.classes.tolist() == [BOX_CLASSES.index(named)] == [listed[index][2]]
+        assert points_and_boxes.counts.tolist() == [80] == [listed[index][3]]
+        np.testing.assert_allclose(np.sort(points_and_boxes.points["lidar"].values[:, 0]), np.sort(points[:, 0]), atol=1e-4)
+        seen = points_and_boxes.points["lidar"]
         np.testing.assert_allclose(
             seen.pixels[seen.visible], LEVEL_RIG.project(seen.values[seen.visible, :3].astype(np.float64))[:, :2], atol=0.05
         )
-        assert space.rig.same(LEVEL_RIG)
+        assert points_and_boxes.camera.same(LEVEL_RIG)
         # a quarter of the pixels, at the wall or at the thing
-        depth = space.points["depth"].values
+        depth = points_and_boxes.points["depth"].values
         assert len(depth) == SIZE * SIZE // 4
         distances = np.unique(np.rint(depth[:, 0] * 1000)) / 1000
         np.testing.assert_allclose(distances, [np.floor(1000 * box[0]) / 1000, 11.0], atol=1e-6)
@@ -473,7 +493,7 @@ def test_frames_without_boxes_say_so(folder, fusion):
     with pytest.raises(
         DataError, match=r"shard-0000.safetensors: expected the shard as it was written, got no points and boxes"
     ):
-        reader.space(0)
+        reader.points_and_boxes(0)
     with pytest.raises(DataError, match=r"shard-0000.safetensors: expected the shard as it was written, got .*boxes.at"):
         reader.labelled_boxes()
 
@@ -484,7 +504,7 @@ def test_a_damaged_shard_of_boxes_is_named(fusion, tmp_path):
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
-    for use in (lambda: ShardReader((bag,)).space(0), lambda: ShardReader((bag,)).labelled_boxes()):
+    for use in (lambda: ShardReader((bag,)).points_and_boxes(0), lambda: ShardReader((bag,)).labelled_boxes()):
         with pytest.raises(DataError, match=r"shard-0000.safetensors: expected .* got other bytes than were written; delete"):
             use()
 
@@ -508,7 +528,7 @@ SMALL = DetectorConfig(BOX_CLASSES, (0.0, -6.4, -2.0, 12.8, 6.4, 2.0), 0.4, "lid
 
 def space_batch(boxes, classes, half_rad=0.5):
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 7)
-    return SpaceBatch((), boxes, torch.tensor(classes, dtype=torch.int64), View(0.0, 0.0, 0.0, half_rad))
+    return LabelledClouds((), boxes, torch.tensor(classes, dtype=torch.int64), FieldOfView(0.0, 0.0, 0.0, half_rad))
 
 
 def heat_at(x, y, value, detector):
@@ -522,18 +542,18 @@ def heat_at(x, y, value, detector):
 
 def test_what_is_found_outside_the_view_is_not_wrong():
     detector = Detector(SMALL)
-    space = space_batch([[6, 0, 0, 1, 1, 1, 0]], [0])
+    points_and_boxes = space_batch([[6, 0, 0, 1, 1, 1, 0]], [0])
     # at 0.74 rad, and at 0.11
-    outside = boxes_loss(heat_at(6, 5.5, 4.0, detector), (space,), detector).heat
-    quiet = boxes_loss(heat_at(6, 5.5, -4.0, detector), (space,), detector).heat
+    outside = boxes_loss(heat_at(6, 5.5, 4.0, detector), (points_and_boxes,), detector).heat
+    quiet = boxes_loss(heat_at(6, 5.5, -4.0, detector), (points_and_boxes,), detector).heat
     assert torch.equal(outside, quiet)
-    assert boxes_loss(heat_at(9, 1, 4.0, detector), (space,), detector).heat > quiet + 5
+    assert boxes_loss(heat_at(9, 1, 4.0, detector), (points_and_boxes,), detector).heat > quiet + 5
 
 
 def test_a_labelled_centre_counts_wherever_it_is():
     detector = Detector(SMALL)
-    space = space_batch([[6, 5.5, 0, 1, 1, 1, 0]], [0])
-    found, missed = (boxes_loss(heat_at(6, 5.5, value, detector), (space,), detector).heat for value in (3.0, -4.0))
+    points_and_boxes = space_batch([[6, 5.5, 0, 1, 1, 1, 0]], [0])
+    found, missed = (boxes_loss(heat_at(6, 5.5, value, detector), (points_and_boxes,), detector).heat for value in (3.0, -4.0))
     assert found < missed
 
 
@@ -641,7 +661,7 @@ def test_points_are_those_of_depth_where_the_lidar_is_taken_away(recipe, boxed, 
     dataset = FrameDataset((boxed,), config.model.modalities, normalization, min_points=1)
     batch = collate([dataset[0, 0], dataset[1, 0]])
     clouds = training._clouds(config, batch, [True, True, lidar], torch.device("cpu"))
-    expected = [dataset.reader.space(index).points[source].values for index in range(2)]
+    expected = [dataset.reader.points_and_boxes(index).points[source].values for index in range(2)]
     for cloud, values in zip(clouds, expected, strict=True):
         np.testing.assert_array_equal(cloud.points.numpy(), values)
 
@@ -656,7 +676,7 @@ def test_boxes_with_too_few_points_are_ignored(boxed):
     modalities = ("rgb", "depth", "lidar")
     for least, wanted in ((80, {0, 1}), (81, {IGNORED})):
         dataset = FrameDataset((boxed,), modalities, checkpoints.default_normalization(modalities), min_points=least)
-        assert {int(named) for index in range(6) for named in dataset[index, 0].spaces[0].classes} <= wanted
+        assert {int(named) for index in range(6) for named in dataset[index, 0].labelled_clouds[0].classes} <= wanted
 
 
 @pytest.mark.parametrize(
@@ -720,14 +740,18 @@ def test_training_on_real_frames_gives_back_their_boxes(real_dir, tmp_path):
     count = 0
     for index in range(len(dataset)):
         batch = collate([dataset[index, 0]])
-        space = batch.spaces[0]
+        points_and_boxes = batch.labelled_clouds[0]
         clouds = training._clouds(config, batch, [True, False], torch.device("cpu"))
         with torch.inference_mode():
             maps = segmenter.quarter_logits(tuple(batch.images), [True, False], clouds=clouds).boxes
         found = segmenter.detector.find(maps, min_score=0.3)[0]
         grid = segmenter.detector.config.head_grid
-        wanted = (space.classes != IGNORED) & space.view.holds(space.boxes[:, :2]) & grid.holds(grid.place(space.boxes[:, :2]))
-        for box, named in zip(space.boxes[wanted], space.classes[wanted], strict=True):
+        wanted = (
+            (points_and_boxes.classes != IGNORED)
+            & points_and_boxes.field_of_view.holds(points_and_boxes.boxes[:, :2])
+            & grid.holds(grid.place(points_and_boxes.boxes[:, :2]))
+        )
+        for box, named in zip(points_and_boxes.boxes[wanted], points_and_boxes.classes[wanted], strict=True):
             same = found.classes == named
             assert iou_3d(box[None], found.boxes[same]).max() >= 0.7
             count += 1

@@ -28,7 +28,7 @@ from gemini_core.model.detection.mvxnet.config import MvxNetConfig
 from gemini_core.model.detection.mvxnet.sparse import choose_runtime
 from gemini_core.predictor import BoxPredictor, make_predictor
 from gemini_core.replay import Replay
-from gemini_core.rig.boxes import move_boxes
+from gemini_core.camera.boxes import move_boxes
 from gemini_core.types import UNLABELLED
 from labelled_bags import CLASSES, recipe_of
 from mvxnets import random_cloud, released_tensors, small
@@ -38,11 +38,11 @@ from training import train as training
 from training.cache import ShardReader, cache_bag
 from training.checkpoint import save_state
 from training.config import load_training_config
-from training.data import SpaceBatch
+from training.data import LabelledClouds
 from training.evaluate_detection import Subset, mvxnet_subsets
 from training.losses import anchors_loss
 from training.mvxnet import make_mvxnet, mean_anchors
-from training.space import View
+from training.points_and_boxes import FieldOfView
 
 SEED = 6  # of a bag whose first frame has a box, and its second a post
 FUSION = f"""
@@ -133,7 +133,7 @@ def test_boxes_learnt_by_heart_come_back_from_a_replay(folder, node):
     found, *others = move_boxes(perception.detections, np.linalg.inv(OPTICAL_FROM_LEVEL))
     yaw = Rotation.from_quat(found.orientation_xyzw).as_euler("zyx")[0]
     box = torch.tensor([[*found.center_m, *found.size_m, yaw]], dtype=torch.float32)
-    labelled = cached(folder, "bag", ("box",)).space(0).boxes
+    labelled = cached(folder, "bag", ("box",)).points_and_boxes(0).boxes
     assert float(iou_3d(box, torch.from_numpy(labelled))) > 0.6
     assert found.class_name == "box"
     assert found.score > 0.4 > max((other.score for other in others), default=0.0)
@@ -275,12 +275,12 @@ def test_short_things_need_less_overlap(recipe):
 def test_what_is_found_outside_the_view_is_not_wrong():
     network = small().train()
     maps = network([random_cloud()])
-    space = SpaceBatch((), torch.zeros(0, 7), torch.zeros(0, dtype=torch.int64), View(0.0, 0.0, 0.0, 0.5))
+    points_and_boxes = LabelledClouds((), torch.zeros(0, 7), torch.zeros(0, dtype=torch.int64), FieldOfView(0.0, 0.0, 0.0, 0.5))
     scores = maps.scores.detach().requires_grad_()
-    anchors_loss(maps._replace(scores=scores), (space,), network).total.backward()
+    anchors_loss(maps._replace(scores=scores), (points_and_boxes,), network).total.backward()
     places = network.anchors(maps)[:, :, 0, 0, :2]
     asked = scores.grad[0].abs().amax(0) > 0
-    assert torch.equal(asked, space.view.holds(places))
+    assert torch.equal(asked, points_and_boxes.field_of_view.holds(places))
     assert 0 < asked.sum() < asked.numel()
 
 
