@@ -75,7 +75,15 @@ def load_box_finder(weights: Path, box_classes: Sequence[str]) -> BoxFinder:
     Raises:
         WeightsError: the weights cannot be read, have no detector, or one of other classes.
     """
-    finder = MvxNetFinder.load(weights) if checkpoints.network_of(weights) == checkpoints.MVXNET else PillarFinder.load(weights)
+    finder: BoxFinder
+    if checkpoints.network_of(weights) == checkpoints.MVXNET:
+        finder = MvxNetFinder(*load_mvxnet(weights, runtime="torch"))
+    else:
+        segmenter, info = checkpoints.load(weights)
+        if segmenter.detector is None:
+            msg = f"{weights}: expected weights with a detector of boxes (detection.enabled in training), got some without"
+            raise WeightsError(msg)
+        finder = PillarFinder(segmenter, segmenter.detector, info)
     if finder.config.classes != tuple(box_classes):
         wanted, got = ", ".join(box_classes) or "none", ", ".join(finder.config.classes)
         msg = f"{weights}: expected a detector of the classes {wanted} (detections.classes), got {got}"
@@ -89,19 +97,6 @@ class PillarFinder:
     def __init__(self, segmenter: Segmenter, detector: Detector, info: CheckpointInfo) -> None:
         self._segmenter, self._detector, self.info = segmenter, detector, info
         self.modalities, self.config = segmenter.config.modalities, detector.config
-
-    @classmethod
-    def load(cls, weights: Path) -> PillarFinder:
-        """Read weights.
-
-        Raises:
-            WeightsError: they cannot be read, or have no detector.
-        """
-        segmenter, info = checkpoints.load(weights)
-        if segmenter.detector is None:
-            msg = f"{weights}: expected weights with a detector of boxes (detection.enabled in training), got some without"
-            raise WeightsError(msg)
-        return cls(segmenter, segmenter.detector, info)
 
     def subsets(
         self,
@@ -132,15 +127,6 @@ class MvxNetFinder:
     def __init__(self, network: MvxNet, info: CheckpointInfo) -> None:
         self._network, self.info = network, info
         self.modalities, self.config = ("rgb",), network.config
-
-    @classmethod
-    def load(cls, weights: Path) -> MvxNetFinder:
-        """Read weights.
-
-        Raises:
-            WeightsError: they cannot be read.
-        """
-        return cls(*load_mvxnet(weights, runtime="torch"))
 
     def subsets(self, sources: Sequence[PointSource], points: str = "auto", given: tuple[str, ...] = ()) -> dict[str, Subset]:
         """Each source of points, with the image and without it."""

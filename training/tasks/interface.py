@@ -30,7 +30,7 @@ class Loss(NamedTuple):
 class Scores(NamedTuple):
     """What a validation found.
 
-    ``overall``, above -1, chooses the best weights, the larger the better; ``logged`` goes into the log; ``said`` is for people.
+    ``overall``, above -1, chooses the best weights: the larger, the better. ``logged`` is for the log, ``said`` for people.
     """
 
     overall: float
