@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 from setuptools import Distribution, find_packages, setup
@@ -9,6 +11,14 @@ from setuptools import Distribution, find_packages, setup
 NAME = "gemini_ros"
 ROOT = Path(__file__).parent
 SHARE = f"share/{NAME}"
+
+
+def version() -> str:
+    """What package.xml says, where ROS tools look for it: the one place."""
+    found = re.search("<version>(.+)</version>", (ROOT / "package.xml").read_text(encoding="utf-8"))
+    if found is None:
+        sys.exit("setup.py: expected a <version> in package.xml, got none")
+    return found[1]
 
 
 def requirements(file: str) -> list[str]:
@@ -34,7 +44,7 @@ class WithData(Distribution):
 setup(
     distclass=WithData,
     name=NAME,
-    version="0.1.0",
+    version=version(),
     description="ROS 2 perception node that fuses camera, depth camera, event camera and LiDAR with GeminiFusion",
     license="Apache-2.0",
     python_requires=">=3.10",

@@ -1,4 +1,4 @@
-"""The node without a network, four sensors at 10 Hz and 640x480 for 60 s: what is lost, what it costs, how late it is.
+"""Benchmark of the node without a network: four sensors at 10 Hz and 640x480 for 60 s; losses, cost, latency.
 
     python -m benchmarks.live [--seconds 60]
 
@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig, load_config
+from gemini_core.config.fusion import FusionConfig, load_config
 from gemini_core.decode.intake import Intake
 from gemini_core.files import write_whole
 from gemini_core.pipeline.pipeline import Pipeline

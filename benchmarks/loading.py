@@ -1,4 +1,4 @@
-"""Whether data loading keeps up: frames per second that the loader gives against those that the training step takes.
+"""Benchmark of the data loader: frames per second that it gives against those that the training step takes.
 
     python -m benchmarks.loading [--config RECIPE] [section.option=value ...]
 
@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.page import replace_section
 from benchmarks.sensors.__main__ import machine
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import GeminiError
 from gemini_core.model.checkpoints import default_normalization
 from training.cache import cached

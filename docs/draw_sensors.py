@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.project.projector import Projector
 from gemini_core.render import grid_image
 from gemini_core.replay import Replay

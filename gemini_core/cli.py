@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 import yaml
 from tqdm import tqdm
 
-from gemini_core.config import BACKBONES, FusionConfig, from_flat, load_config
+from gemini_core.config.fusion import FusionConfig, from_flat, load_config
+from gemini_core.config.sections import BACKBONES
 from gemini_core.errors import ConfigError, DataError, GeminiError
 from gemini_core.runtimes.process_settings import prepare_process
 

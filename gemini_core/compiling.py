@@ -1,4 +1,4 @@
-"""Loops compiled by numba, kept on disk so that only the first run after a change waits for the compiler.
+"""Compilation by numba, kept on disk so that only the first run after a change waits for the compiler.
 
 numba compiles what a function calls, and the values of the constants that it uses, into the function, but compiles it anew
 only when the function's own file has changed. So what it keeps lies in a folder named by a hash of that file and of every file

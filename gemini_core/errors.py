@@ -1,7 +1,7 @@
-"""The errors a user of gemini_ros can meet.
+"""The errors that a user of gemini_ros can meet.
 
 Every message is one sentence that says what was expected, what came, and in which topic, file or key.
-Code raises these or counts them, never both (docs/architecture.md, "Errors").
+Code raises these or counts them, never both (docs/architecture.md, "Rules").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files and folders written whole: a reader sees the old one or the new one, never half of one."""
+"""Atomic writes of files and folders: a reader sees the old one or the new one, never half of one."""
 
 from __future__ import annotations
 

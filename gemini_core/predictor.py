@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import ConfigError, DataError, GeminiError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
@@ -63,12 +63,11 @@ class Predictor:
         """Load or make the weights.
 
         Raises:
-            ConfigError: the device or the runtime is not there, the runtime cannot run these weights, voxel grids have
-                another number of bins than networks take, or spconv is asked for and is not installed.
+            ConfigError: the device or the runtime is not there, the runtime cannot run these weights, or spconv is asked for
+                and is not installed.
             WeightsError: ``model.weights`` or ``detections.weights`` cannot be read, is for other modalities, classes, sizes
                 or another precision than configured, or has no detector where boxes are asked for, or one of other classes.
         """
-        _check_channels(config)
         self._config = config
         self._threads = config.model.threads or torch.get_num_threads()
         network = _exported(config, self._threads) if artifact.is_export(config.model.weights) else _torch(config)
@@ -295,14 +294,6 @@ def to_reference(mask: U8, geometry: GridGeometry) -> U8:
 def _nearest(count: int, source: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """For ``count`` pixels that cover ``source`` pixels: the source pixel in which the centre of each lies."""
     return (2 * np.arange(count, dtype=np.int64) + 1) * source // (2 * count)
-
-
-def _check_channels(config: FusionConfig) -> None:
-    """Every network takes three channels of each modality."""
-    event = config.event
-    if "event" in config.modalities and event.encoding == "voxel" and event.voxel_bins != CHANNELS:
-        msg = f"event.voxel_bins: expected {CHANNELS}, the channels that networks take, got {event.voxel_bins}"
-        raise ConfigError(msg)
 
 
 def _detector_cells(config: FusionConfig, segmenter: SegmenterConfig) -> BevGrid | None:

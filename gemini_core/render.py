@@ -1,4 +1,4 @@
-"""Pictures for people: masks, aligned grids, and how well they lie on each other. All are (H, W, 3) uint8, red-green-blue."""
+"""Pictures for people: masks, aligned grids, and how well they lie on each other. All are (H, W, 3) uint8, RGB."""
 
 from __future__ import annotations
 

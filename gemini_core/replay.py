@@ -12,7 +12,7 @@ from gemini_core.bag import messages
 from gemini_core.bag.reader import BagMessage, BagReader
 from gemini_core.bag.topics import RigEntry, match_rig, require_reference
 from gemini_core.bag.writer import BagWriter, Storage
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.decode.intake import Intake
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.errors import BagError

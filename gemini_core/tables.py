@@ -1,4 +1,4 @@
-"""Figures and how they are spread, and tables of them for terminals."""
+"""Distributions of figures, and tables of them for terminals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dataclasses that go from one stage to the next (docs/architecture.md shows the way).
+"""The dataclasses between stages: Sample, SensorFrame, AlignedGrids, Perception (docs/architecture.md shows the way).
 
 Conventions, for every field here:
 
@@ -336,11 +336,10 @@ class SensorFrame:
 class AlignedGrid:
     """One modality on the pixels of the network's input.
 
-    ``channels`` (C, h, w) float32 in [0, 1] (docs/architecture.md has the formula per modality and encoding; zeros where
-    there is no data; C is 3 but for event voxel grids of another ``event.voxel_bins``); ``valid`` (h, w) bool, where this
-    modality has data; ``depth_m`` (h, w) float32 metres along the reference camera's z, NaN where invalid, for depth and
-    LiDAR, None for the others; ``reading`` (h, w) uint8 for depth alone: NO_READING, READING, TOO_NEAR or TOO_FAR (``valid``
-    is where it is READING).
+    ``channels`` (3, h, w) float32 in [0, 1] (docs/architecture.md has the formula per modality and encoding; zeros where
+    there is no data); ``valid`` (h, w) bool, where this modality has data; ``depth_m`` (h, w) float32 metres along the
+    reference camera's z, NaN where invalid, for depth and LiDAR, None for the others; ``reading`` (h, w) uint8 for depth
+    alone: NO_READING, READING, TOO_NEAR or TOO_FAR (``valid`` is where it is READING).
     """
 
     modality: Modality

@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 from rclpy.timer import Timer
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.decode.advice import advice, advice_for_missing
 from gemini_core.errors import GeminiError, nearest_names
 from gemini_core.predictor import BoxPredictor, Predictor, make_predictor

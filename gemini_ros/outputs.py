@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.pipeline.published_boxes import NO_POINTS, OutgoingBoxes, outgoing_boxes
 from gemini_core.project.points import labelled_sweep
 from gemini_core.render import alignment, overlay

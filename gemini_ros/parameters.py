@@ -1,4 +1,4 @@
-"""The node's parameters: every option of gemini_core.config, with its description and range.
+"""The node's parameters: every option of gemini_core.config.sections, with its description and range.
 
 Parameters change as a set and are validated as a set. Options marked live change at any time; all others only while the
 node is unconfigured, so that what a parameter says is what runs.
@@ -15,7 +15,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.validate_topic_name import validate_topic_name
 
-from gemini_core.config import FusionConfig, Option, OptionValue, check_value, from_flat, options
+from gemini_core.config.engine import Option, OptionValue, check_value, options
+from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.errors import ConfigError, nearest_names
 from gemini_core.types import Role
 from gemini_ros.qos import override_problem
@@ -73,7 +74,7 @@ class NodeParameters:
         self._node = node
         self._state = state
         self._changed = changed
-        self._options = {option.key: option for option in options()}
+        self._options = {option.key: option for option in options(FusionConfig)}
         self._problems: dict[str, str] = {}
         overrides = self._take_overrides()
         self._qos_overrides = [name for name in overrides if name.startswith(QOS_PREFIX)]

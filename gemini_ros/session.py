@@ -17,7 +17,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.decode.intake import Intake
 from gemini_core.decode.message import RAW_TYPES, RawMessage, message_stamp_ns
 from gemini_core.pipeline.pipeline import Pipeline, PredictorLike

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from gemini_core.config import ROLE_TYPES, FusionConfig
+from gemini_core.config.fusion import ROLE_TYPES, FusionConfig
 from gemini_core.decode.intake import Intake
 from gemini_core.errors import GeminiError
 from gemini_core.pipeline.pipeline import Pipeline, PredictorLike

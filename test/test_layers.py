@@ -144,7 +144,7 @@ def test_every_room_stands_in_the_architecture():
         ("gemini_core.bag.reader", "import rclpy.serialization", "rclpy.serialization"),
         ("gemini_core.bag.reader", "import importlib\nimportlib.import_module('sensor_msgs.msg')", "sensor_msgs.msg"),
         ("training.train", "from gemini_ros import node", "gemini_ros.node"),
-        ("launch.fusion.launch", "from gemini_core.config import load_config", "gemini_core.config.load_config"),
+        ("launch.fusion.launch", "from gemini_core.config.fusion import load_config", "gemini_core.config.fusion.load_config"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str, imported: str):

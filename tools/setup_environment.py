@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,21 +32,8 @@ REQUIREMENTS = ROOT / "requirements"
 LOCK = REQUIREMENTS / "lock.txt"
 RANGES = [REQUIREMENTS / name for name in ("runtime.in", "training.in", "development.in")]
 """What takes the lock's place beside a ROS installation."""
-ROS_MODULES = (
-    "ament_index_python",
-    "cv_bridge",
-    "diagnostic_msgs",
-    "event_camera_msgs",
-    "geometry_msgs",
-    "launch_ros",
-    "lifecycle_msgs",
-    "rclpy",
-    "sensor_msgs",
-    "sensor_msgs_py",
-    "std_msgs",
-    "tf2_msgs",
-    "vision_msgs",
-)
+ROS_DEPENDENCY = re.compile(r"<(?:exec|test)_depend>(\w+)<")
+"""Line of package.xml that names a ROS package, which is also a Python module; the distribution's own have a hyphen."""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -65,7 +53,8 @@ def missing_from_ros() -> list[str] | None:
         "import importlib.util, sys; import rclpy; print(rclpy.__file__); "
         "print(*[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None])"
     )
-    done = subprocess.run([sys.executable, "-c", program, *ROS_MODULES], check=False, capture_output=True, text=True)
+    modules = ROS_DEPENDENCY.findall((ROOT / "package.xml").read_text(encoding="utf-8"))
+    done = subprocess.run([sys.executable, "-c", program, *modules], check=False, capture_output=True, text=True)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1]
         msg = f"expected rclpy of the sourced ROS {distro} to work with {sys.executable}, got {reason!r}"
@@ -75,17 +64,31 @@ def missing_from_ros() -> list[str] | None:
 
 
 def uses_ros_installation() -> bool:
-    """Whether ROS comes from an installation (True) or from wheels (False).
+    """Whether ROS comes from an installation (True) or from wheels (False); what it lacks is installed where that may be.
 
     Raises:
         SetupError: packages are missing from the installation; names them all.
     """
     missing = missing_from_ros()
     if missing:
-        packages = " ".join(f"ros-{os.environ['ROS_DISTRO']}-{name.replace('_', '-')}" for name in missing)
-        msg = f"packages that are missing from the sourced ROS installation: sudo apt-get install -y {packages}"
+        install_packages([f"ros-{os.environ['ROS_DISTRO']}-{name.replace('_', '-')}" for name in missing])
+        missing = missing_from_ros()
+    if missing:
+        msg = f"expected {', '.join(missing)} in the sourced ROS installation, whose packages are installed now; it lacks them"
         raise SetupError(msg)
     return missing is not None
+
+
+def install_packages(names: list[str]) -> None:
+    """Bring packages of the distribution; output goes through, so that a user sees what is installed.
+
+    Raises:
+        SetupError: they could not or may not be installed; says what to type.
+    """
+    command = ["sh", str(ROOT / "tools" / "install_packages.sh"), *names]
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise SetupError(done.stderr.strip().removeprefix("set-up: "))
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 from gemini_core.bag.labels import where_labels_are
 from gemini_core.bag.messages import read_detections
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import DetectionsConfig
+from gemini_core.config.sections import DetectionsConfig
 from gemini_core.errors import BagError, DataError
 from gemini_core.evaluate.detection_labels import level_boxes
 from gemini_core.rig.geometry import invert_transform

@@ -31,7 +31,8 @@ from tqdm import tqdm
 
 from gemini_core import __version__
 from gemini_core.bag.labels import LabelTopics
-from gemini_core.config import FusionConfig, to_flat
+from gemini_core.config.engine import to_flat
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import DataError
 from gemini_core.simulation.clip import describe
 from gemini_core.types import F32, U8, UNLABELLED, AlignedGrids

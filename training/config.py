@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import yaml
 
-from gemini_core.config import BACKBONES, build, named_numbers, option, to_flat
+from gemini_core.config.engine import build, named_numbers, option, to_flat
+from gemini_core.config.sections import BACKBONES
 from gemini_core.errors import ConfigError
 from gemini_core.model.detection.mvxnet.config import MvxNetConfig
 from gemini_core.model.detection.mvxnet.sparse import AUTO, RUNTIMES

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gemini_core.config import FusionConfig, load_config
+from gemini_core.config.fusion import FusionConfig, load_config
 from gemini_core.errors import ConfigError, GeminiError, WeightsError
 from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
 from gemini_core.model import checkpoints

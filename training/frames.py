@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gemini_core.bag.labels import LABELS_SUFFIX, BagLabels, LabelTopics
 from gemini_core.bag.reader import STORAGE_SUFFIXES, BagReader
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import BagError, ConfigError, DataError
 from gemini_core.project.points import points_of_depth
 from gemini_core.project.projector import Projector

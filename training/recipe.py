@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gemini_core.config import read_flat
+from gemini_core.config.files import read_flat
 from gemini_core.errors import ConfigError, nearest_names
 
 RECIPES = Path(__file__).parent / "recipes"

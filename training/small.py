@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import GeminiError
 from gemini_core.simulation.clip import Clip, Split, plan
 from training.cache import cached

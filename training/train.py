@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from gemini_core.config import FusionConfig, load_config
+from gemini_core.config.fusion import FusionConfig, load_config
 from gemini_core.errors import ConfigError, GeminiError, WeightsError
 from gemini_core.files import write_whole
 from training.cache import CachedBag, cached

@@ -1,1 +1,1 @@
-"""The detector of boxes: what the image brings to it, and what it costs."""
+"""Benchmark of the 3D detector: what the image brings to it, and what it costs."""

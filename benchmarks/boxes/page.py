@@ -1,4 +1,4 @@
-"""The page: what was found, of the contenders and of the shipped checkpoint."""
+"""The page of results/boxes.md: the contenders, and the shipped checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains and evaluates what is not there yet."""
+"""Runs of the comparison: trains and evaluates what is not there yet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import ConfigError
 from gemini_core.files import write_whole
 from training.cache import CachedBag, cached

@@ -1,4 +1,4 @@
-"""The time of the detector beside the segmentation, as a ratio, in torch and exported, and of suppressing overlapping boxes."""
+"""Time of the detector beside the segmentation, as a ratio, in torch and exported, and of NMS."""
 
 from __future__ import annotations
 

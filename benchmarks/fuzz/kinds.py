@@ -1,4 +1,4 @@
-"""The kinds of messages that are damaged: for each its role, its event type, whole messages to begin with, and words to try."""
+"""Kinds of messages to damage: for each its role, its event type, whole messages to begin with, and words to try."""
 
 from __future__ import annotations
 

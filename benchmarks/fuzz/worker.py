@@ -24,7 +24,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[2] / "test" / "builders"))
 from benchmarks.fuzz.guarded import Guard
 from benchmarks.fuzz.kinds import all_kinds
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.decode.intake import Intake
 from mutations import assert_consistent, mutated
 

@@ -1,1 +1,1 @@
-"""What the network costs: the plain form of the paper against ours, in every runtime (``make benchmark-model``)."""
+"""Benchmark of the network: the plain form of the paper against ours, in every runtime (``make benchmark-model``)."""

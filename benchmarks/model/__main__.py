@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.model import contenders, cost, growth, profile
+from benchmarks.model import contenders, cost, growth
 from benchmarks.model.timing import in_turns, ratio
 from gemini_core.model.segmentation import SegmenterConfig
 from gemini_core.runtimes.export import compare
@@ -88,11 +88,7 @@ def rgbd(rounds: int) -> str:
         one = contenders.transformers_segformer(480, 640, 40)
         runs = {**contenders.eager(model), **contenders.exported(model, Path(folder), which), **one}
         text, seconds = table(runs, rounds, BARS_RGBD)
-        alone, alone_seconds = one_thread(model, Path(folder), which, rounds, one)
-        int8 = [name for name in alone_seconds if name.endswith("int8")]
-        if int8:
-            reached = ratio(alone_seconds, REFERENCE, int8[0])
-            alone += "\n\n" + profile.explain(Path(folder), model.images.numpy(), reached)
+        alone = one_thread(model, Path(folder), which, rounds, one)
     exact = [name for name in seconds if name.startswith("ours") and "bf16" not in name and "int8" not in name]
     best = min(exact, key=lambda name: float(np.median(seconds[name])))
     for name in one:
@@ -111,7 +107,7 @@ def one_thread(
     which: Sequence[tuple[str, str]],
     rounds: int,
     others: Mapping[str, Callable[[], Tensor]],
-) -> tuple[str, dict[str, np.ndarray]]:
+) -> str:
     """Compare the same by CPU time on one thread, in which others who use the machine matter least."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -131,7 +127,7 @@ def one_thread(
     for name, values in seconds.items():
         low, high = np.percentile(seconds[REFERENCE] / values, (25, 75))
         rows.append(f"| {name} | {np.median(values):.2f} | {ratio(seconds, REFERENCE, name):.2f} | {low:.2f} to {high:.2f} |")
-    return "\n".join(rows), seconds
+    return "\n".join(rows)
 
 
 def deliver(rounds: int) -> str:
@@ -143,7 +139,7 @@ def deliver(rounds: int) -> str:
             which = [("openvino", "fp32")]
             runs = {**contenders.eager(model), **contenders.exported(model, Path(folder), which)}
             text, seconds = table(runs, rounds, BARS_DELIVER if len(modalities) > 2 else {})
-            alone, _ = one_thread(model, Path(folder), which, rounds, {})
+            alone = one_thread(model, Path(folder), which, rounds, {})
         shares = [f"{name}: {1 / ratio(seconds, REFERENCE, name):.2f} x" for name in runs if name != REFERENCE]
         said = f"{len(modalities)} modalities. Time of the reference in the same run taken by {'; '.join(shares)}."
         texts.append(f"{said}\n\n{text}\n\n{alone}")

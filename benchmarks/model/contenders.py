@@ -1,4 +1,4 @@
-"""What is compared: the reference, ours in torch, and ours in every runtime that is installed."""
+"""Contenders: the reference, ours in torch, and ours in every runtime that is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
 from benchmarks.model.reference import Reference
-from gemini_core.config import DepthConfig
+from gemini_core.config.sections import DepthConfig
 from gemini_core.model.checkpoints import default_normalization
 from gemini_core.model.folding import fold
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig

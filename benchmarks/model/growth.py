@@ -1,4 +1,4 @@
-"""How the fusion alone grows with the number of tokens, beside full cross-attention between the two modalities."""
+"""Cost of the fusion alone by the number of tokens, beside full cross-attention between the two modalities."""
 
 from __future__ import annotations
 

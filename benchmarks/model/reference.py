@@ -2,7 +2,7 @@
 
 Streams go through every layer one after the other, the fusion hands two keys and two values per pixel to torch's own
 multi-head attention, sample by sample, and the head works on upsampled, concatenated features. Evaluation only; made of a
-segmenter's own weights, so the outputs are equal (test/test_benchmark_model.py).
+segmenter's own weights, so the outputs are equal (test/benchmarks/test_benchmark_model.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What more sensors, and the way they are fused, are worth on the simulated set: ``python -m benchmarks.segmentation``."""
+"""Benchmark of sensors and fusions on the simulated set: ``python -m benchmarks.segmentation``."""
 
 from gemini_core.runtimes.process_settings import prepare_process
 

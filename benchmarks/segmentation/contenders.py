@@ -1,4 +1,4 @@
-"""Who is compared: one recipe and budget for all, with other sensors or another fusion."""
+"""Contenders: one recipe and budget for all, with other sensors or another fusion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the figures down: benchmarks/results/segmentation.md."""
+"""The page of results/segmentation.md."""
 
 from __future__ import annotations
 

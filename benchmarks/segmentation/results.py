@@ -1,4 +1,4 @@
-"""Reads what runs and evaluations left, checks that they may be compared, and works out the figures."""
+"""Figures of the comparison: what runs and evaluations left, checked to be comparable."""
 
 from __future__ import annotations
 

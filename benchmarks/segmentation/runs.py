@@ -1,4 +1,4 @@
-"""Trains and evaluates what is not there yet."""
+"""Runs of the comparison: trains and evaluates what is not there yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.segmentation.contenders import budget
 from benchmarks.segmentation.results import CONFIG, DATA, EVALUATION, INPUTS, TEST, read_config
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.files import write_whole
 from gemini_core.model import checkpoints

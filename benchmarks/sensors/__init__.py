@@ -1,4 +1,4 @@
-"""What decoding and projecting cost, against the plain ways of doing the same."""
+"""Benchmark of decoding and projecting, against the plain ways of doing the same."""
 
 import os
 

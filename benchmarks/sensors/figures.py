@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.sensors import plain, scenes
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import DepthConfig
+from gemini_core.config.sections import DepthConfig
 from gemini_core.decode.cloud import decode_cloud
 from gemini_core.decode.compressed import decode_compressed_color, decode_compressed_depth
 from gemini_core.decode.evt3 import Evt3
@@ -106,18 +106,18 @@ def _evt3(real: Path | None) -> Iterator[Figure]:
 
 
 def _voxels() -> Figure:
-    size, bins = (640, 480), 5
+    size = (640, 480)
     x, y, polarity, time_ns = events = scenes.events(1_000_000, *size, np.random.default_rng(2))
     window = EventWindow(scenes.STAMP, scenes.STAMP + 50 * scenes.MS, "event", *size, x, y, polarity, time_ns)
-    ours = voxels_of(window, bins, *size)
-    _same([ours], [plain.voxels_add_at(events, bins, *size)], 1e-3)
-    _same([ours], [plain.voxels_bincount(events, bins, *size)], 1e-3)
+    ours = voxels_of(window, *size)
+    _same([ours], [plain.voxels_add_at(events, *size)], 1e-3)
+    _same([ours], [plain.voxels_bincount(events, *size)], 1e-3)
     return Figure(
-        "voxel grid, 1,000,000 events into 640x480x5",
+        "voxel grid, 1,000,000 events into 640x480x3",
         {
-            "ours": lambda: voxels_of(window, bins, *size),
-            "np.bincount": lambda: plain.voxels_bincount(events, bins, *size),
-            "np.add.at": lambda: plain.voxels_add_at(events, bins, *size),
+            "ours": lambda: voxels_of(window, *size),
+            "np.bincount": lambda: plain.voxels_bincount(events, *size),
+            "np.add.at": lambda: plain.voxels_add_at(events, *size),
         },
         bar=10.0,
     )

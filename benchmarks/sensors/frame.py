@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.sensors import scenes
 from gemini_core.bag import messages
-from gemini_core.config import FusionConfig, from_flat
+from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.decode.intake import Intake
 from gemini_core.pipeline.pipeline import Pipeline
 from gemini_core.project.color import align_color

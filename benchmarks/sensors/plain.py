@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from gemini_core.project.voxel import BINS
 from gemini_core.types import CameraModel, SweepMotion
 
 Events = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -80,29 +81,29 @@ def evt3_numpy(words: np.ndarray) -> Events:
     return x[order], value[y_at[word]] & 0x7FF, polarity[order], time[word]
 
 
-def _shares(events: Events, bins: int) -> tuple[np.ndarray, ...]:
+def _shares(events: Events) -> tuple[np.ndarray, ...]:
     x, y, polarity, time = events
-    t = (bins - 1) * (time - time[0]) / max(int(time[-1] - time[0]), 1)
-    low = np.minimum(t.astype(np.int64), bins - 2)
+    t = (BINS - 1) * (time - time[0]) / max(int(time[-1] - time[0]), 1)
+    low = np.minimum(t.astype(np.int64), BINS - 2)
     sign = 2.0 * polarity - 1.0
     return x.astype(np.int64), y.astype(np.int64), low, sign * (1 - (t - low)), sign * (t - low)
 
 
-def voxels_add_at(events: Events, bins: int, width: int, height: int) -> np.ndarray:
+def voxels_add_at(events: Events, width: int, height: int) -> np.ndarray:
     """Time-bilinear voxel grid by np.add.at."""
-    x, y, low, at_low, at_high = _shares(events, bins)
-    voxels = np.zeros((bins, height, width), np.float32)
+    x, y, low, at_low, at_high = _shares(events)
+    voxels = np.zeros((BINS, height, width), np.float32)
     np.add.at(voxels, (low, y, x), at_low)
     np.add.at(voxels, (low + 1, y, x), at_high)
     return voxels
 
 
-def voxels_bincount(events: Events, bins: int, width: int, height: int) -> np.ndarray:
+def voxels_bincount(events: Events, width: int, height: int) -> np.ndarray:
     """Time-bilinear voxel grid by np.bincount."""
-    x, y, low, at_low, at_high = _shares(events, bins)
-    flat, size = (low * height + y) * width + x, bins * height * width
+    x, y, low, at_low, at_high = _shares(events)
+    flat, size = (low * height + y) * width + x, BINS * height * width
     sums = np.bincount(flat, at_low, size) + np.bincount(flat + height * width, at_high, size)
-    return sums.reshape(bins, height, width).astype(np.float32)
+    return sums.reshape(BINS, height, width).astype(np.float32)
 
 
 def project(camera: CameraModel, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

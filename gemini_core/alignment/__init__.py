@@ -1,1 +1,1 @@
-"""Whether the sensors of a rig really lie on each other: calibration checked against what they saw."""
+"""Extrinsic calibration check: whether the sensors of a rig lie on each other, judged by what they saw."""

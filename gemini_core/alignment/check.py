@@ -1,7 +1,7 @@
-"""Whether the sensors of a bag lie on each other as their calibration says: docs/alignment.md is the user's view.
+"""Extrinsic calibration check of a bag: docs/alignment.md is the user's view.
 
 Outlines that depth camera, LiDAR and event camera saw are brought to the reference image by the frame's calibration
-(alignment_edges) and compared with its edges; a rotation that would fit clearly better (alignment_search) is a warning.
+(``edges``) and compared with its edges; a rotation that would fit clearly better (``search``) is a warning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gemini_core.alignment.events import apparent_motion, at_scene_depth, latest
 from gemini_core.alignment.mount import Mounts, read_mounts
 from gemini_core.alignment.verdict import AlignmentReport, DepthAgreement, Look, Pair, common_cause, judge
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import BagError, DataError
 from gemini_core.project.projector import Projector
 from gemini_core.replay import Progress, Replay

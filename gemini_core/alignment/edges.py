@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gemini_core.config import GridConfig
+from gemini_core.config.sections import GridConfig
 from gemini_core.project.deskew import deskew_points
 from gemini_core.project.grid import grid_camera, grid_geometry
 from gemini_core.rig.geometry import ray_table, transform_points

@@ -1,4 +1,4 @@
-"""What events need besides edges: how far away they are, and how the image moved, which a wrong clock would look like."""
+"""Events in the check: how far away they are, and how the image moved, since a wrong clock looks like a wrong rotation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which transform of the tree to correct, and to what, when a sensor should be turned about its own place."""
+"""Correction of extrinsics: which transform of the tree, and to what, when a sensor should be turned about its own place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.decode.transforms import decode_transforms
 from gemini_core.errors import BagError, DecodeError
 from gemini_core.rig.geometry import invert_transform

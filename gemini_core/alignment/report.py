@@ -1,4 +1,4 @@
-"""What ``gemini-fusion check-alignment`` shows: a table, the same as JSON, and pictures with the outlines drawn in."""
+"""Reports of ``gemini-fusion check-alignment``: a table, the same as JSON, and pictures with the outlines drawn in."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The small rotation of a sensor that brings its edges closest to those of the reference image, and how sure that is.
+"""Rotation search: the small turn that brings a sensor's edges closest to the reference image's, and how sure it is.
 
-The score of a rotation is the mean closeness of the sensor's edge points to image edges of their kind (alignment_edges); 0 is
+The score of a rotation is the mean closeness of the sensor's edge points to image edges of their kind (``edges``); 0 is
 chance. All rotations of a coarse grid are tried, then finer ones around the best and around none. Points are counted by the
 part of the image and of the recording that they belong to; drawing these parts anew (bootstrap) and looking for the best
 rotation again shows how far it hangs on some of them.

@@ -1,4 +1,4 @@
-"""What the best rotation of a sensor means: whether it fits, is off, or cannot be told, and why."""
+"""Verdicts: what a sensor's best rotation means (it fits, is off, or cannot be told), and why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gemini_core.alignment.edges import EdgePoints, ImageEdges
 from gemini_core.alignment.events import ApparentMotion, clock_offset_note, distance_m, parallax_deg, plane_note
 from gemini_core.alignment.mount import Correction, Mounts, correct, in_sensor_frame
 from gemini_core.alignment.search import Observation, RotationFit, search
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.types import F64, Modality, SensorFrame
 
 Verdict = Literal["fits", "off", "cannot tell"]

@@ -1,1 +1,1 @@
-"""Bags of ROS 2 without ROS: reading, writing, converting from KITTI, and looking at what is inside."""
+"""Bags of ROS 2 without ROS: read, written, salvaged, converted from KITTI."""

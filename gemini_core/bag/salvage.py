@@ -1,4 +1,4 @@
-"""What can still be read of a bag file that was cut off or damaged, e.g. by a recorder that lost power.
+"""Recovery of damaged bag files: what can still be read of one that was cut off, e.g. by a recorder that lost power.
 
 An intact bag is read by rosbags, through its index. A damaged one has no usable index, so these read from the front of the
 file, message after message in the order of writing, and end at the first byte that makes no sense.

@@ -1,4 +1,4 @@
-"""Which topic of a bag is which sensor of the rig, and what is near where one is missing."""
+"""Topic selection: which topic of a bag is which sensor of the rig, and what is near where one is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gemini_core.bag.reader import TopicInfo
-from gemini_core.config import ROLE_TYPES, FusionConfig
+from gemini_core.config.fusion import ROLE_TYPES, FusionConfig
 from gemini_core.decode.advice import advice_for_missing
 from gemini_core.decode.intake import READABLE_TYPES
 from gemini_core.errors import BagError

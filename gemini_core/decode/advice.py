@@ -1,10 +1,10 @@
-"""Which options to set where a topic carries another message type, or another transport, than the configuration expects."""
+"""Advice where a topic carries another message type or transport than configured: which options to set."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gemini_core.config import COMPRESSED_TYPE
+from gemini_core.config.fusion import COMPRESSED_TYPE
 from gemini_core.decode.intake import READABLE_TYPES
 from gemini_core.types import Role
 

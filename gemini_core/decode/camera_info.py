@@ -1,4 +1,4 @@
-"""sensor_msgs/CameraInfo to a camera model."""
+"""sensor_msgs/CameraInfo to camera intrinsics."""
 
 from __future__ import annotations
 

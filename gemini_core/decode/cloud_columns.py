@@ -1,4 +1,4 @@
-"""The compiled loops of a cloud: each reads a column where it lies in the message and writes what is kept of it.
+"""Compiled loops (numba) of cloud decoding: each reads a column where it lies in the message and keeps what counts of it.
 
 A column is a strided (N,) view of the message, aligned or not. An output has room for N; the kept values come first, in their
 order. No branch depends on what is kept, so holes cost nothing; indices are unsigned, which spares a test for negative ones.

@@ -1,4 +1,4 @@
-"""Where the fields of a sensor_msgs/PointCloud2 lie: found by name, checked, shown as columns."""
+"""Fields of a sensor_msgs/PointCloud2: found by name, checked, shown as columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colour encodings of sensor_msgs/Image to red-green-blue, through OpenCV.
+"""Colour encodings of sensor_msgs/Image to RGB, through OpenCV.
 
 Names as in sensor_msgs/image_encodings.hpp. YUV is taken as BT.601 in video range (Y 16 to 235), as OpenCV and cv_bridge do;
 16-bit values are scaled by 255/65535; "8UC3" and "8UC4", which say nothing of colours, are taken as blue-green-red like

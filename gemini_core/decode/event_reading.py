@@ -1,4 +1,4 @@
-"""What every kind of event message is read to, before its times are on the ROS clock."""
+"""Decoded events before their times are on the ROS clock: what every kind of event message is read to."""
 
 from __future__ import annotations
 

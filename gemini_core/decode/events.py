@@ -1,4 +1,4 @@
-"""The door for events: messages of one topic, of whichever kind is configured, to event samples on the ROS clock."""
+"""Event decoding: messages of one topic, of whichever type is configured, to event samples on the ROS clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from gemini_core.config import EVENT_TYPES
+from gemini_core.config.sections import EVENT_TYPES
 from gemini_core.decode.event_arrays import read_event_array
 from gemini_core.decode.event_clouds import read_event_cloud
 from gemini_core.decode.event_images import read_event_image

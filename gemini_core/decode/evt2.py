@@ -1,4 +1,4 @@
-"""EVT2 (Prophesee): a stream of 32-bit words, the type in bits 31 to 28.
+"""Event encoding EVT2 (Prophesee): a stream of 32-bit words, the type in bits 31 to 28.
 
 ====  =========  ======================================================================
 type  name       meaning of the lower 28 bits

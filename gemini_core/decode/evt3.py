@@ -1,4 +1,4 @@
-"""EVT3 (Prophesee): a stream of 16-bit words, the code in bits 15 to 12.
+"""Event encoding EVT3 (Prophesee): a stream of 16-bit words, the code in bits 15 to 12.
 
 ====  ===========  =====================================================================================
 code  name         meaning of the lower 12 bits

@@ -1,4 +1,4 @@
-"""The door of the core: a message in its role becomes a sample, or is counted as refused."""
+"""The intake: decodes a message, by its role, to a sample, or counts it as refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gemini_core.config import COMPRESSED_TYPE, EVENT_TYPES, ROLE_TYPES, FusionConfig
+from gemini_core.config.fusion import COMPRESSED_TYPE, ROLE_TYPES, FusionConfig
+from gemini_core.config.sections import EVENT_TYPES
 from gemini_core.decode.camera_info import decode_camera_info
 from gemini_core.decode.cloud import decode_cloud
 from gemini_core.decode.compressed import decode_compressed_color, decode_compressed_depth

@@ -1,4 +1,4 @@
-"""The encodings "libcaer" and "libcaer_cmp" (iniVation's cameras); times are nanoseconds after the packet's ``time_base``.
+"""Event encodings "libcaer" and "libcaer_cmp" (iniVation); times are nanoseconds after the packet's ``time_base``.
 
 libcaer: 64 bits an event, first uint32 with the polarity in bit 1, y in bits 2 to 16, x in bits 17 to 31, then int32
 microseconds, which wrap within a packet after 2**31.

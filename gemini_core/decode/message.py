@@ -1,4 +1,4 @@
-"""What all decoders need of a message: its fields, its stamp and its bytes."""
+"""Fields, stamp and bytes of a message: what all decoders need."""
 
 from __future__ import annotations
 

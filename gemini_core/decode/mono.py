@@ -1,4 +1,4 @@
-"""The encoding "mono": one 64-bit word an event, its time in nanoseconds after the packet's ``time_base``.
+"""Event encoding "mono": one 64-bit word an event, its time in nanoseconds after the packet's ``time_base``.
 
 Bit 63 is the polarity, bits 48 to 62 y, bits 32 to 47 x, bits 0 to 31 the time. Nothing runs on from packet to packet.
 """

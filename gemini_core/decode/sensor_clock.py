@@ -1,4 +1,4 @@
-"""From the clock of a sensor to the ROS clock of the stamps, and how well the two go together.
+"""Clock synchronisation of a sensor: offset, drift and jitter between its own clock and the ROS clock of the stamps.
 
 A packet's stamp belongs to its first event, but is taken late: by the transfer and by the driver's turn. So stamp minus sensor
 time is the offset between the clocks plus a delay that is never negative, and the lower envelope of it is the truth. The

@@ -1,1 +1,1 @@
-"""Scores and reports."""
+"""Metrics: mean IoU of masks, average precision (AP) of 3D boxes."""

@@ -1,4 +1,4 @@
-"""Pictures of 3D boxes for people: in the camera's image, and from above. All are (H, W, 3) uint8, red-green-blue.
+"""Pictures of 3D boxes for people: in the camera's image, and in BEV (from above). All are (H, W, 3) uint8, RGB.
 
 Boxes are those of ``gemini_core/model/detection/boxes.py``, in a base frame with x forward, y left, z up.
 """
@@ -168,7 +168,7 @@ def _caption(picture: U8, text: str, places: F64, color: tuple[int, int, int]) -
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# From above
+# BEV
 
 
 def birds_eye(
@@ -178,7 +178,7 @@ def birds_eye(
     pixels: int,
     wedge: Wedge | None = None,
 ) -> U8:
-    """Draw points and boxes from above, x up and y to the left: (pixels, W, 3), W as the range's shape asks for.
+    """Draw points and boxes in BEV, x up and y to the left: (pixels, W, 3), W as the range's shape asks for.
 
     Rings around the base frame's origin are 10 m apart. A line from a box's middle leads to its front.
 
@@ -210,7 +210,7 @@ def birds_eye(
 
 
 class _Above:
-    """Places of the ground on a picture from above."""
+    """Places of the ground on a BEV picture."""
 
     def __init__(self, range_m: tuple[float, float, float, float], pixels: int) -> None:
         self.x_min, self.y_min, self.x_max, self.y_max = range_m

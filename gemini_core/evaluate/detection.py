@@ -1,4 +1,4 @@
-"""What the measures of 3D detection compare: the labelled and the found boxes of a frame.
+"""Input of the 3D detection metrics: the labelled and the found boxes of a frame.
 
 Boxes are as in ``gemini_core/model/detection/boxes.py``: (N, 7) x, y, z, length, width, height (metres), yaw (radians), in a
 frame with x forward, y left, z up, whose origin is where ranges are measured from. The measures are in ``detection_kitti.py``

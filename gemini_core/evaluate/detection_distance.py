@@ -1,4 +1,4 @@
-"""Average precision of 3D detection by the distance of centres, as nuScenes measures it.
+"""nuScenes' average precision (AP) of 3D detection: boxes matched by the distance of centres.
 
 The protocol of Caesar et al., "nuScenes: A multimodal dataset for autonomous driving", CVPR 2020, section 3.1, "Average
 Precision": from the highest score on, a found box is right when the nearest object of its class and frame that no box before it

@@ -1,4 +1,4 @@
-"""KITTI's average precision of 3D detection, seen from above and in space.
+"""KITTI's average precision (AP) of 3D detection, in BEV and in 3D: boxes matched by IoU.
 
 The protocol of Geiger et al., "Are we ready for autonomous driving?", CVPR 2012, as the benchmark's development kit counts:
 
@@ -102,7 +102,7 @@ def kitti_scores(
         frames: labelled and found boxes, frame by frame; the order of frames does not matter.
         classes: what to look at.
         difficulties: which objects count.
-        views: from above ("bev"), in space ("3d").
+        views: BEV ("bev"), in 3D ("3d").
         range_m: objects whose centre is nearer or farther along the ground are ignored; a found box there may be right, when
             an object in range takes it, but is no false positive. Not part of KITTI's protocol.
         dont_care_areas: whether a box of which more than the class's IoU threshold lies in one DontCare area of the image is no

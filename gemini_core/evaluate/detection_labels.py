@@ -1,4 +1,4 @@
-"""Labels for the measures of 3D detection: KITTI's files, boxes of messages, and boxes in the image around boxes in space."""
+"""Labels of the 3D detection metrics: KITTI's files, boxes of messages, and boxes in the image around boxes in space."""
 
 from __future__ import annotations
 

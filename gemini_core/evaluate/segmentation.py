@@ -1,4 +1,4 @@
-"""Metrics of semantic segmentation, all from one confusion matrix over the whole set."""
+"""Metrics of semantic segmentation (IoU, mean IoU), all from one confusion matrix over the whole set."""
 
 from __future__ import annotations
 

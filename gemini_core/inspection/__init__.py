@@ -1,1 +1,1 @@
-"""What is in a bag, and what the pipeline makes of it."""
+"""Inspection: what is in a bag, and what the pipeline makes of it."""

@@ -1,4 +1,4 @@
-"""What is in a bag, which of it the rig uses, and how well the sensors fit together in time."""
+"""Inspection of a bag: its topics, which of them the rig uses, and how well the sensors fit together in time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gemini_core.bag.reader import BagReader, TopicInfo
 from gemini_core.bag.topics import RigEntry, match_rig
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.inspection.topics import READ_TYPES, TopicFormat, topic_formats
 from gemini_core.replay import Progress, Replay

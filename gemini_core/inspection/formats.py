@@ -1,4 +1,4 @@
-"""What the messages of a topic are, in words for people: encoding and size, fields and times, lens, frames."""
+"""Message formats of a topic in words for people: encoding and size, fields and times, lens, frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gemini_core.bag.messages import Message
-from gemini_core.config import COMPRESSED_TYPE, ROLE_TYPES
+from gemini_core.config.fusion import COMPRESSED_TYPE, ROLE_TYPES
 from gemini_core.decode.cloud_fields import DATATYPES
 from gemini_core.decode.color import LAYOUTS
 from gemini_core.decode.image import DEPTH_ENCODINGS

@@ -1,4 +1,4 @@
-"""What the pipeline does with the topics of a bag, as the rig says, or what it could do with them."""
+"""Outcome by topic: what the pipeline does with each topic of a bag, as the rig says, or could do with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gemini_core.bag.messages import Message
 from gemini_core.bag.reader import BagReader, TopicInfo
 from gemini_core.bag.topics import RigEntry
-from gemini_core.config import COMPRESSED_TYPE, FusionConfig, from_flat
+from gemini_core.config.fusion import COMPRESSED_TYPE, FusionConfig, from_flat
 from gemini_core.decode.advice import advice
 from gemini_core.decode.intake import READABLE_TYPES, Intake
 from gemini_core.errors import BagError

@@ -1,4 +1,4 @@
-"""Boxes in 3D as JSON: ``{"NAME": [{"class": ..., "center_m": ..., "size_m": ..., "orientation_xyzw": ...}, ...], ...}``.
+"""3D box labels as JSON: ``{"NAME": [{"class": ..., "center_m": ..., "size_m": ..., "orientation_xyzw": ...}, ...], ...}``.
 
 NAME is a frame's. Centre (x, y, z), size along the box's own x, y, z and orientation (a unit quaternion) are in the optical
 frame of the reference camera: x right, y down, z forward. A frame with an empty list has no box; one that is left out is not

@@ -1,4 +1,4 @@
-"""Labels as COCO: https://cocodataset.org/#format-data, object detection with segmentations.
+"""Mask labels as COCO: https://cocodataset.org/#format-data, object detection with segmentations.
 
 Run lengths count pixels column by column, those outside the mask first. Compressed ones are the same numbers as text: from
 the fourth on each as its difference from the last but one before it, in groups of five bits, the lowest first, as characters

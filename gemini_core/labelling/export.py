@@ -1,4 +1,4 @@
-"""Frames of a bag as pictures and JSON, for labelling tools."""
+"""Export for labelling tools: frames of a bag as pictures and JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from gemini_core.bag.labels import BagLabels, LabelTopics, where_labels_are
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig, GridConfig
+from gemini_core.config.fusion import FusionConfig
+from gemini_core.config.sections import GridConfig
 from gemini_core.errors import BagError, DataError
 from gemini_core.files import whole_folder
 from gemini_core.labelling import index

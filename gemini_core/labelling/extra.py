@@ -1,4 +1,4 @@
-"""Packages that only labelling needs: the extra ``labelling``."""
+"""The extra ``labelling``: packages that only labelling needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What labelling tools give back becomes a bag of labels beside the bag."""
+"""Import from labelling tools: what they give back becomes a bag of labels beside the bag."""
 
 from __future__ import annotations
 

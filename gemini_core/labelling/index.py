@@ -1,4 +1,4 @@
-"""The folder that frames are labelled in: its layout, and ``frames.json``, which says what is in it.
+"""The labelling folder: its layout, and ``frames.json``, which says what is in it.
 
 ======================================== ==============================================================================
 ``frames.json``                          the frames: stamp, files, camera, LiDAR, sensors

@@ -1,4 +1,4 @@
-"""Labels as PNG: indices of classes, or the colours of CVAT's "Segmentation mask 1.1"."""
+"""Mask labels as PNG: indices of classes, or the colours of CVAT's "Segmentation mask 1.1"."""
 
 from __future__ import annotations
 

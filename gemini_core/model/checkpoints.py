@@ -1,8 +1,8 @@
-"""Our own weights files: safetensors with the configuration in the metadata.
+"""Checkpoints: our own weights files, safetensors with the configuration in the metadata.
 
 Everything here is strict: a tensor too many, too few or of another shape is a WeightsError. ``importing.py`` reads other
 people's files; its two functions are offered here as well. Files of MVX-Net, which has no masks, have the same form, and their
-own two functions in ``detection/mvxnet_checkpoint.py``.
+own two functions in ``detection/mvxnet/checkpoint.py``.
 """
 
 from __future__ import annotations

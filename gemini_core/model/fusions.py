@@ -1,4 +1,4 @@
-"""The ways to let two streams learn from each other, by name; all have the interface of ``GeminiFusion.forward``.
+"""The fusions of two streams, by name; all have the interface of ``GeminiFusion.forward``.
 
 Each takes streams (S, B, N, C) and, optionally, validity (S, B, N, 1), and gives (S, B, N, C). S is 2, or 1 where RGB is alone:
 then each does what it does at a pixel where the other stream is not valid.

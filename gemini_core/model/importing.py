@@ -1,4 +1,4 @@
-"""Weights of other people's files: released GeminiFusion models, and pretrained SegFormer and Swin ones as a start.
+"""Import of other people's weights: released GeminiFusion models, and pretrained SegFormer and Swin ones as a start.
 
 | family | a name that tells it | what it fills |
 |---|---|---|
@@ -8,7 +8,7 @@
 | SegFormer of ``transformers`` | ``encoder.patch_embeddings.0.proj.weight`` | the same |
 | Swin (ImageNet) | ``patch_embed.proj.weight`` | the backbone |
 
-The released KITTI model is MVX-Net, no segmenter; ``detection/mvxnet_import.py`` takes it.
+The released KITTI model is MVX-Net, no segmenter; ``detection/mvxnet/importing.py`` takes it.
 
 Nothing is left over silently on either side: what a file has and the model does not is an error, except a few tensors without a
 use here, and those, like the weights of ours that a file has nothing for, are named in what ``load_pretrained`` gives back.

@@ -1,4 +1,4 @@
-"""The whole network: backbone with fusion, one shared head, the ensemble of both streams, and a detector of boxes if wanted.
+"""The segmenter: backbone with fusion, one shared head, the ensemble of both streams, and a 3D detector if configured.
 
 A pixel that is not a number (NaN) spreads through the self-attention over the whole of its image, in all streams; other images
 of the batch keep their values. Nothing here looks for one, since a graph cannot branch on it: the predictor does.

@@ -1,4 +1,4 @@
-"""What the backbones share: tokens and images, norms per stream, how modalities become streams, and the stage around blocks.
+"""Shared parts of the backbones: tokens and images, norms per stream, modalities to streams, and the stage around blocks.
 
 Shapes: M modalities of the model, A of them present (RGB first), S streams that the blocks see (1 or 2), B batch, N = h*w
 tokens, C channels. Modalities and streams travel as one batch, (A*B, ...) and (S*B, ...), all of the first one first. Tokens

@@ -1,4 +1,4 @@
-"""Tensors into a network, all or nothing: none too many, none too few, none of another shape."""
+"""Strict loading of tensors into a network, all or nothing: none too many, none too few, none of another shape."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.pipeline.published_boxes import NO_POINTS, why_no_boxes
 from gemini_core.project.projector import Projector
 from gemini_core.rig.calibration import CalibrationStore

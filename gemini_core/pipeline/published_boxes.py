@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gemini_core.config import DetectionsConfig
+from gemini_core.config.sections import DetectionsConfig
 from gemini_core.rig.boxes import move_boxes
 from gemini_core.types import Detection3D, Perception, SensorFrame
 

@@ -1,1 +1,1 @@
-"""Frames become aligned grids: every modality on the network's pixels, one file per modality."""
+"""Projection: frames to aligned grids, every modality on the network's pixels, one file per modality."""

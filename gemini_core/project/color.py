@@ -1,4 +1,4 @@
-"""The reference image on the grid."""
+"""RGB on the grid: the reference image, cropped and resized."""
 
 from __future__ import annotations
 

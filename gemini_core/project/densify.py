@@ -1,4 +1,4 @@
-"""Pixels between the points of a sweep filled from the nearest point."""
+"""LiDAR densification: pixels between the points of a sweep filled from the nearest point."""
 
 from __future__ import annotations
 

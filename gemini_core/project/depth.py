@@ -1,4 +1,4 @@
-"""The depth image registered into the reference camera, on the grid: holes, not ghosts.
+"""Depth registration: the depth image in the reference camera, on the grid; holes, not ghosts.
 
 Every pixel of the depth image covers as much of the grid as it did of the scene, and the nearest surface keeps a grid pixel.
 What the depth camera could not see from its place stays empty.
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemini_core.compiling import compiled
-from gemini_core.config import DepthConfig
+from gemini_core.config.sections import DepthConfig
 from gemini_core.errors import CalibrationError
 from gemini_core.project.hha import encode_hha
 from gemini_core.rig.geometry import optics, project_into, ray_table

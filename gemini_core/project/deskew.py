@@ -1,4 +1,4 @@
-"""Every point of a sweep where the reference camera was at its stamp, although the LiDAR moved while it measured."""
+"""Deskew (motion compensation): every point of a sweep to where the reference camera was at its own stamp."""
 
 from __future__ import annotations
 

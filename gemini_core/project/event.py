@@ -1,4 +1,4 @@
-"""The event window on the grid: DeLiVER's polarity image (red where something got darker, blue where brighter), or voxels.
+"""Event encodings on the grid: DeLiVER's polarity image (red where it got darker, blue where brighter), or a voxel grid.
 
 Events have no depth. They are taken to lie on the plane z = ``plane_m`` before the event camera, which induces the homography
 K_ref (R + t nᵀ / d) K_event⁻¹ between the two images (Hartley and Zisserman, "Multiple View Geometry", ch. 13). Here it is
@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gemini_core.compiling import compiled
-from gemini_core.config import EventConfig
-from gemini_core.project.voxel import voxels_of, voxels_on_grid
+from gemini_core.config.sections import EventConfig
+from gemini_core.project.voxel import BINS, voxels_of, voxels_on_grid
 from gemini_core.rig.geometry import invert_transform, project_points, ray_table, transform_points
 from gemini_core.types import F32, F64, U8, U16, AlignedGrid, Bool, CameraModel, EventWindow, GridGeometry
 
@@ -62,12 +62,12 @@ def align_events(window: EventWindow, event_map: EventMap, height: int, width: i
     """Bring the window's events to a grid of ``height`` x ``width``; valid is what the event sensor sees at all.
 
     ``event.encoding`` "polarity" gives three channels: 1 in the first where an event got darker, in the third where one got
-    brighter. "voxel" gives ``event.voxel_bins`` channels, from the oldest to the newest: 0.5 where nothing happened, 1 for
+    brighter. "voxel" gives three moments, from the oldest to the newest: 0.5 where nothing happened, 1 for
     ``event.voxel_limit`` events brighter, 0 for as many darker (``voxel.py`` has the formula). Both are 0 outside the view.
     """
     if config.encoding == "voxel":
         sensor_height = event_map.grid_from_event.size // event_map.width
-        voxels = voxels_of(window, config.voxel_bins, event_map.width, sensor_height).reshape(config.voxel_bins, -1)
+        voxels = voxels_of(window, event_map.width, sensor_height).reshape(BINS, -1)
         stack, seen = voxels_on_grid(voxels, event_map.grid_from_event, event_map.event_from_grid, config.voxel_limit)
         return AlignedGrid("event", stack.reshape(-1, height, width), seen.reshape(height, width))
     channels = np.empty((3, height, width), np.float32)

@@ -1,10 +1,10 @@
-"""How the network's grid lies in the reference image, and the camera that sees exactly the grid."""
+"""Grid geometry: crop and resize of the reference image, and the intrinsics of the camera that sees exactly the grid."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from gemini_core.config import GridConfig
+from gemini_core.config.sections import GridConfig
 from gemini_core.types import CameraModel, GridGeometry
 
 

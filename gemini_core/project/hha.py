@@ -1,4 +1,4 @@
-"""Depth as horizontal disparity, height above ground and angle with gravity ("HHA").
+"""HHA encoding of depth: horizontal disparity, height above ground and angle with gravity.
 
 Gupta, Girshick, Arbeláez and Malik, "Learning Rich Features from RGB-D Images for Object Detection and Segmentation", ECCV
 2014; their way of finding gravity is that of Gupta, Arbeláez and Malik, CVPR 2013. Scales are those of the 8-bit pictures that

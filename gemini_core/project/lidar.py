@@ -1,4 +1,4 @@
-"""The LiDAR sweep on the grid."""
+"""LiDAR projection: a sweep on the grid, with a z-buffer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemini_core.compiling import compiled
-from gemini_core.config import LidarConfig
+from gemini_core.config.sections import LidarConfig
 from gemini_core.project.densify import densify
 from gemini_core.project.deskew import deskew_points
 from gemini_core.rig.geometry import project_points, transform_points, z_buffer

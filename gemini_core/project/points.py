@@ -1,4 +1,4 @@
-"""Points in space for a detector, and where the grid shows them; the labels that a mask gives to a sweep.
+"""Points for 3D detection, with their pixels and visibility on the grid; the labels that a mask gives to a sweep.
 
 A point is *hidden* when some point within ``_REACH_RAD`` of it in the picture is nearer to the camera by more than
 ``_NEARER_SHARE`` of its own distance and by more than ``_NEARER_M``; of points below it in the picture, also by more than level

@@ -1,8 +1,8 @@
-"""One frame becomes aligned grids."""
+"""The projector: one frame to aligned grids, and to points for boxes."""
 
 from __future__ import annotations
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import CalibrationError
 from gemini_core.project.color import align_color
 from gemini_core.project.depth import align_depth

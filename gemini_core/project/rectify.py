@@ -1,4 +1,4 @@
-"""The reference image without its lens's distortion."""
+"""Rectification: the reference image without its lens's distortion."""
 
 from __future__ import annotations
 

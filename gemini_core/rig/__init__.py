@@ -1,1 +1,1 @@
-"""What is known of the robot: cameras, the transform tree, motion, calibration."""
+"""The rig: intrinsics, extrinsics, transform tree, motion."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.rig.geometry import OPTICAL_FROM_BODY
 from gemini_core.rig.motion import Motion, buffer_ns
 from gemini_core.rig.transform_tree import TransformTree, frame_name

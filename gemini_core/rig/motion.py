@@ -1,4 +1,4 @@
-"""How the robot moved between the stamps of the sensors: brings data to where the reference camera was at its own stamp.
+"""Motion compensation by odometry: brings data to where the reference camera was at its own stamp.
 
 A frame that stays in place (``motion.fixed_frame``, REP 105's odom) leads from one stamp to the other:
 ``reference_from_sensor = inv(fixed_from_reference(reference's stamp)) @ fixed_from_sensor(data's stamp)``.
@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.rig.transform_tree import TransformTree
 from gemini_core.types import F64, I64, Placement, SweepMotion
 

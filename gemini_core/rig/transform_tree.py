@@ -1,4 +1,4 @@
-"""The tree of transforms: where every frame was, when."""
+"""The transform tree (extrinsics over time): where every frame was, when."""
 
 from __future__ import annotations
 

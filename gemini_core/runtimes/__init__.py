@@ -1,1 +1,1 @@
-"""Where a network runs: torch, or a graph exported for OpenVINO, ONNX Runtime or TensorRT. Normalised images in, logits out."""
+"""Runtimes: torch, or a graph exported for OpenVINO, ONNX Runtime or TensorRT. Normalised images in, logits out."""

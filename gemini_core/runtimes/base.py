@@ -1,4 +1,4 @@
-"""What the predictor needs of a runtime, and what all of them share."""
+"""The runtime interface: what the predictor needs of one, and what all of them share."""
 
 from __future__ import annotations
 

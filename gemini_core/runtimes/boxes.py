@@ -1,7 +1,7 @@
 """The detector of an exported network: its weights lie beside the graphs, and torch runs it on what a graph gives.
 
 It is no part of the graphs, since its number of points changes from frame to frame: torch takes any number of them as it is, so
-that there is none to fill up to and none that is too large. What is left of it, a small network seen from above, is no slower
+that there is none to fill up to and none that is too large. What is left of it, a small BEV network, is no slower
 in torch than in OpenVINO. It stays in fp32, whatever the precision of the graphs.
 """
 

@@ -1,4 +1,4 @@
-"""The network in torch itself: eager, or compiled by torch.compile."""
+"""The torch runtime: eager, or compiled by torch.compile."""
 
 from __future__ import annotations
 

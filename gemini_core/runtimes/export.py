@@ -1,4 +1,4 @@
-"""Exports a segmenter for a robot: fixed size, folded, held against eager torch before it is written."""
+"""Export of a segmenter for a robot: fixed size, folded, compared with eager torch before it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens exported networks, and gives every frame to the graph that fits what it has."""
+"""Exported networks, opened and run: every frame goes to the graph that fits the modalities it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images to hold an export against eager torch, and to calibrate it: of a picture, or made up."""
+"""Images to compare an export with eager torch, and to calibrate int8: of a picture, or made up."""
 
 from __future__ import annotations
 

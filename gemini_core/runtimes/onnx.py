@@ -1,4 +1,4 @@
-"""Graphs in ONNX: run by ONNX Runtime on CPUs, and what TensorRT builds its engines from."""
+"""ONNX graphs: run by ONNX Runtime on CPUs, and what TensorRT builds its engines from."""
 
 from __future__ import annotations
 

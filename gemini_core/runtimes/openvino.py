@@ -1,4 +1,4 @@
-"""Graphs for OpenVINO, on CPUs."""
+"""OpenVINO graphs, on CPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of a process that a perception program wants; only programs call this, before they import torch."""
+"""Process settings (OpenMP, malloc) of perception programs; only programs call this, before they import torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ OPENMP_SETTINGS = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads of torch that wait for each other sleep instead of spinning.
 
 A robot's processors are never idle, and a spinning thread keeps the one that it waits for from running: with other programs
-on both of two cores, MiT-B0 took 0.2 s of CPU time a frame with this setting, and 2.2 s without (benchmarks/busy.py).
+on both of two cores, MiT-B0 took 0.2 s of CPU time a frame with this setting, and 2.2 s without
+(benchmarks/results/findings.md).
 """
 
 

@@ -1,4 +1,4 @@
-"""TensorRT on NVIDIA GPUs: engines built from ONNX graphs where they run, since an engine fits one kind of GPU and version."""
+"""TensorRT engines on NVIDIA GPUs: built from ONNX graphs where they run, as one fits one kind of GPU and version."""
 
 from __future__ import annotations
 

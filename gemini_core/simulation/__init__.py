@@ -1,1 +1,1 @@
-"""Drives through a procedural street, recorded as bags with ground truth: :func:`gemini_core.simulation.record.simulate`."""
+"""Simulation: four sensors in procedural streets and rooms, recorded as bags with ground truth (docs/simulation.md)."""

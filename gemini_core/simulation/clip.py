@@ -1,4 +1,4 @@
-"""What can be simulated, the benchmark set made of it, and how a bag says which of it it holds.
+"""Clips that can be simulated, the benchmark set made of them, and how a bag says which clip it holds.
 
 A clip is named by split, world, condition, failure and seed. The split is part of what every random number of the scene is
 derived from, so no seed of one split gives a scene of another. Condition and failure are not: a seed shows the same

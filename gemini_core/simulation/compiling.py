@@ -1,4 +1,4 @@
-"""How the simulator's loops are compiled."""
+"""Compilation (numba) of the simulator's loops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a condition means, in numbers: light, air and water. Units of light as in gemini_core.simulation.shading.
+"""Conditions in numbers: light, air and water. Units of light as in gemini_core.simulation.shading.
 
 Visibility V (contrast 5 % left) and extinction are tied by Koschmieder's law, beta = 3.0 / V.
 """

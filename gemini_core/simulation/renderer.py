@@ -1,4 +1,4 @@
-"""A scene set up to be looked at: cameras by rasterizing and shading, beams by Open3D's RaycastingScene.
+"""The renderer of a scene: cameras by rasterizing and shading, beams by Open3D's RaycastingScene (ray casting).
 
 What stands still is set up once. What moves is put where it is for every moment.
 """

@@ -1,4 +1,4 @@
-"""What a street and a room have in common: what stands still, what moves, lamps, and the robot's way through it.
+"""Scenes, streets and rooms alike: what stands still, what moves, lamps, and the robot's way through.
 
 World frame (``odom``): z up, metres; the ground is z = 0.
 """

@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.synchronize.clock import StreamTime
 from gemini_core.synchronize.tracks import AnyTrack, NearestTrack, WindowTrack
 from gemini_core.types import (

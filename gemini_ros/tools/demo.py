@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gemini_core import simulation
-from gemini_core.config import FusionConfig, load_config
+from gemini_core.config.fusion import FusionConfig, load_config
 from gemini_core.errors import GeminiError
 from gemini_core.runtimes.process_settings import prepare_process
 from gemini_core.simulation.record import simulate

@@ -12,7 +12,7 @@ import torch
 from gemini_core.bag.kitti import GROUND_TRUTH_TOPIC
 from gemini_core.bag.messages import read_detections
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.evaluate.box_pictures import (
     ShownBoxes,
     birds_eye,

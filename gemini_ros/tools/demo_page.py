@@ -12,7 +12,7 @@ import numpy as np
 
 from gemini_core.bag.labels import GROUND_TRUTH, BagLabels, where_labels_are
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import DataError
 from gemini_core.evaluate.segmentation import ConfusionMatrix
 from gemini_core.files import write_png

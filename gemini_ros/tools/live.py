@@ -16,7 +16,7 @@ import numpy as np
 
 from gemini_core.bag.messages import read_detections
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import GeminiError
 from gemini_core.types import U8, Detection3D
 from gemini_ros.dds import environment

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import yaml
 
-from gemini_core.config import FusionConfig, Option, OptionValue, load_config, options, to_flat
+from gemini_core.config.engine import Option, OptionValue, options, to_flat
+from gemini_core.config.fusion import FusionConfig, load_config
 from gemini_core.files import write_whole
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 CONFIG = _ROOT / "config" / "fusion.yaml"
 DOCUMENT = _ROOT / "docs" / "node.md"
 _BEGIN, _END = "<!-- parameters: begin, made by gemini_ros.tools.parameter_tables -->", "<!-- parameters: end -->"
@@ -24,7 +25,7 @@ _WIDTH = 120
 _HEADER = """\
 # The shipped configuration, with values for the simulated rig of `gemini-fusion simulate`. One file for the node, for replay
 # and for training. A rig file of your own needs only the keys that differ. Values are kept, comments are made from
-# gemini_core/config.py by `python -m gemini_ros.tools.parameter_tables`.
+# gemini_core/config/sections.py by `python -m gemini_ros.tools.parameter_tables`.
 """
 
 
@@ -32,6 +33,8 @@ def rules(option: Option) -> str:
     """The rule for an option's value in short: its choices or its range, "" where anything goes."""
     if option.choices:
         return " | ".join(option.choices)
+    if option.minimum is not None and option.minimum == option.maximum:
+        return f"only {_short(option.minimum)}"
     if option.minimum is not None and option.maximum is not None:
         return f"{_short(option.minimum)} to {_short(option.maximum)}"
     return ""
@@ -58,7 +61,7 @@ def yaml_text(config: FusionConfig) -> str:
     lines = ["/**:", "  ros__parameters:"]
     values = to_flat(config)
     open_sections: list[str] = []
-    for option in options():
+    for option in options(FusionConfig):
         *sections, name = option.key.split(".")
         for depth, section in enumerate(sections):
             if sections[: depth + 1] != open_sections[: depth + 1]:
@@ -76,7 +79,7 @@ def yaml_text(config: FusionConfig) -> str:
 def markdown_table() -> str:
     """The parameters as a Markdown table."""
     rows = ["| parameter | default | rule | live | meaning |", "|---|---|---|---|---|"]
-    for option in options():
+    for option in options(FusionConfig):
         rule = rules(option).replace("|", "\\|")
         live = "yes" if option.live else ""
         rows.append(f"| `{option.key}` | `{yaml_value(option.default)}` | {rule} | {live} | {option.description} |")

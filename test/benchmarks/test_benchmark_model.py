@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.model import contenders, cost, growth, profile
+from benchmarks.model import contenders, cost, growth
 from benchmarks.model.reference import Reference
 from benchmarks.model.timing import in_turns, ratio
 from gemini_core.model import importing
@@ -108,19 +108,3 @@ def test_frames_are_real_colour_and_depth():
         assert not np.array_equal(frame[0], frame[1])
         assert 0.5 < np.mean(frame[1] > 0) <= 1.0  # most pixels have depth
         assert 0.0 <= frame.min() <= frame.max() <= 1.0
-
-
-def test_profile_adds_up_what_computes_in_int8():
-    measured = [profile.Node("norms", int8=False, milliseconds=2.0), profile.Node("norms", int8=True, milliseconds=3.0)]
-    assert profile.by_kind(measured) == {"norms": 5.0}
-
-
-def test_profile_tells_what_the_bar_asks_for(monkeypatch):
-    monkeypatch.setattr(profile, "product_gain", lambda: 3.5)
-    exact = {"products of matrices": 300.0, "norms": 100.0}
-    text = profile.what_follows(exact, {"products of matrices": 100.0, "norms": 100.0}, reached=4.0)
-    assert "1280 is 3.5 times faster in int8" in text
-    assert "network 3.0 times. They are 50% of what is left" in text
-    assert "at all, int8 would be 8.0 times faster than the reference" in text
-    assert "bar of 6 asks for 33% less time: 67% of all that is\nno product, or 67% of the products" in text
-    assert "bar" not in profile.what_follows(exact, {"products of matrices": 100.0, "norms": 100.0}, reached=6.5)

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.rig.geometry import OPTICAL_FROM_BODY, invert_transform, transform_matrix
 from gemini_core.types import MODALITIES, AlignedGrid, AlignedGrids, AlignedPoints, GridGeometry
 

@@ -23,7 +23,7 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.types import MODALITIES, Role
 from gemini_ros.convert import stamp_to_ros
 from gemini_ros.message_types import message_class

@@ -9,7 +9,7 @@ import pytest
 
 from gemini_core.bag import kitti
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.pipeline.published_boxes import outgoing_boxes
 from gemini_core.predictor import Predictor
 from gemini_core.replay import Replay

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.errors import ConfigError, DataError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import Normalization
@@ -207,14 +207,6 @@ def test_grid_of_another_size_is_refused():
     rgb = grids_of(("rgb",)).grids[0]
     with pytest.raises(ShapeError, match=r"grid of depth: expected channels of shape \(3, 64, 96\)"):
         Predictor(configured()).predict(AlignedGrids(0, 0, "camera", GEOMETRY, None, (rgb, odd), ()))
-
-
-def test_voxel_grids_of_another_number_of_bins_are_refused_before_anything_is_loaded():
-    voxels = {"event.encoding": "voxel", "event.voxel_bins": 5, "model.weights": "nowhere.safetensors"}
-    with pytest.raises(ConfigError, match=r"event\.voxel_bins: expected 3, the channels that networks take, got 5"):
-        Predictor(from_flat({"modalities": ["rgb", "event"], **voxels}))
-    with pytest.raises(WeightsError, match="nowhere"):
-        Predictor(from_flat({"modalities": ["rgb", "event"], **voxels, "event.encoding": "polarity"}))
 
 
 def test_boxes_are_refused_where_no_weights_find_them():

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from gemini_core.bag import messages
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.errors import WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.detection.interface import Cloud

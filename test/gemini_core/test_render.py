@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemini_core import render
-from gemini_core.config import ModelConfig
+from gemini_core.config.sections import ModelConfig
 from gemini_core.errors import DataError
 from gemini_core.files import write_png
 from gemini_core.tables import Distribution, Missing

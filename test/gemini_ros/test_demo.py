@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.model import checkpoints
 from gemini_core.predictor import make_predictor
 from gemini_core.simulation.record import simulate

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import gemini_ros
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_ros.dds import (
     MALLOC_SETTINGS,
     PROFILE_VARIABLE,

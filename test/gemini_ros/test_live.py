@@ -14,7 +14,7 @@ from gemini_core.bag import kitti, messages
 from gemini_core.bag.labels import GROUND_TRUTH, BagLabels
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
-from gemini_core.config import FusionConfig, load_config
+from gemini_core.config.fusion import FusionConfig, load_config
 from gemini_core.errors import ConfigError
 from gemini_core.evaluate.segmentation import ConfusionMatrix
 from gemini_core.pipeline.published_boxes import outgoing_boxes

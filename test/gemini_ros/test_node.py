@@ -30,7 +30,7 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import LabelInfo
 
-from gemini_core.config import FusionConfig, from_flat
+from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.decode.intake import Intake
 from gemini_core.decode.message import RAW_TYPES, RawMessage
 from gemini_core.model import checkpoints

@@ -16,7 +16,7 @@ from sensor_msgs.msg import PointCloud2
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.decode.cloud import decode_cloud
 from gemini_core.model.detection.mvxnet.checkpoint import save_mvxnet
 from gemini_core.predictor import Prediction

@@ -8,7 +8,9 @@ from itertools import count
 import pytest
 import yaml
 
-from gemini_core.config import ConfigError, FusionConfig, load_config, options, to_flat
+from gemini_core.config.engine import options, to_flat
+from gemini_core.config.fusion import FusionConfig, load_config
+from gemini_core.errors import ConfigError
 from gemini_ros.tools.parameter_tables import CONFIG, DOCUMENT, document_text, rules, yaml_text, yaml_value
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
@@ -18,7 +20,7 @@ from rclpy.parameter import Parameter
 
 from gemini_ros.parameters import NodeParameters, descriptor
 
-OPTIONS = {option.key: option for option in options()}
+OPTIONS = {option.key: option for option in options(FusionConfig)}
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -153,6 +155,7 @@ def test_an_unknown_override_is_refused_with_the_nearest_name(make):
     [
         ("grid.height", 5, "expected a value from 32 to 4096, got 5"),
         ("grid.height", "tall", "expected a whole number, got 'tall'"),
+        ("event.voxel_bins", 5, "event.voxel_bins: expected 3, got 5"),
         ("model.device", "tpu", "expected one of auto, cpu, cuda, got 'tpu'"),
         ("modalities", ["depth"], "expected 'rgb' first"),
         ("lidar.min_height_m", 9.0, "expected less than lidar.max_height_m"),

@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from catkin_pkg.package import parse_package
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -94,15 +95,29 @@ def test_metadata_asks_for_ranges():
     assert not [item for item in asked if any(part.operator == "==" for part in item.specifier)]
 
 
-def test_versions_agree():
-    from catkin_pkg.package import parse_package
+PACKAGE = parse_package(str(REPOSITORY / "package.xml"))
+ROS_PACKAGES = {item.name for item in PACKAGE.exec_depends + PACKAGE.test_depends if not item.name.startswith("python3-")}
 
-    package = parse_package(str(REPOSITORY / "package.xml"))
-    package.validate()
-    assert package.name == "gemini_ros"
-    assert package.package_format == 3
-    assert package.get_build_type() == "ament_python"
-    assert package.version == installed_metadata().version == gemini_core.__version__
+
+def test_the_ros_package_is_what_ros_expects():
+    PACKAGE.validate()
+    assert PACKAGE.name == "gemini_ros"
+    assert PACKAGE.package_format == 3
+    assert PACKAGE.get_build_type() == "ament_python"
+
+
+def test_the_version_is_that_of_package_xml():
+    assert gemini_core.__version__ == installed_metadata().version == PACKAGE.version
+
+
+def test_an_installation_knows_its_version(tmp_path: Path):
+    """Where no package.xml lies beside the code, the metadata has it."""
+    shutil.copytree(REPOSITORY / "gemini_core", tmp_path / "gemini_core", ignore=shutil.ignore_patterns("[!_]*"))
+    metadata = tmp_path / "gemini_ros-9.8.7.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gemini_ros\nVersion: 9.8.7\n", encoding="utf-8")
+    program = "import gemini_core; print(gemini_core.__version__, gemini_core.__file__)"
+    assert run(sys.executable, "-c", program, cwd=tmp_path).startswith(f"9.8.7 {tmp_path}")
 
 
 def third_party(*folders: str) -> set[str]:
@@ -111,9 +126,7 @@ def third_party(*folders: str) -> set[str]:
 
 
 def test_every_import_is_declared():
-    from catkin_pkg.package import parse_package
-
-    declared = {item.name for item in parse_package(str(REPOSITORY / "package.xml")).exec_depends}
+    declared = {item.name for item in PACKAGE.exec_depends}
     by_pip = {canonicalize_name(Requirement(line).name) for line in lines("runtime.in")}
     for module, extra in OPTIONAL.items():
         assert module in {canonicalize_name(Requirement(line).name) for line in lines(extra)}
@@ -122,6 +135,14 @@ def test_every_import_is_declared():
     for module in third_party("gemini_core", "gemini_ros", "launch") - WITHOUT_ROSDEP_KEY - set(OPTIONAL):
         keys = {module, f"python3-{module.lower()}", ROSDEP_KEY.get(module)}
         assert keys & declared, f"package.xml lacks {module}"
+
+
+def test_every_declared_ros_package_is_used():
+    """Named in the node, its launch files or its tests, which import some only where they are installed."""
+    code = "".join(path.read_text(encoding="utf-8") for folder in ("gemini_ros", "launch", "test") for path in sources(folder))
+    imports = r"\b(import |from |(importorskip|import_module|find_spec)\(\s*\")"
+    used = {name for name in ROS_PACKAGES if re.search(rf"{imports}{name}\b", code)}
+    assert used == ROS_PACKAGES - {"ros2launch"}  # the command that runs the launch files
 
 
 def test_interfaces_name_all_their_messages():
@@ -186,52 +207,159 @@ def test_colcon_builds_with_launch_and_config_files(checkout: Path, tmp_path: Pa
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# The check of the system
+# What only the distribution brings: apt-get, sudo, Python and the compilers are stand-ins, since a test installs nothing
 
-SETUP = str(REPOSITORY / "tools" / "setup.sh")
-NEEDED_BY_SH = ("sh", "dirname", "grep", "make", "g++", "cmake")
-
-
-def run_setup(
-    tmp_path: Path, *arguments: str, without: tuple[str, ...] = (), libraries: str = "", python: str = sys.executable
-):
-    """Run the check with a PATH that holds only chosen programs and an ldconfig that knows only chosen libraries."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in set(NEEDED_BY_SH) - set(without):
-        (programs / name).symlink_to(shutil.which(name) or "/bin/false")
-    script(programs / "ldconfig", f"printf '{libraries}'")
-    environment = {"PATH": str(programs), "PYTHON": python}
-    return subprocess.run(["/bin/sh", SETUP, *arguments], env=environment, capture_output=True, text=True, check=False)
+TOOLS = REPOSITORY / "tools"
+NEEDED_BY_SH = ("sh", "dirname", "grep", "tail", "mktemp", "rm", "env", "cat")
+LIBRARIES = r"\tlibusb-1.0.so.0 (libc6) => /x\n\tlibGL.so.1 (libc6) => /x\n\tlibgomp.so.1 (libc6) => /x\n"
+ROOT, USER, USER_WITH_SUDO = "root", "user", "user with sudo"
 
 
-def script(path: Path, line: str) -> str:
-    path.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+def script(path: Path, body: str) -> str:
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
     path.chmod(0o755)
     return str(path)
 
 
-def test_all_that_is_missing_is_named_in_one_line(tmp_path: Path):
-    python = script(tmp_path / "python", 'case "$2" in *version_info*) exit 0;; *) exit 1;; esac')
-    done = run_setup(tmp_path, without=("cmake", "g++"), libraries="\\tlibgomp.so.1 (libc6,x86-64) => /x\\n", python=python)
+class Machine:
+    """A machine of which a test says what is installed, who runs set-up and how its apt-get answers."""
+
+    def __init__(
+        self, folder: Path, user: str = USER, *, have: tuple[str, ...] = ("make", "g++", "cmake"), libraries: str = LIBRARIES
+    ):
+        self._programs, self._log = folder / "bin", folder / "log"
+        self._programs.mkdir()
+        self._log.touch()
+        for name in NEEDED_BY_SH:
+            (self._programs / name).symlink_to(str(shutil.which(name)))
+        for name in have:
+            script(self._programs / name, "")
+        script(self._programs / "ldconfig", f"printf '{libraries}'")
+        script(self._programs / "id", f"echo {0 if user == ROOT else 1000}")
+        script(self._programs / "sudo", 'shift; "$@"' if user == USER_WITH_SUDO else "exit 1")
+        self.python = script(folder / "python", 'case "$1" in *setup_environment.py) echo second part;; esac')
+
+    def apt_get(self, install: str = "", update: str = "") -> None:
+        """Give it an apt-get that writes down what it is asked for and whether it may ask back, then does this."""
+        body = f"""
+        echo "$DEBIAN_FRONTEND $*" >>{self._log}
+        case "$*" in *" update") {update or ":"};; *) {install or ":"};; esac"""
+        script(self._programs / "apt-get", body)
+
+    def brings(self, *names: str) -> str:
+        """What an apt-get does that installs programs."""
+        return "; ".join(
+            f"printf '#!/bin/sh\\n' >{self._programs / name}; /bin/chmod +x {self._programs / name}" for name in names
+        )
+
+    def asked(self) -> list[str]:
+        """What apt-get was asked for, in order."""
+        return self._log.read_text(encoding="utf-8").splitlines()
+
+    def set_up(self, python: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        command = ["/bin/sh", str(TOOLS / "setup.sh")]
+        environment = {"PATH": str(self._programs), "PYTHON": python or self.python, **environment}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *parts: str):
+    """In one line that has these parts."""
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert done.stderr.endswith("sudo apt-get install -y python3-venv python3-dev g++ cmake libusb-1.0-0 libgl1\n")
+    for part in parts:
+        assert part in done.stderr
+    assert "second part" not in done.stdout
 
 
-def test_the_missing_packages_are_listed_for_a_machine(tmp_path: Path):
-    done = run_setup(tmp_path, "--missing", without=("g++",), libraries="\\tlibusb-1.0.so.0 (libc6) => /x\\n")
-    assert (done.returncode, done.stdout) == (0, "g++ libgl1 libgomp1\n")
+def test_all_that_is_missing_is_named_in_one_line(tmp_path: Path):
+    python = script(tmp_path / "old", 'case "$2" in *version_info*) exit 0;; *) exit 1;; esac')
+    machine = Machine(tmp_path, have=("make",), libraries="\\tlibgomp.so.1 (libc6,x86-64) => /x\\n")
+    machine.apt_get()
+    done = machine.set_up(python)
+    assert_refused(done, "install -y --no-install-recommends python3-venv python3-dev g++ cmake libusb-1.0-0 libgl1\n")
+    assert machine.asked() == []
 
 
 def test_a_missing_python_is_named_too(tmp_path: Path):
-    done = run_setup(tmp_path, python="no-such-python")
-    assert done.returncode == 1
-    assert "apt-get install -y python3 python3-venv python3-dev libusb" in done.stderr
+    done = Machine(tmp_path, libraries="").set_up("no-such-python")
+    assert_refused(done, "python3 python3-venv python3-dev libusb", "there is no apt-get here")
 
 
 def test_a_python_out_of_range_is_refused(tmp_path: Path):
-    python = script(tmp_path / "python", 'case "$1" in --version) echo Python 3.9.2;; *) exit 1;; esac')
-    done = run_setup(tmp_path, python=python)
+    python = script(tmp_path / "old", 'case "$1" in --version) echo Python 3.9.2;; *) exit 1;; esac')
+    done = Machine(tmp_path).set_up(python)
     assert done.returncode == 1
     assert done.stderr.startswith("set-up: expected Python 3.10 to 3.13, got Python 3.9.2 from")
+
+
+def test_nothing_missing_asks_nobody(tmp_path: Path):
+    machine = Machine(tmp_path, ROOT)
+    machine.apt_get()
+    done = machine.set_up()
+    assert (done.returncode, done.stdout, done.stderr, machine.asked()) == (0, "second part\n", "", [])
+
+
+@pytest.mark.parametrize("user", [ROOT, USER_WITH_SUDO])
+def test_what_is_missing_is_installed_after_saying_so(tmp_path: Path, user: str):
+    machine = Machine(tmp_path, user, have=("make",))
+    machine.apt_get(install=machine.brings("g++", "cmake"), update="exit 100")  # a source that does not answer
+    done = machine.set_up()
+    assert (done.returncode, done.stderr) == (0, "")
+    said, second = done.stdout.splitlines()
+    sudo = "sudo -n " if user == USER_WITH_SUDO else ""
+    assert said.endswith(f": {sudo}apt-get install -y --no-install-recommends g++ cmake")
+    assert second == "second part"
+    options = "noninteractive -qq -o DPkg::Lock::Timeout=120"
+    updates = f"{options} -o APT::Update::Error-Mode=any update"
+    assert machine.asked() == [updates, f"{options} install -y --no-install-recommends g++ cmake"]
+
+
+@pytest.mark.parametrize(("user", "environment"), [(USER, {}), (ROOT, {"SYSTEM_PACKAGES": "no"})])
+def test_nothing_is_installed_where_it_may_not(tmp_path: Path, user: str, environment: dict[str, str]):
+    machine = Machine(tmp_path, user, have=("make", "g++"))
+    machine.apt_get(install=machine.brings("cmake"))
+    assert_refused(
+        machine.set_up(**environment), "please install them: sudo apt-get install -y --no-install-recommends cmake\n"
+    )
+    assert machine.asked() == []
+
+
+def test_an_installation_that_fails_gives_its_reason(tmp_path: Path):
+    reason = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (unattended-upgr)"
+    machine = Machine(tmp_path, ROOT, have=("make", "g++"))
+    machine.apt_get(install=f"echo Reading; echo '{reason}' >&2; echo 'E: and more' >&2; exit 100")
+    assert_refused(machine.set_up(), f"({reason})", "sudo apt-get install -y --no-install-recommends cmake\n")
+
+
+def test_the_reason_is_the_first_one(tmp_path: Path):
+    """Without lists, every package is unknown; that they could not be fetched says more."""
+    machine = Machine(tmp_path, ROOT, have=("make", "g++"))
+    machine.apt_get(
+        install="echo 'E: Unable to locate package cmake'; exit 100", update="echo 'E: Failed to fetch it'; exit 100"
+    )
+    assert_refused(machine.set_up(), "(E: Failed to fetch it)")
+
+
+def test_packages_that_do_not_help_end_it(tmp_path: Path):
+    machine = Machine(tmp_path, ROOT, have=("make", "g++"))
+    machine.apt_get()
+    assert_refused(machine.set_up(), "expected cmake to be enough, now that apt-get has installed them")
+
+
+def test_what_a_ros_installation_lacks_is_installed_too(tmp_path: Path):
+    """The installation: a folder with every module but cv_bridge, which apt-get brings."""
+    site = tmp_path / "ros"
+    machine = Machine(tmp_path, ROOT, have=())
+    machine.apt_get(install=f"/bin/mkdir {site}/cv_bridge; : >{site}/cv_bridge/__init__.py")
+    environment = {"PATH": str(tmp_path / "bin"), "PYTHONPATH": f"{site}:{TOOLS}"}
+    environment |= {"ROS_DISTRO": "humble", "AMENT_PREFIX_PATH": str(site)}
+
+    for name in ROS_PACKAGES - {"cv_bridge"}:
+        (site / name).mkdir(parents=True)
+        (site / name / "__init__.py").touch()
+    program = "import setup_environment; print(setup_environment.uses_ros_installation())"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    said, answer = done.stdout.splitlines()
+    assert said.endswith(": apt-get install -y --no-install-recommends ros-humble-cv-bridge")
+    assert answer == "True"

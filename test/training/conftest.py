@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from boxed_bags import BOXES, write_boxed_training
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from labelled_bags import TOPICS, recipe_of, write_training
 from mvxnet_bags import write_mvxnet_training
 from training.cache import cache_bag

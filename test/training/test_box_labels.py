@@ -15,7 +15,7 @@ from boxed_bags import (
 from gemini_core.bag import messages
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
-from gemini_core.config import DetectionsConfig
+from gemini_core.config.sections import DetectionsConfig
 from gemini_core.errors import BagError, DataError
 from gemini_core.types import DetectionFrames
 from labelled_bags import STEP_NS

@@ -18,7 +18,7 @@ from boxed_bags import (
     write_boxed,
 )
 from gemini_core.bag.labels import LabelTopics
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import BagError, DataError
 from labelled_bags import FUSION, SIZE, TOPICS, write_bag
 from labelled_frames import LEVEL_CAMERA

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.model import checkpoints
 from gemini_core.model.detection.interface import IGNORED
 from labelled_bags import TOPICS

@@ -9,13 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from boxed_bags import (
-    BOXES,
-    write_boxed,
-    write_boxed_training,
-)
+from boxed_bags import BOXES, write_boxed, write_boxed_training
 from boxed_networks import LabelFinder, boxed_segmenter
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import WeightsError
 from gemini_core.evaluate.detection import FoundFrame, TruthFrame
 from gemini_core.model import checkpoints

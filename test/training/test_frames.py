@@ -7,7 +7,7 @@ import pytest
 
 from gemini_core.bag import messages
 from gemini_core.bag.writer import BagWriter
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import BagError
 from gemini_core.types import UNLABELLED
 from labelled_bags import CLASSES, SIZE, STEP_NS, TOPICS, picture, write_bag

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from training.cache import CachedBag
 from training.config import TrainingConfig
 from training.tasks.interface import AnyTask

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import ConfigError
 from gemini_core.evaluate.segmentation import ConfusionMatrix
 from gemini_core.model import checkpoints

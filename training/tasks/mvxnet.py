@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import ConfigError
 from gemini_core.model.checkpoints import Normalization
 from gemini_core.model.detection.boxes import real_boxes

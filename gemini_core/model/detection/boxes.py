@@ -1,4 +1,4 @@
-"""Oriented boxes as tensors: corners, points inside, overlap seen from above and in space, non-maximum suppression.
+"""Oriented boxes as tensors: corners, points inside, exact IoU in BEV and in 3D, non-maximum suppression (NMS).
 
 Boxes are (N, 7): x, y, z of the centre, length along the box's own x, width along its y, height (all metres), yaw (radians
 about +z, counter-clockwise from +x), in a frame with x forward, y left, z up (REP 103).
@@ -46,7 +46,7 @@ def real_boxes(boxes: Tensor) -> Tensor:
 
 
 def corners_bev(boxes: Tensor) -> Tensor:
-    """Give the corners seen from above: (N, 4, 2) x, y in metres; front left, rear left, rear right, front right."""
+    """Give the corners in BEV: (N, 4, 2) x, y in metres; front left, rear left, rear right, front right."""
     boxes = _checked(boxes, "boxes")
     own = boxes.new_tensor(_FRONT_LEFT_FIRST) * boxes[:, None, 3:5]
     cos, sin = boxes[:, 6:7].cos(), boxes[:, 6:7].sin()
@@ -95,7 +95,7 @@ def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def iou_bev(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union seen from above, of each of (N, 7) with each of (M, 7) boxes: (N, M), 0 to 1.
+    """Intersection over union (IoU) in BEV, of each of (N, 7) with each of (M, 7) boxes: (N, M), 0 to 1.
 
     Raises:
         ShapeError: not boxes of seven numbers.
@@ -113,7 +113,7 @@ def iou_3d(a: Tensor, b: Tensor) -> Tensor:
 
 
 def iou_bev_aligned(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union seen from above, of (N, 7) with (N, 7) boxes row by row: (N,), 0 to 1.
+    """Intersection over union (IoU) in BEV, of (N, 7) with (N, 7) boxes row by row: (N,), 0 to 1.
 
     Raises:
         ShapeError: not boxes of seven numbers, or not as many.
@@ -230,9 +230,9 @@ def _checked(boxes: Tensor, name: str) -> Tensor:
 
 
 def nms(boxes: Tensor, scores: Tensor, max_iou: float, classes: Tensor | None = None) -> Tensor:
-    """Keep the best of boxes that overlap seen from above; (K,) int64 indices, the best first.
+    """Non-maximum suppression (NMS) of boxes by their BEV IoU; (K,) int64 indices, the best first.
 
-    From the highest score on (of equal ones, from the lowest index on), a box is kept unless its IoU seen from above with one
+    From the highest score on (of equal ones, from the lowest index on), a box is kept unless its BEV IoU with one
     kept before is above ``max_iou``. Boxes that are not real, or whose score is not finite, are not kept.
 
     Args:

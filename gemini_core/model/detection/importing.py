@@ -1,4 +1,4 @@
-"""Released weights of the point fusion, into ours."""
+"""Import of the released weights of the point fusion."""
 
 from __future__ import annotations
 

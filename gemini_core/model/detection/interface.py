@@ -1,4 +1,4 @@
-"""What all detectors share: the points that they take, the boxes that they find, and the label boxes that do not count."""
+"""The detector interface: the points that all take, the boxes that all find, and the label boxes that do not count."""
 
 from __future__ import annotations
 

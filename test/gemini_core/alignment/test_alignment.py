@@ -24,7 +24,7 @@ from gemini_core.bag import kitti, messages
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
 from gemini_core.cli import EXIT_MISALIGNED, EXIT_WRONG_INPUT, main
-from gemini_core.config import FusionConfig, from_flat
+from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.decode.transforms import decode_transforms
 from gemini_core.errors import DataError
 from gemini_core.replay import Replay

@@ -19,7 +19,7 @@ from gemini_core.bag import messages as build
 from gemini_core.bag.reader import BagReader, TopicInfo
 from gemini_core.bag.topics import match_rig
 from gemini_core.bag.writer import BagWriter
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.decode.message import RawMessage
 from gemini_core.errors import BagError
 from gemini_core.types import CameraModel, Detection3D, StampedTransform

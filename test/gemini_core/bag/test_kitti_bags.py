@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from gemini_core.bag import kitti
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gemini_core.bag import messages
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.decode.advice import advice, advice_for_missing
 from gemini_core.decode.color import LAYOUTS
 from gemini_core.decode.intake import READABLE_TYPES, Intake, Refusal

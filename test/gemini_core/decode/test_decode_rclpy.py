@@ -14,7 +14,7 @@ for package in ("sensor_msgs", "tf2_msgs", "event_camera_msgs"):
     pytest.importorskip(f"{package}.msg", reason="needs the ROS message packages")
 
 from gemini_core.bag import messages
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.decode.intake import Intake
 from gemini_core.types import CameraModel, StampedTransform
 

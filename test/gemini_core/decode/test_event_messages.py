@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from gemini_core.bag import messages
-from gemini_core.config import FusionConfig, from_flat
+from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.decode.events import EventDecoder
 from gemini_core.decode.intake import Intake
 from gemini_core.decode.message import RAW_TYPES, RawMessage

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gemini_core.config import EVENT_TYPES
+from gemini_core.config.sections import EVENT_TYPES
 from gemini_core.decode import cloud, event_clouds
 from gemini_core.decode.camera_info import COEFFICIENTS
 from gemini_core.decode.color import LAYOUTS

@@ -11,7 +11,7 @@ import pytest
 
 from gemini_core.bag import kitti, messages
 from gemini_core.bag.writer import BagWriter
-from gemini_core.config import FusionConfig, from_flat, load_config
+from gemini_core.config.fusion import FusionConfig, from_flat, load_config
 from gemini_core.decode.color import LAYOUTS
 from gemini_core.inspection.bag import inspect, to_json, to_text
 from gemini_core.inspection.topics import READ_TYPES

@@ -27,7 +27,7 @@ from gemini_core.bag.labels import GROUND_TRUTH, BagLabels, LabelTopics
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
 from gemini_core.cli import main
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import BagError, DataError
 from gemini_core.labelling.coco import open_coco, run_lengths
 from gemini_core.labelling.export import export_frames

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
-from gemini_core import config
+from gemini_core.config import sections
 from gemini_core.errors import ConfigError, ShapeError
 from gemini_core.model import importing
 from gemini_core.model.fusion import GeminiFusion
@@ -367,7 +367,7 @@ def test_a_pixel_that_is_no_number_spoils_its_image_and_no_other(fill, spreads):
 
 
 def test_configuration_lists_every_backbone_that_has_a_name():
-    assert set(config.BACKBONES) == set(BACKBONE_CONFIGS)
+    assert set(sections.BACKBONES) == set(BACKBONE_CONFIGS)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from gemini_core.bag import messages
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.writer import BagWriter
-from gemini_core.config import DetectionsConfig, FusionConfig, from_flat
+from gemini_core.config.fusion import FusionConfig, from_flat
+from gemini_core.config.sections import DetectionsConfig
 from gemini_core.errors import ConfigError
 from gemini_core.pipeline.pipeline import Pipeline
 from gemini_core.pipeline.published_boxes import OutgoingBoxes, outgoing_boxes, select_boxes

@@ -12,7 +12,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig, from_flat
+from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.decode.intake import Intake
 from gemini_core.pipeline.pipeline import Pipeline
 from gemini_core.replay import Replay

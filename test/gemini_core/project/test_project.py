@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from gemini_core.config import DepthConfig, EventConfig, FusionConfig, GridConfig, LidarConfig, from_flat
+from gemini_core.config.fusion import FusionConfig, from_flat
+from gemini_core.config.sections import DepthConfig, EventConfig, GridConfig, LidarConfig
 from gemini_core.errors import CalibrationError
 from gemini_core.project.color import align_color
 from gemini_core.project.depth import align_depth

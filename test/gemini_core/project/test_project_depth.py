@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from gemini_core.config import DepthConfig, GridConfig
+from gemini_core.config.sections import DepthConfig, GridConfig
 from gemini_core.project.depth import align_depth
 from gemini_core.project.grid import grid_camera, grid_geometry
 from gemini_core.rig.geometry import invert_transform, project_points, ray_table

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
-from gemini_core.config import FusionConfig, GridConfig, LidarConfig
+from gemini_core.config.fusion import FusionConfig
+from gemini_core.config.sections import GridConfig, LidarConfig
 from gemini_core.project.densify import densify
 from gemini_core.project.deskew import deskew_points
 from gemini_core.project.lidar import align_lidar

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from gemini_core.bag.kitti import from_kitti_raw
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig, from_flat
+from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.decode.intake import Intake
 from gemini_core.pipeline.pipeline import Pipeline
 from gemini_core.project import lidar as lidar_module

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gemini_core.config import FusionConfig, from_flat
+from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.pipeline.pipeline import Pipeline
 from gemini_core.predictor import Prediction
 from gemini_core.project.projector import Projector

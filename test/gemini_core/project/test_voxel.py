@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemini_core.config import EventConfig, GridConfig
+from gemini_core.config.sections import EventConfig, GridConfig
 from gemini_core.project.event import align_events, map_by_plane, map_by_size
 from gemini_core.project.grid import grid_geometry
-from gemini_core.project.voxel import voxel_grid
+from gemini_core.project.voxel import BINS, voxels_of
 from gemini_core.types import CameraModel, EventWindow
 
 START = 1_700_000_000_000_000_000
 CAMERA = CameraModel(40, 30, 30.0, 30.0, 19.5, 14.5)
-VOXELS = EventConfig(encoding="voxel", voxel_bins=3, voxel_limit=2.0)
+VOXELS = EventConfig(encoding="voxel", voxel_limit=2.0)
 
 
 def window(x, y, polarity, after_ns, size=(40, 30)):
@@ -33,48 +33,51 @@ def window(x, y, polarity, after_ns, size=(40, 30)):
     )
 
 
-def plain_voxels(events, bins):
+def voxels(events):
+    return voxels_of(events, events.width, events.height)
+
+
+def plain_voxels(events):
     """The formula, event by event and bin by bin."""
-    grid = np.zeros((bins, events.height, events.width))
+    grid = np.zeros((BINS, events.height, events.width))
     if not events.time_ns.size:
         return grid
     first, last = int(events.time_ns.min()), int(events.time_ns.max())
     for x, y, polarity, time in zip(events.x, events.y, events.polarity, events.time_ns.tolist(), strict=True):
         if x < events.width and y < events.height:
-            t = (bins - 1) * (time - first) / (last - first) if last > first else 0.0
-            for b in range(bins):
+            t = (BINS - 1) * (time - first) / (last - first) if last > first else 0.0
+            for b in range(BINS):
                 grid[b, y, x] += (2 * int(polarity) - 1) * max(0.0, 1 - abs(b - t))
     return grid
 
 
 def test_events_are_shared_out_between_the_two_bins_next_to_them():
-    grid = voxel_grid(window([1, 2, 3, 3, 4], [0, 0, 0, 0, 9], [1, 0, 1, 1, 1], [0, 250, 500, 625, 1000]), 5)
-    assert grid.shape == (5, 30, 40)
+    grid = voxels(window([1, 2, 3, 3, 4], [0, 0, 0, 0, 9], [1, 0, 1, 1, 1], [0, 500, 500, 625, 1000]))
+    assert grid.shape == (3, 30, 40)
     assert grid.dtype == np.float32
-    expected = np.zeros((5, 30, 40))
-    expected[0, 0, 1], expected[1, 0, 2], expected[2, 0, 3], expected[3, 0, 3], expected[4, 9, 4] = 1, -1, 1.5, 0.5, 1
+    expected = np.zeros((3, 30, 40))
+    expected[0, 0, 1], expected[1, 0, 2], expected[1, 0, 3], expected[2, 0, 3], expected[2, 9, 4] = 1, -1, 1.75, 0.25, 1
     np.testing.assert_array_equal(grid, expected)
 
 
-@pytest.mark.parametrize("bins", [1, 2, 3, 32])
-def test_events_of_one_moment_lie_in_the_first_bin(bins):
-    grid = voxel_grid(window([7, 7, 8], [3, 3, 3], [1, 1, 0], [77, 77, 77]), bins)
+def test_events_of_one_moment_lie_in_the_first_bin():
+    grid = voxels(window([7, 7, 8], [3, 3, 3], [1, 1, 0], [77, 77, 77]))
     assert (grid[0, 3, 7], grid[0, 3, 8]) == (2, -1)
     assert np.abs(grid).sum() == 3
 
 
 def test_a_window_without_events_is_empty():
-    assert not voxel_grid(window([], [], [], []), 3).any()
+    assert not voxels(window([], [], [], [])).any()
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.integers(0, 60), st.integers(1, 9), st.sampled_from([1, 50, 10**9]))
-def test_any_window_is_as_the_formula_says(seed, number, bins, longest_ns):
+@given(st.integers(0, 10**6), st.integers(0, 60), st.sampled_from([1, 50, 10**9]))
+def test_any_window_is_as_the_formula_says(seed, number, longest_ns):
     rng = np.random.default_rng(seed)
     x, y = rng.integers(0, 14, number), rng.integers(0, 10, number)  # some outside
     events = window(x, y, rng.integers(0, 2, number), rng.integers(0, longest_ns, number), (12, 9))
-    grid = voxel_grid(events, bins)
-    np.testing.assert_allclose(grid, plain_voxels(events, bins), atol=2e-5)
+    grid = voxels(events)
+    np.testing.assert_allclose(grid, plain_voxels(events), atol=2e-5)
     inside = (x < 12) & (y < 9)
     assert grid.sum() == pytest.approx(np.sum((2.0 * events.polarity - 1)[inside]), abs=1e-4)
 
@@ -122,12 +125,10 @@ def test_outside_the_view_is_zero():
     assert grid.channels[0, 0, 6] == 0.25
 
 
-@pytest.mark.parametrize("bins", [1, 5])
-def test_any_number_of_bins_behind_a_shared_lens(bins):
+def test_behind_a_shared_lens():
     geometry = grid_geometry(GridConfig(width=64, height=48), 640, 240)
-    config = EventConfig(encoding="voxel", voxel_bins=bins)
-    grid = align_events(window([20, 0], [15, 0], [1, 1], [0, 9]), map_by_size(40, 30, geometry), 48, 64, config)
-    assert grid.channels.shape == (bins, 48, 64)
+    grid = align_events(window([20, 0], [15, 0], [1, 1], [0, 9]), map_by_size(40, 30, geometry), 48, 64, VOXELS)
+    assert grid.channels.shape == (BINS, 48, 64)
     assert 0.0 <= grid.channels.min() <= grid.channels.max() <= 1.0
     assert (grid.channels[0] > 0.5).any()
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.rig.calibration import CalibrationStore
 from gemini_core.types import (
     CameraInfoSample,

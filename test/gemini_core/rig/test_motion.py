@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.rig.geometry import transform_matrix
 from gemini_core.rig.motion import Motion
 from gemini_core.rig.transform_tree import TransformTree

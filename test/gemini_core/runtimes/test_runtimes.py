@@ -19,7 +19,7 @@ import torch
 
 from gemini_core import cli
 from gemini_core.cli import main
-from gemini_core.config import from_flat
+from gemini_core.config.fusion import from_flat
 from gemini_core.errors import ConfigError, DataError, ShapeError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo, Normalization

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gemini_core.bag import messages
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig
+from gemini_core.config.fusion import FusionConfig
 from gemini_core.decode.events import EventDecoder
 from gemini_core.simulation import events as event_camera
 from gemini_core.simulation.classes import CAR, CLASS_NAMES, LANE_MARKING, PEDESTRIAN, ROAD, SKY, TRUCK, TWO_WHEELER

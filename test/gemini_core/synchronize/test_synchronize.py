@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemini_core.bag.reader import BagReader
-from gemini_core.config import FusionConfig, from_flat
+from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.decode.intake import Intake
 from gemini_core.synchronize.synchronizer import Synchronizer
 from gemini_core.types import CloudSample, DepthSample, EventSample, ImageSample, Modality, Placement, SensorFrame, SensorSample

@@ -14,7 +14,7 @@ from boxed_bags import (
 )
 from gemini_core.bag import kitti
 from gemini_core.bag.labels import LabelTopics
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.detection.boxes import iou_3d
@@ -45,7 +45,7 @@ def test_rgb_alone_begins_with_what_a_network_of_more_knows_of_it(masks_recipe, 
 
 
 def test_weights_refuse_another_meaning_of_their_inputs(masks_folder, masks_recipe, tmp_path):
-    from gemini_core.config import load_config
+    from gemini_core.config.fusion import load_config
     from gemini_core.predictor import Predictor
 
     train(masks_recipe(optimizer__steps=2, run__half=True))

@@ -21,7 +21,7 @@ from boxed_bags import (
 from gemini_core.bag.labels import LabelTopics
 from gemini_core.bag.reader import BagReader
 from gemini_core.cli import main as command
-from gemini_core.config import load_config
+from gemini_core.config.fusion import load_config
 from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.detection.boxes import iou_3d

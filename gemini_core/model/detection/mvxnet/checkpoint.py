@@ -1,4 +1,4 @@
-"""Weights files of MVX-Net, in the form of ``checkpoints.py``: safetensors with the configuration in the metadata."""
+"""Checkpoints of MVX-Net, in the form of ``checkpoints.py``: safetensors with the configuration in the metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an MVX-Net with GeminiFusion is made of; the defaults are the numbers of the released KITTI model."""
+"""Configuration of an MVX-Net with GeminiFusion; the defaults are the numbers of the released KITTI model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MvxNetConfig:
     has ``fusion_heads``; ``image_depths`` blocks and ``image_base`` channels of the ResNet, ``image_width`` of its pyramid with
     ``image_levels`` levels; ``sparse_base``, ``sparse_widths`` and ``sparse_output`` of the sparse encoder, of which each stage
     but the first halves the grid; ``plane_widths``, ``plane_depths`` (convolutions behind the first), ``plane_strides`` and
-    ``plane_outputs`` of the network from above. ``image_frozen``: the ResNet's stem, its first stage and all norms of the image
+    ``plane_outputs`` of the BEV network. ``image_frozen``: the ResNet's stem, its first stage and all norms of the image
     branch stay as they are loaded, as the released model was trained.
     """
 

@@ -1,4 +1,4 @@
-"""MVX-Net from above: SECOND's network (Yan et al., Sensors 2018), its pyramid, and a head for anchors.
+"""MVX-Net's BEV network and head: SECOND's network (Yan et al., Sensors 2018), its pyramid, and an anchor head.
 
 At each cell there are K x Y anchors, K classes of Y yaws each, the class outermost. For each, the head gives K scores
 (logits), 7 numbers of the box relative to the anchor, and 2 directions. Boxes are those of ``boxes.py``, z at the centre;
@@ -7,7 +7,7 @@ centres as well.
 
 | number | what |
 |---|---|
-| 0, 1 | from the anchor's centre to the box's along x and y, in diagonals of the anchor seen from above |
+| 0, 1 | from the anchor's centre to the box's along x and y, in diagonals of the anchor in BEV |
 | 2 | the same along z, in heights of the anchor |
 | 3, 4, 5 | logarithms of length, width, height relative to the anchor's |
 | 6 | yaw less the anchor's, which counts modulo half a turn |
@@ -169,7 +169,7 @@ def turn_to(yaw: Tensor, direction: Tensor) -> Tensor:
 
 
 def nearest_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Overlap seen from above of boxes (N, 7) with (M, 7) as if each were turned to the nearer axis: (N, M), 0 to 1.
+    """BEV IoU of boxes (N, 7) with (M, 7) as if each were turned to the nearer axis: (N, M), 0 to 1.
 
     By this, not by the true overlap of turned boxes, the released model was trained ("nearest" in mmdetection3d).
     """
@@ -297,7 +297,7 @@ def find_boxes(
     """Find the boxes of each sample; the defaults are the released model's.
 
     Of the ``candidates`` anchors with the best score of any class, every class above ``min_score`` makes a box; those that
-    overlap a better one of their class by more than ``max_iou`` seen from above are left out, and all but ``max_boxes``.
+    overlap a better one of their class by a BEV IoU above ``max_iou`` are left out (NMS), and all but ``max_boxes``.
     """
     kinds = anchors.shape[2]
     flat = anchors.reshape(-1, BOX_SIZE)

@@ -1,4 +1,4 @@
-"""Weights of the released KITTI model (``geminifusion_mvxnet``) into ``MvxNet``.
+"""Import of the released KITTI model's weights (``geminifusion_mvxnet``) into ``MvxNet``.
 
 Modules have the released names, so almost every tensor keeps its own. Two things differ:
 

@@ -1,7 +1,7 @@
-"""The paper's form of the detector: MVX-Net (Sindagi et al., ICRA 2019, arXiv 1904.01649) with GeminiFusion at the points.
+"""MVX-Net (Sindagi et al., ICRA 2019, arXiv 1904.01649) with GeminiFusion at the points: the paper's own detector.
 
 ResNet and pyramid of the image; dynamic voxels whose points are fused with it after both layers of their encoder; a sparse 3D
-encoder; a network from above; anchors. Names of modules are those of the released model (``mvxnet_import.py``).
+encoder; a BEV network; anchors. Names of modules are those of the released model (``importing.py``).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class MvxNet(nn.Module):
         min_score: float = 0.1,
         max_iou: float = 0.01,
     ) -> list[Found]:
-        """Find each sample's boxes in maps; see ``mvxnet_head.find_boxes``."""
+        """Find each sample's boxes in maps; see ``head.find_boxes``."""
         return find_boxes(
             maps, self.anchors(maps), candidates=candidates, max_boxes=max_boxes, min_score=min_score, max_iou=max_iou
         )

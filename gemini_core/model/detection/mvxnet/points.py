@@ -1,7 +1,7 @@
 """MVX-Net's dynamic voxel feature encoder (Zhou et al., CoRL 2019, arXiv 1910.06528), fused with the image after each layer.
 
 Points are packed: those of all samples in one tensor (N, ...), the first sample's first. Every point counts, whatever the
-number in its voxel. Names are those of the released model, but for the inside of the fusion (``mvxnet_import.py``).
+number in its voxel. Names are those of the released model, but for the inside of the fusion (``importing.py``).
 """
 
 from __future__ import annotations

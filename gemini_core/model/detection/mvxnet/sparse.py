@@ -1,4 +1,4 @@
-"""The sparse 3D encoder of SECOND (Yan et al., Sensors 2018): convolutions over the voxels that hold something.
+"""SECOND's sparse 3D encoder (Yan et al., Sensors 2018): convolutions over the voxels that hold something.
 
 Two runtimes compute the same from the same weights: the package ``spconv``, whose kernels are made for GPUs, and plain torch
 operations on any device, which the tests hold against dense convolutions and, where it is installed, against spconv. A
@@ -121,7 +121,7 @@ def _unkey(key: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 class SparseEncoder(nn.Module):
-    """Voxels to a map from above: stages that halve the grid, then the layers along z joined as channels."""
+    """Voxels to a BEV map: stages that halve the grid, then the layers along z joined as channels."""
 
     def __init__(self, config: MvxNetConfig, runtime: Runtime) -> None:
         """Build the encoder.

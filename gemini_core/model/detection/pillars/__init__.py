@@ -1,1 +1,1 @@
-"""The default detector: pillars, on the backbone of the masks."""
+"""The default detector: pillars in BEV, on the backbone of the masks."""

@@ -1,4 +1,4 @@
-"""The network over the picture from above: three strides down, joined again at the first (SECOND's backbone, an FPN's sums).
+"""The BEV backbone: three strides down, joined again at the first (SECOND's backbone, an FPN's sums).
 
 SECOND: Yan et al., Sensors 2018; FPN: Lin et al., CVPR 2017, arXiv 1612.03144.
 """

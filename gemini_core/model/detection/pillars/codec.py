@@ -1,4 +1,4 @@
-"""Boxes to what the head is to say of every cell, and what it says back to boxes.
+"""Box encoding and decoding: boxes to the head's targets at every BEV cell, and its outputs back to boxes.
 
 Boxes are (N, 7): x, y, z of the centre, length, width, height (metres), yaw (radians about +z), as in ``boxes.py``.
 
@@ -195,7 +195,7 @@ def decode(maps: BevMaps, grid: BevGrid, *, max_boxes: int = 200, min_score: flo
     """Find the boxes of each sample of a batch.
 
     A box is where a class's heat is the largest of its 3 x 3 cells. Of the ``max_boxes`` hottest from ``min_score`` on, those
-    that overlap a better one of their class by more than ``max_iou`` seen from above are left out.
+    that overlap a better one of their class by a BEV IoU above ``max_iou`` are left out (NMS).
     """
     heat, numbers = maps.heat.detach().float(), maps.boxes.detach().float()
     variance = None if maps.log_variance is None else maps.log_variance.detach().float().exp()

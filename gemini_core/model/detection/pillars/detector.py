@@ -1,4 +1,4 @@
-"""The default detector: points, with the image's features fused into them, to oriented boxes. Tensors in, tensors out.
+"""The pillar detector: points, with the image's features fused into them, to oriented boxes. Tensors in, tensors out.
 
 It shares the fused backbone with the segmentation head: what it takes of an image are the backbone's features. Without them,
 or where the image does not see a point, the points do alone. Points may come of a LiDAR or of a depth image.
@@ -44,7 +44,7 @@ class DetectorConfig:
     ``image_levels`` are the stages of the backbone that are sampled, 0 the finest; ``painted``: so is the masks' ``paint``,
     after PointPainting (Vora et al., CVPR 2020, arXiv 1911.10150), which is nothing to fusion "lidar". ``point_columns`` is
     x, y, z and what else is known of a point, by default its intensity. ``point_widths`` are channels before and after the
-    fusion, whose attention has ``fusion_heads``; ``bev_widths`` and ``bev_depths`` those of the stages from above and their
+    fusion, whose attention has ``fusion_heads``; ``bev_widths`` and ``bev_depths`` those of the BEV stages and their
     convolutions; ``head_width`` is that of the head. ``covariance``: give variances of place and yaw.
     """
 
@@ -164,7 +164,7 @@ def paint(logits: Tensor) -> Tensor:
 
 
 class Detector(nn.Module):
-    """Pillars with point fusion, a network from above, and a head for centres."""
+    """Pillars with point fusion, a BEV network, and a head for centres."""
 
     def __init__(self, config: DetectorConfig, image_widths: Sequence[int] = (), num_classes: int = 0) -> None:
         """Build the detector.

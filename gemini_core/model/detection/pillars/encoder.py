@@ -1,10 +1,10 @@
-"""Points to a picture from above: features of each point within its pillar, fusion with the image, the maximum of each pillar.
+"""The pillar encoder: points to a BEV map, by features within pillars, fusion with the image, and each pillar's maximum.
 
 Pillars (Lang et al., CVPR 2019, arXiv 1812.05784) without their fixed number of points: every point counts, and a pillar is
 filled by scattering, so that there is nothing to sort or pad. Points are packed: those of all samples of a batch in one tensor
 (N, ...).
 
-The frame is the detector's: x forward, y left, z up, metres. Maps from above are (B, C, rows, columns); rows go along +y,
+The frame is the detector's: x forward, y left, z up, metres. BEV maps are (B, C, rows, columns); rows go along +y,
 columns along +x.
 """
 
@@ -115,7 +115,7 @@ class PillarEncoder(nn.Module):
         return Pillars(values, torch.where(inside, cell, outside))
 
     def forward(self, seen: Points, rest: Points, mapped_image: Tensor | None, batch: int) -> Tensor:
-        """Make the picture from above.
+        """Make the BEV map.
 
         Args:
             seen: the points that the image sees, all of the first sample first.

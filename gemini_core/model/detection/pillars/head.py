@@ -1,4 +1,4 @@
-"""The head: at every cell from above, how likely a centre of each class is there, and the box around it (CenterPoint's form).
+"""The BEV head: at every cell, how likely a centre of each class is there, and the box around it (CenterPoint's form).
 
 Centres (Yin et al., CVPR 2021, arXiv 2006.11275) and no anchors, for three reasons. An anchor head gives one positive a class,
 size and direction only where an anchor overlaps enough, so that with few frames most of its outputs see hardly any positive;

@@ -1,4 +1,4 @@
-"""What a detector is trained by: focal loss of the heat, smooth L1 of the boxes, and the variances' likelihood."""
+"""Training losses of the pillar detector: focal loss of heatmaps, smooth L1 of boxes, likelihood of variances."""
 
 from __future__ import annotations
 
