@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class Run:
     """Everything that a run is, and (``step``, ``best``, the networks, the optimizer) that changes while it trains.
 
-    ``forward`` is the network, or what shares its gradients among processes; ``averaged`` is what is validated and saved.
+    ``key`` is the hash that a checkpoint of this run has; ``forward`` is the network, or what shares its gradients among
+    processes; ``averaged`` is what is validated and saved.
     """
 
     config: TrainingConfig
@@ -106,7 +107,7 @@ def train(
     fusion, bags, val_bags = _open_frames(config, place)
     task = choose(config, fusion, bags, place.device)
     frames, val_frames = task.dataset(bags, config.augment), task.dataset(val_bags)
-    run = _begin(config, place, task, frames, run_hash(config, (*bags, *val_bags), place.world))
+    run = _begin(config, place, task, frames, (*bags, *val_bags))
     batches = _batches(run, frames)
     log = Log(run.out, run.step) if place.main else None
     with tqdm(total=run.steps, initial=run.step, desc=run.out.name, unit="step", disable=not place.main) as progress:
@@ -217,7 +218,7 @@ def _gradients_shared(run: Run, *, last: bool) -> AbstractContextManager[None]:
 # Beginning and going on
 
 
-def _begin(config: TrainingConfig, place: Place, task: AnyTask, frames: FrameDataset, key: str) -> Run:
+def _begin(config: TrainingConfig, place: Place, task: AnyTask, frames: FrameDataset, bags: Sequence[CachedBag]) -> Run:
     """Build network and optimizer, and go on from the last checkpoint where there is one."""
     needed = config.optimizer.batch_size * place.world
     if len(frames) < needed:
@@ -229,6 +230,7 @@ def _begin(config: TrainingConfig, place: Place, task: AnyTask, frames: FrameDat
     groups = [group._asdict() for group in task.parameter_groups(network)]
     betas = (config.optimizer.beta1, config.optimizer.beta2)
     optimizer = torch.optim.AdamW(groups, lr=config.optimizer.lr, betas=betas)
+    key = run_hash(config, bags, place.world)
     run = Run(config, place, task, Path(config.run.out), key, network, averaged, optimizer, forward=network)
     if (run.out / "last.pt").is_file():
         _go_on(run, load_state(run.out / "last.pt", key))

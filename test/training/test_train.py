@@ -239,6 +239,7 @@ def test_a_checkpoint_of_another_run_is_refused(masks_recipe, tmp_path):
         ("augment.focus=0.5", "augment.focus: expected 0 without augment.crop_height and crop_width, got 0.5"),
         ("augment.focus_classes=[car]", "augment.focus_classes: expected none without augment.focus, got car"),
         ("noise", "expected section.option=value"),
+        ("model.weights=/nowhere.safetensors", "/nowhere.safetensors: expected a readable safetensors file"),
     ],
 )
 def test_wrong_options_end_with_one_sentence(masks_folder, tmp_path, capsys, override, sentence):
