@@ -25,9 +25,10 @@ from benchmarks.sensors.__main__ import machine
 from gemini_core.config.fusion import load_config
 from gemini_core.errors import GeminiError
 from gemini_core.model.checkpoints import default_normalization
-from training.config import TrainingConfig, load_training_config
+from training.cache import cached
+from training.config import TrainingConfig, load_training_config, parse_override
 from training.data import FrameDataset, Order, training_batches
-from training.train import cached, parse_override, train
+from training.train import train
 
 PAGE = Path(__file__).resolve().parent / "results" / "training.md"
 BAR = 3.0

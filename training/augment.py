@@ -1,4 +1,4 @@
-"""What training does to a frame. Geometry moves all modalities and the label together; photometry is each sensor's own.
+"""Augmentation of a frame. Geometry moves all modalities and the label together; photometry is each sensor's own.
 
 All randomness comes from the generator that the caller gives, so a frame's augmentation depends on nothing but its seed.
 """
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gemini_core.types import F32, MODALITIES, U8, UNLABELLED
 from training.config import AugmentConfig
-from training.space import PointSet, Space
+from training.points_and_boxes import PointsAndBoxes, PointSet
 
 Frame: TypeAlias = dict[str, F32]
 """Channels (3, h, w) float32 in [0, 1] of each modality that the frame has."""
@@ -30,9 +30,9 @@ def augment(  # noqa: PLR0917 - what is augmented, and how
     label: U8,
     config: AugmentConfig,
     rng: np.random.Generator,
-    space: Space | None = None,
+    points_and_boxes: PointsAndBoxes | None = None,
     focus: Sequence[int] = (),
-) -> tuple[Frame, U8, Space | None]:
+) -> tuple[Frame, U8, PointsAndBoxes | None]:
     """Mirror, scale, crop, and disturb each sensor.
 
     Args:
@@ -40,8 +40,8 @@ def augment(  # noqa: PLR0917 - what is augmented, and how
         label: (h, w).
         config: what may happen, and how much.
         rng: this frame's own random numbers; equally many are drawn whatever the frame holds.
-        space: the frame's points and boxes. They are mirrored with the image, and turned and scaled by themselves; each point
-            stays with its pixel, or loses it where the crop leaves it out.
+        points_and_boxes: of the frame. They are mirrored with the image, and turned and scaled by themselves; each point stays
+            with its pixel, or loses it where the crop leaves it out.
         focus: values of the label that ``augment.focus`` places crops around; none: all but ``UNLABELLED``.
 
     Returns:
@@ -56,26 +56,28 @@ def augment(  # noqa: PLR0917 - what is augmented, and how
         interpolation = color if modality == "rgb" else cv2.INTER_NEAREST_EXACT
         planes = np.stack([geometry.move(plane, interpolation, 0.0) for plane in channels])
         moved[modality] = _disturbed(modality, planes, config, np.random.default_rng(seeds[modality]))
-    if space is not None:
-        space = _moved(space, (label.shape[0], label.shape[1]), geometry, config, rng)
-    return moved, geometry.move(label, cv2.INTER_NEAREST_EXACT, UNLABELLED), space
+    if points_and_boxes is not None:
+        points_and_boxes = _moved(points_and_boxes, (label.shape[0], label.shape[1]), geometry, config, rng)
+    return moved, geometry.move(label, cv2.INTER_NEAREST_EXACT, UNLABELLED), points_and_boxes
 
 
-def _moved(space: Space, shape: tuple[int, int], geometry: _Geometry, config: AugmentConfig, rng: np.random.Generator) -> Space:
+def _moved(
+    moved: PointsAndBoxes, shape: tuple[int, int], geometry: _Geometry, config: AugmentConfig, rng: np.random.Generator
+) -> PointsAndBoxes:
     """Do to points and boxes what was done to the image of this shape, then what is theirs alone."""
     if geometry.flip:
-        space = space.mirrored(shape[1])
+        moved = moved.mirrored(shape[1])
     angle, factor = (rng.uniform(-most, most) for most in (np.radians(config.turn_deg), config.stretch))
-    space = space.turned(float(angle), float(1.0 + factor))
+    moved = moved.turned(float(angle), float(1.0 + factor))
     lost = rng.uniform(0.0, config.drop_points)
     points = {}
-    for source, own in space.points.items():
+    for source, own in moved.points.items():
         pixels = geometry.move_pixels(own.pixels, shape)
         height, width = geometry.crop
         in_crop = ((pixels > -0.5) & (pixels < np.array([width - 0.5, height - 0.5]))).all(axis=1)  # noqa: PLR2004 - half a pixel
         left = rng.random(len(pixels), np.float32) >= lost if lost and source == "lidar" else np.ones(len(pixels), np.bool_)
         points[source] = PointSet(own.values, pixels, own.visible & in_crop).take(left)
-    return replace(space, points=points)
+    return replace(moved, points=points)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The labelled boxes of a bag (vision_msgs/Detection3DArray), brought to the frame that the detector works in."""
+"""Labelled 3D boxes of a bag (vision_msgs/Detection3DArray), in the frame that the detector works in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled frames on disk: every bag becomes a folder of shards on first use.
+"""Cache of labelled frames: every bag becomes a folder of safetensors shards on first use.
 
 A folder is named after the bag and after a hash of all that its frames depend on, so another configuration, or a bag that
 has changed, makes another folder. A folder is made under another name first, so what has its own is complete.
@@ -27,6 +27,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from gemini_core import __version__
 from gemini_core.bag.labels import LabelTopics
@@ -35,8 +36,9 @@ from gemini_core.config.fusion import FusionConfig
 from gemini_core.errors import DataError
 from gemini_core.simulation.clip import describe
 from gemini_core.types import F32, U8, UNLABELLED, AlignedGrids
-from training.frames import LabelledFrame, labelled_frames
-from training.space import Space, pack_spaces, unpack_space
+from training.config import DataConfig
+from training.frames import LabelledFrame, find_bags, labelled_frames
+from training.points_and_boxes import PointsAndBoxes, pack_points_and_boxes, unpack_points_and_boxes
 
 FORMAT = 2
 SHARD_FRAMES = 32
@@ -111,6 +113,21 @@ def cache_bag(
     return open_cached(folder)
 
 
+def cached(
+    data: DataConfig, fusion: FusionConfig, patterns: tuple[str, ...], key: str, *, boxes: bool = False
+) -> tuple[CachedBag, ...]:
+    """Open the cached frames of all bags that ``patterns`` of the option ``key`` name, making what is missing.
+
+    ``boxes``: frames with points and labelled boxes.
+
+    Raises:
+        GeminiError: no bag, or one that cannot be used.
+    """
+    topics = LabelTopics(data.labels, data.label_info if data.labels else "")
+    with tqdm(find_bags(patterns, key), desc=f"frames of {key}", unit="bag") as bags:
+        return tuple(cache_bag(bag, fusion, topics, Path(data.cache), boxes=data.boxes if boxes else "") for bag in bags)
+
+
 def open_cached(folder: Path) -> CachedBag:
     """Read the index of a folder that ``cache_bag`` made.
 
@@ -172,7 +189,7 @@ class ShardReader:
             raise self._damaged(path, str(error)) from None
         return channels, label
 
-    def space(self, index: int) -> Space:
+    def points_and_boxes(self, index: int) -> PointsAndBoxes:
         """Read one frame's points and boxes.
 
         Raises:
@@ -182,12 +199,12 @@ class ShardReader:
         path = self._checked_path(bag, shard)
         try:
             with safe_open(path, framework="pt") as file:
-                space = unpack_space(file, row, bag.width, bag.height)
+                points_and_boxes = unpack_points_and_boxes(file, row, bag.width, bag.height)
         except (OSError, ValueError, SafetensorError) as error:
             raise self._damaged(path, str(error)) from None
-        if space is None:
+        if points_and_boxes is None:
             raise self._damaged(path, "no points and boxes")
-        return space
+        return points_and_boxes
 
     def labelled_boxes(self) -> list[tuple[int, int, int, int]]:
         """List the boxes of all frames: the frame, the box's row in it, its class, and how many points are in it.
@@ -332,9 +349,9 @@ def _write_shard(frames: list[LabelledFrame], modalities: tuple[str, ...], path:
     }
     for modality in modalities:
         tensors[modality] = torch.from_numpy(_stacked([frame.grids for frame in frames], modality))
-    spaces = [frame.space for frame in frames if frame.space is not None]
-    if spaces:
-        tensors |= pack_spaces(spaces)
+    labelled = [frame.points_and_boxes for frame in frames if frame.points_and_boxes is not None]
+    if labelled:
+        tensors |= pack_points_and_boxes(labelled)
     try:
         save_file(tensors, path)
     except SafetensorError as error:

@@ -1,9 +1,12 @@
-"""What a run needs to go on where it stopped, in one file that is written whole and read without running code."""
+"""Checkpoints of the training state: one file, written whole, read without running code, and checked by the run's hash."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gemini_core import __version__
 from gemini_core.errors import WeightsError
 from gemini_core.files import write_whole
+from gemini_core.model import checkpoints
+from training.cache import CachedBag
+from training.config import TrainingConfig, to_flat_lists
 
 FORMAT = 1
+_NOT_PART_OF_A_RUN = ("run.out", "run.log_every", "run.checkpoint_every", "data.workers", "data.cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +79,20 @@ def load_state(path: Path, run: str) -> TrainingState:
         )
         raise WeightsError(msg)
     return state
+
+
+def run_hash(config: TrainingConfig, bags: Sequence[CachedBag], world: int) -> str:
+    """Hash what must stay the same for a run to go on bit for bit: options, frames, and the weights that it began with."""
+    weights = config.model.weights
+    begun = hashlib.sha256(checkpoints.find(weights).read_bytes()).hexdigest() if weights else ""
+    options = {key: value for key, value in to_flat_lists(config).items() if key not in _NOT_PART_OF_A_RUN}
+    content = [
+        __version__,
+        torch.__version__,
+        torch.get_num_threads(),
+        world,
+        options,
+        begun,
+        [bag.folder.name for bag in bags],
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

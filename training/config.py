@@ -1,25 +1,24 @@
-"""Everything that a training run can be told, as one validated dataclass.
+"""Configuration of a training run, as one validated dataclass.
 
-A run is configured by a recipe (a YAML file of training/recipes, chosen by name or path) and overrides on the command line.
+A run is configured by a recipe (``recipe.py``) and overrides on the command line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from gemini_core.config.engine import named_numbers, option
-from gemini_core.config.files import load
+import yaml
+
+from gemini_core.config.engine import build, named_numbers, option, to_flat
 from gemini_core.config.sections import BACKBONES
-from gemini_core.errors import ConfigError, nearest_names
+from gemini_core.errors import ConfigError
 from gemini_core.model.detection.mvxnet.config import MvxNetConfig
 from gemini_core.model.detection.mvxnet.sparse import AUTO, RUNTIMES
 from gemini_core.model.detection.pillars.detector import FUSIONS as DETECTOR_FUSIONS
 from gemini_core.model.detection.pillars.detector import DetectorConfig
 from gemini_core.model.segmentation import SegmenterConfig
-
-RECIPES = Path(__file__).parent / "recipes"
+from training.recipe import read_recipe, recipe_path
 
 FUSIONS = ("gemini", "none", "cross_attention", "exchange")
 DETECTORS = ("pillars", "mvxnet")
@@ -196,8 +195,8 @@ class OptimizerConfig:
     phases: int = option(
         1, "equal parts of the run, each with its own warm-up and half the rate of the one before", minimum=1, maximum=10
     )
-    batch_size: int = option(4, "frames per process and pass", minimum=1, maximum=1024)
-    accumulate: int = option(1, "passes whose gradients are added before an update", minimum=1, maximum=1024)
+    batch_size: int = option(4, "frames per process and micro-batch", minimum=1, maximum=1024)
+    accumulate: int = option(1, "micro-batches whose gradients are added before an update", minimum=1, maximum=1024)
     clip_norm: float = option(0.0, "largest norm of the gradient; 0: not clipped", minimum=0.0, maximum=1e6)
     loss: str = option("cross_entropy", "loss of each stream and of the ensemble", choices=("cross_entropy", "ohem"))
     ohem_threshold: float = option(
@@ -387,27 +386,29 @@ class TrainingConfig:
         )
 
 
-def recipe_path(name_or_path: str) -> Path:
-    """Find a recipe: a name of training/recipes, or the path of a YAML file.
-
-    Raises:
-        ConfigError: neither.
-    """
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml"):
-        return path
-    known = {recipe.stem: recipe for recipe in RECIPES.glob("*.yaml")}
-    if name_or_path not in known:
-        near = nearest_names(name_or_path, known)
-        msg = f"--config: expected a YAML file or the name of a recipe, got {name_or_path!r} ({near})"
-        raise ConfigError(msg)
-    return known[name_or_path]
-
-
 def load_training_config(name_or_path: str, overrides: Mapping[str, object] | None = None) -> TrainingConfig:
     """Read a recipe; ``overrides`` (dotted keys) win over it.
 
     Raises:
-        ConfigError: no such recipe, an unknown key, or a value that breaks its option's rules.
+        ConfigError: no such recipe or base of one, an unknown key, or a value that breaks its option's rules.
     """
-    return load(TrainingConfig, recipe_path(name_or_path), overrides)
+    path = recipe_path(name_or_path)
+    return build(TrainingConfig, {**read_recipe(path), **(overrides or {})}, str(path))
+
+
+def to_flat_lists(config: TrainingConfig) -> dict[str, object]:
+    """Every option by its dotted key, as YAML and JSON write them."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in to_flat(config).items()}
+
+
+def parse_override(text: str) -> tuple[str, object]:
+    """Read ``section.option=value``, the value as YAML.
+
+    Raises:
+        ConfigError: it has no ``=``.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        msg = f"{text!r}: expected section.option=value"
+        raise ConfigError(msg)
+    return key, yaml.safe_load(value)

@@ -1,4 +1,4 @@
-"""Cached frames as batches of tensors: what order they come in, and what is done to them, follows from seed and step alone."""
+"""Data loading: cached frames as batches of tensors, whose order and augmentation follow from seed and step alone."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ from training.augment import augment
 from training.cache import CachedBag, ShardReader
 from training.config import AugmentConfig
 from training.paste import Sample, label_values, paste
-from training.space import SOURCES, Space, View
+from training.points_and_boxes import SOURCES, FieldOfView, PointsAndBoxes
 
 
 class Batch(NamedTuple):
-    """Frames of one pass.
+    """Frames of one micro-batch.
 
     ``images`` (M, B, 3, h, w) float32, normalised, zeros for what a frame lacks; ``present`` (M, B) bool; ``label`` (B, h, w)
-    int64; ``number`` (B,) int64, which frames these are; ``spaces`` what each frame knows of space, where boxes are wanted.
+    int64; ``number`` (B,) int64, which frames these are; ``labelled_clouds`` of each frame, where boxes are
+    wanted.
     """
 
     images: Tensor
     present: Tensor
     label: Tensor
     number: Tensor
-    spaces: tuple[SpaceBatch, ...] = ()
+    labelled_clouds: tuple[LabelledClouds, ...] = ()
 
 
-class SpaceBatch(NamedTuple):
-    """One frame in space, as tensors.
+class LabelledClouds(NamedTuple):
+    """Point clouds and labelled boxes of one frame, as tensors.
 
     ``clouds``, one for each of ``SOURCES`` (of the other source where the frame lacks one); ``boxes`` (M, 7) float32 and
-    ``classes`` (M,) int64, ``IGNORED`` for those with too few points; ``view``: what the camera sees of the ground.
+    ``classes`` (M,) int64, ``IGNORED`` for those with too few points; ``field_of_view``: what the camera sees of the ground.
     """
 
     clouds: tuple[Cloud, ...]
     boxes: Tensor
     classes: Tensor
-    view: View
+    field_of_view: FieldOfView
 
 
 class FrameDataset(Dataset[Batch]):
@@ -94,28 +95,28 @@ class FrameDataset(Dataset[Batch]):
         """Give one frame, without the batch's dimension."""
         index, seed = item
         frame, label = self.reader.read(index, self._modalities)
-        space = None if self._min_points is None else self.reader.space(index)
+        points_and_boxes = None if self._min_points is None else self.reader.points_and_boxes(index)
         if self._augmentation is not None:
             rng = np.random.default_rng(seed)
-            if space is not None and self._donors is not None:
-                host = Sample(frame, label, space)
+            if points_and_boxes is not None and self._donors is not None:
+                host = Sample(frame, label, points_and_boxes)
                 host = self._donors.paste(index, host, self._modalities, np.random.default_rng([5, seed]))
-                frame, label, space = host.frame, host.label, host.space
+                frame, label, points_and_boxes = host.frame, host.label, host.points_and_boxes
             classes = self.reader.bag_of(index).classes
             focus = [classes.index(name) for name in self._augmentation.focus_classes]
-            frame, label, space = augment(frame, label, self._augmentation, rng, space, focus)
+            frame, label, points_and_boxes = augment(frame, label, self._augmentation, rng, points_and_boxes, focus)
         images = np.zeros((len(self._modalities), 3, *label.shape), np.float32)
         for place, modality in enumerate(self._modalities):
             if modality in frame:
                 images[place] = (frame[modality] - self._mean[place]) / self._std[place]
         present = torch.tensor([modality in frame for modality in self._modalities])
-        spaces = () if space is None else (self._tensors(space),)
-        return Batch(torch.from_numpy(images), present, torch.from_numpy(label.astype(np.int64)), torch.tensor(index), spaces)
+        clouds = () if points_and_boxes is None else (self._tensors(points_and_boxes),)
+        return Batch(torch.from_numpy(images), present, torch.from_numpy(label.astype(np.int64)), torch.tensor(index), clouds)
 
-    def _tensors(self, space: Space) -> SpaceBatch:
-        classes = np.where(space.counts >= (self._min_points or 0), space.classes, IGNORED)
-        clouds = tuple(space.cloud(source) for source in SOURCES)
-        return SpaceBatch(clouds, torch.from_numpy(space.boxes), torch.from_numpy(classes), space.view)
+    def _tensors(self, frame: PointsAndBoxes) -> LabelledClouds:
+        classes = np.where(frame.counts >= (self._min_points or 0), frame.classes, IGNORED)
+        clouds = tuple(frame.cloud(source) for source in SOURCES)
+        return LabelledClouds(clouds, torch.from_numpy(frame.boxes), torch.from_numpy(classes), frame.field_of_view)
 
     def image(self, batch: Batch, place: int) -> U8:
         """The first frame of a batch as the modality at ``place`` gives it: (h, w, 3) uint8."""
@@ -145,15 +146,15 @@ class Donors:
             named = sorted(things)[int(rng.integers(len(things)))]
             frame, row = things[named][int(rng.integers(len(things[named])))]
             bag = self._reader.bag_of(frame)
-            donor = Sample(*self._reader.read(frame, modalities), self._reader.space(frame))
+            donor = Sample(*self._reader.read(frame, modalities), self._reader.points_and_boxes(frame))
             host = paste(host, donor, row, self._values[bag.box_classes][named])
         return host
 
 
 class Order(torch.utils.data.Sampler[list[tuple[int, int]]]):
-    """Which frames each pass of one process gets: a permutation per epoch, split evenly among the processes.
+    """Which frames each micro-batch of one process gets: a permutation per epoch, split evenly among the processes.
 
-    Frames that do not fill a pass of all processes are left out of that epoch.
+    Frames that do not fill a micro-batch of all processes are left out of that epoch.
     """
 
     def __init__(self, frames: int, batch: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
@@ -163,15 +164,15 @@ class Order(torch.utils.data.Sampler[list[tuple[int, int]]]):
         self.limit(0, self.per_epoch)
 
     def limit(self, first: int, last: int) -> None:
-        """Give the passes from ``first`` to before ``last``, counted over all epochs."""
+        """Give the micro-batches from ``first`` to before ``last``, counted over all epochs."""
         self._first, self._last = first, last
 
     def __len__(self) -> int:
-        """Passes."""
+        """Micro-batches."""
         return self._last - self._first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Give (frame, seed) of the frames of each pass."""
+        """Give (frame, seed) of the frames of each micro-batch."""
         epoch, order = -1, np.empty(0, np.int64)
         for number in range(self._first, self._last):
             if number // self.per_epoch != epoch:
@@ -185,7 +186,7 @@ class Order(torch.utils.data.Sampler[list[tuple[int, int]]]):
 
 
 def training_batches(dataset: FrameDataset, order: Order, workers: int, *, pinned: bool) -> Iterator[Batch]:
-    """Load passes in order, ahead of the training where there are workers.
+    """Load micro-batches in order, ahead of the training where there are workers.
 
     Raises:
         DataError: a frame cannot be read; in this process, whoever loads it.
@@ -258,7 +259,7 @@ def collate(items: list[Batch]) -> Batch:
         torch.stack([item.present for item in items], dim=1),
         torch.stack([item.label for item in items]),
         torch.stack([item.number for item in items]),
-        tuple(space for item in items for space in item.spaces),
+        tuple(frame for item in items for frame in item.labelled_clouds),
     )
 
 

@@ -1,4 +1,4 @@
-"""Found boxes beside labelled ones, by the rule that all of training and evaluation share.
+"""Matching found boxes with labelled ones, by the rule that all of training and evaluation share.
 
 A labelled box counts where it has enough points in it and its centre is in the camera's view and the detector's range; the
 others are neither missed nor wrong to find. What is found outside of the view, where nothing is labelled, is left out.
@@ -17,7 +17,7 @@ from torch import Tensor
 from gemini_core.evaluate.detection import EVERYWHERE, FoundFrame, TruthFrame
 from gemini_core.evaluate.detection_kitti import ClassRule, Difficulty, KittiScore, View, kitti_scores
 from gemini_core.model.detection.interface import IGNORED, BoxDetector, BoxesConfig, Found
-from training.data import SpaceBatch
+from training.data import LabelledClouds
 
 _Maps = TypeVar("_Maps")
 
@@ -39,28 +39,28 @@ class Scored:
     found: FoundFrame
 
 
-def scored(space: SpaceBatch, detector: BoxDetector[_Maps], maps: _Maps) -> Scored:
+def scored(labelled: LabelledClouds, detector: BoxDetector[_Maps], maps: _Maps) -> Scored:
     """Find the boxes in the maps of one frame, and put them beside its labelled ones."""
     found = detector.find(maps, min_score=MIN_SCORE)[0]
-    return beside(space, found, detector.config)
+    return beside(labelled, found, detector.config)
 
 
-def beside(space: SpaceBatch, found: Found, config: BoxesConfig) -> Scored:
+def beside(labelled: LabelledClouds, found: Found, config: BoxesConfig) -> Scored:
     """Put found boxes beside labelled ones, of which those in range count; ``IGNORED`` labels may be of any class."""
     classes = config.classes
     x, y, _, x_end, y_end, _ = config.range_m
-    places = space.boxes[:, :2]
+    places = labelled.boxes[:, :2]
     in_range = ((places >= places.new_tensor((x, y))) & (places < places.new_tensor((x_end, y_end)))).all(1)
-    reachable = space.view.holds(places) & in_range
-    named = space.classes.numpy()
+    reachable = labelled.field_of_view.holds(places) & in_range
+    named = labelled.classes.numpy()
     counts = reachable.numpy() & (named != IGNORED)
     # An ignored label has lost its class; it stands once for each, so that a find of any class may take it.
     rows = [(row, classes[named[row]], 0) for row in np.flatnonzero(counts)]
     rows += [(row, name, _HIDDEN) for row in np.flatnonzero(~counts) for name in classes]
-    boxes = space.boxes.numpy()[[row for row, _, _ in rows]].reshape(-1, 7).astype(np.float32)
+    boxes = labelled.boxes.numpy()[[row for row, _, _ in rows]].reshape(-1, 7).astype(np.float32)
     occlusion = np.array([hidden for _, _, hidden in rows], np.int64)
     truth = TruthFrame(boxes, tuple(name for _, name, _ in rows), occlusion=occlusion)
-    kept = space.view.holds(found.boxes[:, :2].cpu())
+    kept = labelled.field_of_view.holds(found.boxes[:, :2].cpu())
     names = tuple(classes[index] for index in found.classes.cpu()[kept].tolist())
     return Scored(truth, FoundFrame(_numpy(found.boxes.cpu()[kept]), names, _numpy(found.scores.cpu()[kept])))
 

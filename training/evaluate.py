@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gemini_core.bag.labels import LabelTopics
 from gemini_core.config.fusion import FusionConfig, load_config
 from gemini_core.errors import ConfigError, GeminiError, WeightsError
 from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
@@ -27,10 +26,11 @@ from gemini_core.model import checkpoints
 from gemini_core.model.segmentation import Segmenter, upsample
 from gemini_core.render import mask_image, palette
 from gemini_core.types import U8, UNLABELLED
-from training.cache import CachedBag, cache_bag
+from training.box_finders import load_box_finder
+from training.cache import CachedBag, cached
+from training.config import DataConfig
 from training.data import Batch, FrameDataset, plain_batches
-from training.evaluate_detection import MIN_POINTS, evaluate_detection, load_detector, write_detection
-from training.frames import find_bags
+from training.evaluate_detection import MIN_POINTS, evaluate_detection, write_detection
 from training.report import ALL, write_panels, write_report
 
 _WRONG = (200, 30, 30)
@@ -109,8 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not given.labels:
             msg = "--labels: expected a topic of label images, but for --task detection, got none"
             raise ConfigError(msg)
-        topics = LabelTopics(given.labels, given.label_info)
-        bags = _cached(given, fusion, topics)
+        bags = _cached(given, fusion)
         subsets_wanted = not given.only_all
         evaluation = evaluate(given.weights, bags, given.out, every=given.every, subsets=subsets_wanted, workers=given.workers)
         write_evaluation(evaluation, given.out)
@@ -122,10 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _cached(given: argparse.Namespace, fusion: FusionConfig, topics: LabelTopics, boxes: str = "") -> tuple[CachedBag, ...]:
+def _cached(given: argparse.Namespace, fusion: FusionConfig, *, boxes: bool = False) -> tuple[CachedBag, ...]:
     """Open the frames of all bags."""
-    with tqdm(find_bags(tuple(given.data), "--data"), desc="frames", unit="bag") as paths:
-        return tuple(cache_bag(path, fusion, topics, given.cache, boxes=boxes) for path in paths)
+    data = DataConfig(cache=str(given.cache), labels=given.labels, label_info=given.label_info, boxes=given.boxes)
+    return cached(data, fusion, tuple(given.data), "--data", boxes=boxes)
 
 
 def _evaluate_boxes(given: argparse.Namespace, fusion: FusionConfig) -> str:
@@ -136,8 +135,8 @@ def _evaluate_boxes(given: argparse.Namespace, fusion: FusionConfig) -> str:
     if not given.boxes:
         msg = "--boxes: expected a topic of labelled boxes, got none"
         raise ConfigError(msg)
-    load_detector(given.weights, fusion.detections.classes)  # before the frames are made, which takes long
-    bags = _cached(given, fusion, LabelTopics(given.labels, given.label_info if given.labels else ""), given.boxes)
+    load_box_finder(given.weights, fusion.detections.classes)  # before the frames are made, which takes long
+    bags = _cached(given, fusion, boxes=True)
     evaluation = evaluate_detection(
         given.weights,
         bags,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.errors import WeightsError
 from gemini_core.evaluate.box_pictures import (
     TRUTH_COLOR,
     Wedge,
@@ -27,20 +27,15 @@ from gemini_core.evaluate.box_pictures import (
 )
 from gemini_core.evaluate.detection import EVERYWHERE, FoundFrame, TruthFrame
 from gemini_core.evaluate.detection_distance import distance_scores
-from gemini_core.model import checkpoints
-from gemini_core.model.checkpoints import CheckpointInfo
 from gemini_core.model.detection.boxes import iou_bev
 from gemini_core.model.detection.interface import BoxesConfig
-from gemini_core.model.detection.mvxnet.checkpoint import load_mvxnet
-from gemini_core.model.detection.mvxnet.image import to_caffe
-from gemini_core.model.detection.mvxnet.network import MvxNet
-from gemini_core.model.segmentation import Segmenter
 from gemini_core.types import F32, U8, Bool, CameraModel, PointSource
+from training.box_finders import BoxFinder, Subset, load_box_finder
 from training.cache import CachedBag
-from training.data import Batch, FrameDataset, plain_batches
-from training.detection import MIN_IOU, Scored, bev_scores, scored
+from training.data import FrameDataset, plain_batches
+from training.detection import MIN_IOU, Scored, bev_scores
+from training.points_and_boxes import SOURCES, GridCamera, PointsAndBoxes
 from training.report import ALL, write_panels, write_report
-from training.space import SOURCES, Space
 
 MIN_POINTS = 5
 """Points in a labelled box from which on it counts, if nothing else is said."""
@@ -49,18 +44,9 @@ NEAR_M = 30.0
 SHOWN_SCORE = 0.3
 """Found boxes below it are left out of pictures; what ``detections.min_score`` is by default."""
 
-_SOURCE_NAMES: dict[PointSource, str] = {"lidar": "the LiDAR", "depth": "depth"}
 IGNORED_COLOR = (170, 175, 182)
 _ABOVE_PX = 640
 _IMAGE_PX = 960  # of the image's width, about
-
-
-@dataclass(frozen=True, slots=True)
-class Subset:
-    """What the network gets: ``modalities`` (none: there is no image, points do alone), and whose points."""
-
-    modalities: tuple[str, ...]
-    points: PointSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,28 +117,6 @@ class DetectionEvaluation:
         return next(each for each in self.results if (each.group, each.subset) == (group, subset))
 
 
-def load_detector(weights: Path, box_classes: Sequence[str]) -> tuple[Segmenter | MvxNet, BoxesConfig, CheckpointInfo]:
-    """Read weights that find boxes of these classes; gives what the detector among them is made of as well.
-
-    Raises:
-        WeightsError: the weights cannot be read, have no detector, or one of other classes.
-    """
-    network: Segmenter | MvxNet
-    if checkpoints.network_of(weights) == checkpoints.MVXNET:
-        network, info = load_mvxnet(weights, runtime="torch")
-    else:
-        network, info = checkpoints.load(weights)
-    config = network.config if isinstance(network, MvxNet) else network.config.detector
-    if config is None:
-        msg = f"{weights}: expected weights with a detector of boxes (detection.enabled in training), got some without"
-        raise WeightsError(msg)
-    if config.classes != tuple(box_classes):
-        wanted, got = ", ".join(box_classes) or "none", ", ".join(config.classes)
-        msg = f"{weights}: expected a detector of the classes {wanted} (detections.classes), got {got}"
-        raise WeightsError(msg)
-    return network, config, info
-
-
 def evaluate_detection(
     weights: Path,
     bags: tuple[CachedBag, ...],
@@ -165,7 +129,7 @@ def evaluate_detection(
     given: tuple[str, ...] = (),
     min_points: int = MIN_POINTS,
 ) -> DetectionEvaluation:
-    """Score the detector on every ``every``-th frame of cached bags; pictures of some frames go to ``out``.
+    """Score the detector of a weights file on every ``every``-th frame of cached bags; pictures of some frames go to ``out``.
 
     Args:
         weights: safetensors file.
@@ -183,154 +147,111 @@ def evaluate_detection(
         WeightsError: the weights cannot be read, have no detector, or were trained for other classes or modalities.
         DataError: frames that cannot be read, or pictures that cannot be written.
     """
-    box_classes = bags[0].box_classes if bags else ()
-    network, config, info = load_detector(weights, box_classes)
-    modalities = ("rgb",) if isinstance(network, MvxNet) else network.config.modalities
-    for bag in bags:
-        if bag.box_classes != box_classes or set(modalities) - set(bag.modalities):
-            wanted = f"boxes of {', '.join(bag.box_classes) or 'no class'} and some of {', '.join(bag.modalities)} ({bag.bag})"
-            msg = f"{weights}: expected weights for {wanted}, got {', '.join(box_classes)} and {', '.join(modalities)}"
-            raise WeightsError(msg)
-    if isinstance(network, MvxNet):
-        wanted_subsets = mvxnet_subsets(
-            [each for each in SOURCES if all(each in bag.modalities for bag in bags)], points, given
-        )
-    else:
-        wanted_subsets = detection_subsets(modalities, points, given)
-    if not subsets:
-        wanted_subsets = {ALL: wanted_subsets[ALL]}
-    dataset = FrameDataset(bags, modalities, info.normalization, min_points=min_points)
-    frames: dict[tuple[str, str], list[_Frame]] = {}
-    counts: dict[str, int] = {}
-    chosen: dict[str, tuple[int, _Frame, U8]] = {}
-    count = len(range(0, len(dataset), every))
-    for batch in tqdm(plain_batches(dataset, 1, workers, every), total=count, desc="evaluate", unit="frame"):
-        number = int(batch.number[0])
-        tags = dataset.reader.bag_of(number).tags
-        groups = (ALL, *(f"{key}={value}" for key, value in tags.items()))
-        for group in groups:
-            counts[group] = counts.get(group, 0) + 1
-        for name, subset in wanted_subsets.items():
-            one = _Frame.of(find(network, batch, subset))
-            for group in groups:
-                frames.setdefault((group, name), []).append(one)
-            title = " ".join(tags.values()) or "frame"
-            # the first frame in which there is something
-            fits = title not in chosen or (len(one.truth.boxes) > 0 and not len(chosen[title][1].truth.boxes))
-            if name == ALL and fits:
-                chosen[title] = (number, one, dataset.image(batch, 0))
-    names = sorted(counts, key=lambda group: (group != ALL, group))
+    finder = load_box_finder(weights, bags[0].box_classes if bags else ())
+    _check_bags(weights, finder, bags)
+    sources = [each for each in SOURCES if all(each in bag.modalities for bag in bags)]
+    wanted = finder.subsets(sources, points, given)
+    wanted = wanted if subsets else {ALL: wanted[ALL]}
+    return score_boxes(finder, bags, out, wanted, weights=weights.name, every=every, workers=workers, min_points=min_points)
+
+
+def score_boxes(
+    finder: BoxFinder,
+    bags: tuple[CachedBag, ...],
+    out: Path,
+    subsets: dict[str, Subset],
+    *,
+    weights: str,
+    every: int,
+    workers: int,
+    min_points: int,
+) -> DetectionEvaluation:
+    """Score a finder of boxes with these subsets of the sensors; ``weights`` is its name, the others as above.
+
+    Raises:
+        DataError: frames that cannot be read, or pictures that cannot be written.
+    """
+    dataset = FrameDataset(bags, finder.modalities, finder.info.normalization, min_points=min_points)
+    found = _find_all(finder, dataset, subsets, every, workers)
+    groups = sorted({group for group, _ in found.frames}, key=lambda group: (group != ALL, group))
     return DetectionEvaluation(
-        weights=weights.name,
-        description=info.description,
-        classes=config.classes,
-        modalities=modalities,
+        weights=weights,
+        description=finder.info.description,
+        classes=finder.config.classes,
+        modalities=finder.modalities,
         min_points=min_points,
         min_iou=MIN_IOU,
         near_m=NEAR_M,
         shown_score=SHOWN_SCORE,
-        groups=tuple(names),
-        subsets=wanted_subsets,
+        groups=tuple(groups),
+        subsets=subsets,
         results=tuple(
-            scores_of(frames[group, subset], config.classes, group, subset)
-            for group in tqdm(names, desc="scores", unit="group")
-            for subset in wanted_subsets
+            scores_of(found.frames[group, subset], finder.config.classes, group, subset)
+            for group in tqdm(groups, desc="scores", unit="group")
+            for subset in subsets
         ),
         pictures=tuple(
             _picture(
-                title,
-                one,
-                image,
-                dataset.reader.space(number),
-                points=wanted_subsets[ALL].points,
-                config=config,
+                shown,
+                dataset.reader.points_and_boxes(shown.number),
+                points=subsets[ALL].points,
+                config=finder.config,
                 mask_classes=bags[0].classes,
                 out=out,
             )
-            for title, (number, one, image) in sorted(chosen.items())
+            for _, shown in sorted(found.shown.items())
         ),
     )
 
 
-def detection_subsets(modalities: tuple[str, ...], points: str = "auto", given: tuple[str, ...] = ()) -> dict[str, Subset]:
-    """The subsets that are scored, by name; only "all" where ``points`` or ``given`` say what the network was trained with.
-
-    Where the LiDAR is taken away, points come of depth, as in training.
-
-    Raises:
-        ConfigError: ``given`` do not begin with rgb or are none of the modalities.
-    """
-    kept = _kept(modalities, given)
-    if points != "auto":
-        return {ALL: Subset(kept, "depth" if points == "depth" else "lidar")}
-    if given:
-        return {ALL: Subset(kept, _source(modalities, kept))}
-    reference, *extras = modalities
-    subsets = {ALL: Subset(modalities, _source(modalities, modalities))}
-    for extra in extras if len(extras) > 1 else ():
-        left = tuple(each for each in modalities if each != extra)
-        if extra != "lidar" or "depth" in left:
-            subsets[f"without {extra}"] = Subset(left, _source(modalities, left))
-    source: PointSource = "lidar" if "lidar" in extras else "depth"
-    name = _SOURCE_NAMES[source]
-    subsets[f"{reference}, points of {name}"] = Subset((reference,), source)
-    subsets[f"points of {name} alone"] = Subset((), source)
-    if {"depth", "lidar"} <= set(extras):
-        subsets[f"{reference}+depth"] = Subset((reference, "depth"), "depth")
-    first = {subset: name for name, subset in reversed(subsets.items())}  # each once, by the first of its names
-    return {name: subset for name, subset in subsets.items() if first[subset] == name}
+def _check_bags(weights: Path, finder: BoxFinder, bags: tuple[CachedBag, ...]) -> None:
+    """Refuse bags of other classes than the first one, or without a modality that the network takes."""
+    classes = bags[0].box_classes if bags else ()
+    for bag in bags:
+        if bag.box_classes != classes or set(finder.modalities) - set(bag.modalities):
+            wanted = f"boxes of {', '.join(bag.box_classes) or 'no class'} and some of {', '.join(bag.modalities)} ({bag.bag})"
+            msg = f"{weights}: expected weights for {wanted}, got {', '.join(classes)} and {', '.join(finder.modalities)}"
+            raise WeightsError(msg)
 
 
-def mvxnet_subsets(sources: Sequence[PointSource], points: str = "auto", given: tuple[str, ...] = ()) -> dict[str, Subset]:
-    """The subsets that MVX-Net is scored with, by name: each of the sources of points, with the image and without it.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shown:
+    """A frame that is shown on the page: its title, its number, what was found with all sensors, and its image."""
 
-    ``points`` and ``given`` as of ``detection_subsets``.
-
-    Raises:
-        ConfigError: ``given`` is more than rgb.
-    """
-    image = _kept(("rgb",), given)
-    if points != "auto":
-        return {ALL: Subset(image, "depth" if points == "depth" else "lidar")}
-    first, *others = sources or SOURCES[:1]
-    subsets = {ALL: Subset(image, first)}
-    if given:
-        return subsets
-    for source in others:
-        subsets[f"rgb, points of {_SOURCE_NAMES[source]}"] = Subset(image, source)
-    for source in (first, *others):
-        subsets[f"points of {_SOURCE_NAMES[source]} alone"] = Subset((), source)
-    return subsets
+    title: str
+    number: int
+    frame: FoundBoxes
+    image: U8
 
 
-def _kept(modalities: tuple[str, ...], given: tuple[str, ...]) -> tuple[str, ...]:
-    """The modalities that are given, all where nothing is said."""
-    if given and (given[0] != modalities[0] or not set(given) <= set(modalities)):
-        msg = f"--given: expected {modalities[0]} and others of {', '.join(modalities)}, got {', '.join(given)}"
-        raise ConfigError(msg)
-    return given or modalities
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """What was found: frames by group and subset, and the frame that is shown under each title."""
+
+    frames: dict[tuple[str, str], list[FoundBoxes]]
+    shown: dict[str, _Shown]
 
 
-def _source(modalities: tuple[str, ...], kept: tuple[str, ...]) -> PointSource:
-    return "depth" if "lidar" in modalities and "lidar" not in kept else "lidar"
+def _find_all(finder: BoxFinder, dataset: FrameDataset, subsets: dict[str, Subset], every: int, workers: int) -> _Found:
+    """Find the boxes of every ``every``-th frame with each subset of the sensors."""
+    found = _Found({}, {})
+    count = len(range(0, len(dataset), every))
+    for batch in tqdm(plain_batches(dataset, 1, workers, every), total=count, desc="evaluate", unit="frame"):
+        number = int(batch.number[0])
+        tags = dataset.reader.bag_of(number).tags
+        title = " ".join(tags.values()) or "frame"
+        for name, subset in subsets.items():
+            frame = FoundBoxes.of(finder.find(batch, subset))
+            for group in (ALL, *(f"{key}={value}" for key, value in tags.items())):
+                found.frames.setdefault((group, name), []).append(frame)
+            if name == ALL and _better_shown(frame, found.shown.get(title)):
+                found.shown[title] = _Shown(title, number, frame, dataset.image(batch, 0))
+    return found
 
 
-@torch.inference_mode()
-def find(network: Segmenter | MvxNet, batch: Batch, subset: Subset) -> Scored:
-    """Find the boxes of the one frame of a batch, with what the subset has of it, and put them beside its labelled ones."""
-    space = batch.spaces[0]
-    cloud = space.clouds[SOURCES.index(subset.points)]
-    if isinstance(network, MvxNet):
-        return scored(space, network, network([cloud], to_caffe(batch.images[0]) if subset.modalities else None))
-    detector = network.detector
-    assert detector is not None  # noqa: S101 - load_detector's business
-    if not subset.modalities:
-        return scored(space, detector, detector([cloud]))
-    there = batch.present[:, 0].tolist()
-    present = [flag and name in subset.modalities for flag, name in zip(there, network.config.modalities, strict=True)]
-    maps = network.quarter_logits(tuple(batch.images), present, clouds=[cloud], masks=False).boxes
-    assert maps is not None  # noqa: S101 - points were given
-    return scored(space, detector, maps)
+def _better_shown(frame: FoundBoxes, instead_of: _Shown | None) -> bool:
+    """The first frame of a title is shown, or the first one in which there is something."""
+    return instead_of is None or (len(frame.truth.boxes) > 0 and not len(instead_of.frame.truth.boxes))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -338,7 +259,7 @@ def find(network: Segmenter | MvxNet, batch: Batch, subset: Subset) -> Scored:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Frame:
+class FoundBoxes:
     """One frame: with ignored labels, and (``truth``, ``found``) without them, for measures that know none."""
 
     scored: Scored
@@ -346,7 +267,7 @@ class _Frame:
     found: FoundFrame
 
     @classmethod
-    def of(cls, one: Scored) -> _Frame:
+    def of(cls, one: Scored) -> FoundBoxes:
         """Leave out ignored labels, and found boxes that lie on one of them more than on one that counts."""
         truth, found = one.truth, one.found
         counted = _counted(truth)
@@ -371,14 +292,14 @@ def _overlap(boxes: torch.Tensor, others: torch.Tensor) -> F32:
     return largest
 
 
-def scores_of(frames: Sequence[_Frame], classes: Sequence[str], group: str, subset: str) -> DetectionScores:
+def scores_of(frames: Sequence[FoundBoxes], classes: Sequence[str], group: str, subset: str) -> DetectionScores:
     """Score found boxes by all measures, for each class and in the mean of the classes that there are."""
     by_range = [_precisions(frames, classes, range_m) for range_m in (EVERYWHERE, (0.0, NEAR_M))]
     named = tuple(ClassPrecision(name, *both) for name, *both in zip(classes, *by_range, strict=True))
     return DetectionScores(group, subset, len(frames), named, ClassPrecision("mean", *(_mean(each) for each in by_range)))
 
 
-def _precisions(frames: Sequence[_Frame], classes: Sequence[str], range_m: tuple[float, float]) -> list[Precision]:
+def _precisions(frames: Sequence[FoundBoxes], classes: Sequence[str], range_m: tuple[float, float]) -> list[Precision]:
     kitti = bev_scores([frame.scored for frame in frames], classes, range_m, ("bev", "3d"))
     distance = distance_scores([(frame.truth, frame.found) for frame in frames], classes, range_m=range_m)
     return [
@@ -410,44 +331,36 @@ def _mean(precisions: Sequence[Precision]) -> Precision:
 
 
 def _picture(
-    title: str,
-    one: _Frame,
-    image: U8,
-    space: Space,
-    *,
-    points: PointSource,
-    config: BoxesConfig,
-    mask_classes: Sequence[str],
-    out: Path,
+    shown: _Shown, frame: PointsAndBoxes, *, points: PointSource, config: BoxesConfig, mask_classes: Sequence[str], out: Path
 ) -> BoxPicture:
     """Draw a frame's labelled and found boxes in its image and from above."""
-    sure = one.scored.found.scores >= SHOWN_SCORE
-    names = tuple(name for name, kept in zip(one.scored.found.class_names, sure, strict=True) if kept)
+    found, truth = shown.frame.scored.found, shown.frame.scored.truth
+    sure = found.scores >= SHOWN_SCORE
+    names = tuple(name for name, kept in zip(found.class_names, sure, strict=True) if kept)
     indices = np.array([config.classes.index(name) for name in names], np.int64)
-    found = found_boxes(
-        one.scored.found.boxes[sure],
-        indices,
-        one.scored.found.scores[sure],
-        config.classes,
-        box_colors(config.classes, mask_classes),
+    colors = box_colors(config.classes, mask_classes)
+    drawn = (
+        truth_boxes(truth.boxes[~_counted(truth)], IGNORED_COLOR),
+        truth_boxes(shown.frame.truth.boxes),
+        found_boxes(found.boxes[sure], indices, found.scores[sure], config.classes, colors),
     )
-    ignored = truth_boxes(one.scored.truth.boxes[~_counted(one.scored.truth)], IGNORED_COLOR)
-    shown = (ignored, truth_boxes(one.truth.boxes), found)
-    rig, view = space.rig, space.view
-    factor = max(round(_IMAGE_PX / image.shape[1]), 1)  # lines and letters need room
-    image = np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
-    centre = [(each + 0.5) * factor - 0.5 for each in (rig.cx, rig.cy)]
-    camera = CameraModel(image.shape[1], image.shape[0], rig.fx * factor, rig.fy * factor, centre[0], centre[1])
+    image, camera = _enlarged(shown.image, frame.camera)
     x, y, _, x_end, y_end, _ = config.range_m
-    above = birds_eye(
-        space.cloud(points).points.numpy(),
-        shown,
-        (x, y, x_end, y_end),
-        _ABOVE_PX,
-        Wedge(view.x_m, view.y_m, view.middle_rad, view.half_rad),
-    )
-    panels = {"image": draw_boxes_in_image(image, shown, camera, rig.reference_from_base), "above": above}
-    return BoxPicture(title, len(one.truth.boxes), len(names), write_panels(title, panels, out))
+    seen = frame.field_of_view
+    wedge = Wedge(seen.x_m, seen.y_m, seen.middle_rad, seen.half_rad)
+    panels = {
+        "image": draw_boxes_in_image(image, drawn, camera, frame.camera.reference_from_base),
+        "above": birds_eye(frame.cloud(points).points.numpy(), drawn, (x, y, x_end, y_end), _ABOVE_PX, wedge),
+    }
+    return BoxPicture(shown.title, len(shown.frame.truth.boxes), len(names), write_panels(shown.title, panels, out))
+
+
+def _enlarged(image: U8, camera: GridCamera) -> tuple[U8, CameraModel]:
+    """Repeat the pixels of a small image, since lines and letters need room; with the camera that sees it so."""
+    factor = max(round(_IMAGE_PX / image.shape[1]), 1)
+    image = np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
+    cx, cy = ((each + 0.5) * factor - 0.5 for each in (camera.cx, camera.cy))
+    return image, CameraModel(image.shape[1], image.shape[0], camera.fx * factor, camera.fy * factor, cx, cy)
 
 
 def write_detection(evaluation: DetectionEvaluation, mask_classes: Sequence[str], out: Path) -> None:

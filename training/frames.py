@@ -1,4 +1,4 @@
-"""A bag becomes labelled frames: the node's own decode, synchronize and project, and the label on the same pixels."""
+"""Labelled frames of a bag: the node's own decode, synchronize and project, and the label on the same pixels."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from gemini_core.project.projector import Projector
 from gemini_core.replay import Replay
 from gemini_core.types import F32, I64, U8, UNLABELLED, AlignedGrids, DetectionFrames, GridGeometry
 from training.box_labels import BoxLabels
-from training.space import Space, space_of
+from training.points_and_boxes import PointsAndBoxes, points_and_boxes_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFrame:
     """One frame on the network's pixels and ``label`` (h, w) uint8 on the same ones, ``UNLABELLED`` where nothing is known.
 
-    ``space`` is there where boxes were asked for.
+    ``points_and_boxes`` are there where boxes were asked for.
     """
 
     grids: AlignedGrids
     label: U8
-    space: Space | None = None
+    points_and_boxes: PointsAndBoxes | None = None
 
 
 def find_bags(patterns: tuple[str, ...], key: str) -> tuple[Path, ...]:
@@ -86,20 +86,21 @@ def labelled_frames(path: Path, config: FusionConfig, topics: LabelTopics, boxes
             if images and image is None:
                 continue
             grids = projector.project(projector.rectified(frame))
-            space = None
+            points_and_boxes = None
             if box_labels is not None:
                 frames = None if frame.calibration is None else frame.calibration.detections
                 if frames is None or not frames.known or grids.camera is None:
                     unplaced = "the reference's intrinsics" if frames is None or frames.known else frames.detail
                     continue
-                space = _space(grids, box_labels.at(frame.stamp_ns, frame.frame_id, frames), frames, config)
-                if space is None:
+                labels = box_labels.at(frame.stamp_ns, frame.frame_id, frames)
+                points_and_boxes = _points_and_boxes(grids, labels, frames, config)
+                if points_and_boxes is None:
                     continue
             used += 1
             label = np.full((grids.geometry.height, grids.geometry.width), UNLABELLED, np.uint8)
             if image is not None:
                 label = label_on_grid(image, grids.geometry, f"{path}: label at {frame.stamp_ns} ns")
-            yield LabelledFrame(grids, label, space)
+            yield LabelledFrame(grids, label, points_and_boxes)
         if run.damage:
             raise BagError(run.damage)
     if not used:
@@ -109,8 +110,10 @@ def labelled_frames(path: Path, config: FusionConfig, topics: LabelTopics, boxes
         raise BagError(msg)
 
 
-def _space(grids: AlignedGrids, labels: tuple[F32, I64] | None, frames: DetectionFrames, config: FusionConfig) -> Space | None:
-    """What a frame knows of space; None without labelled boxes. Points of depth are made beside those of a LiDAR."""
+def _points_and_boxes(
+    grids: AlignedGrids, labels: tuple[F32, I64] | None, frames: DetectionFrames, config: FusionConfig
+) -> PointsAndBoxes | None:
+    """Points and boxes of a frame; None without labelled boxes. Points of depth are made beside those of a LiDAR."""
     if labels is None or grids.camera is None or frames.reference_from_base is None:
         return None
     points = {} if grids.points is None else {grids.points.source: grids.points}
@@ -118,7 +121,7 @@ def _space(grids: AlignedGrids, labels: tuple[F32, I64] | None, frames: Detectio
     if "depth" not in points and depth is not None:
         stride = config.detections.depth_stride
         points["depth"] = points_of_depth(depth, grids.camera, frames.reference_from_base, stride)
-    return space_of(points, *labels, grids.camera, frames.reference_from_base)
+    return points_and_boxes_of(points, *labels, grids.camera, frames.reference_from_base)
 
 
 def label_on_grid(label: U8, geometry: GridGeometry, where: str) -> U8:

@@ -1,4 +1,4 @@
-"""What training makes small: the loss of each stream's logits and of the ensemble's, and that of boxes."""
+"""Training losses: of each stream's logits and the ensemble's (cross-entropy, OHEM), and of boxes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gemini_core.model.detection.pillars.losses import DetectionLoss, detection_
 from gemini_core.model.segmentation import SegmentationOutput, upsample
 from gemini_core.types import UNLABELLED
 from training.config import OptimizerConfig
-from training.data import SpaceBatch
-from training.space import in_view
+from training.data import LabelledClouds
+from training.points_and_boxes import in_view
 
 
 def segmentation_loss(
@@ -34,27 +34,27 @@ def segmentation_loss(
     return torch.stack(losses).sum()
 
 
-def boxes_loss(maps: BevMaps, spaces: tuple[SpaceBatch, ...], detector: Detector) -> DetectionLoss:
+def boxes_loss(maps: BevMaps, labelled: tuple[LabelledClouds, ...], detector: Detector) -> DetectionLoss:
     """Compare maps with labelled boxes. Where the camera does not look, labels say nothing, and no box found there is wrong.
 
     Args:
         maps: of the batch.
-        spaces: of the same frames.
+        labelled: of the same frames.
         detector: whose maps they are.
     """
     device = maps.heat.device
-    boxes, classes = [each.boxes.to(device) for each in spaces], [each.classes.to(device) for each in spaces]
+    boxes, classes = [each.boxes.to(device) for each in labelled], [each.classes.to(device) for each in labelled]
     targets = detector.targets(boxes, classes)
-    seen = in_view([each.view for each in spaces], detector.config.head_grid, targets.counted)
+    seen = in_view([each.field_of_view for each in labelled], detector.config.head_grid, targets.counted)
     counted = targets.counted * torch.maximum(seen, (targets.heat.amax(1, keepdim=True) == 1).to(seen.dtype))
     return detection_loss(maps, targets._replace(counted=counted), detector.config.head_grid.cell_m)
 
 
-def anchors_loss(maps: MvxMaps, spaces: tuple[SpaceBatch, ...], detector: MvxNet) -> MvxLoss:
+def anchors_loss(maps: MvxMaps, labelled: tuple[LabelledClouds, ...], detector: MvxNet) -> MvxLoss:
     """Do what ``boxes_loss`` does for the maps of an MVX-Net."""
     device = maps.scores.device
-    boxes, classes = [each.boxes.to(device) for each in spaces], [each.classes.to(device) for each in spaces]
-    return detector.loss(maps, boxes, classes, [each.view.holds for each in spaces])
+    boxes, classes = [each.boxes.to(device) for each in labelled], [each.classes.to(device) for each in labelled]
+    return detector.loss(maps, boxes, classes, [each.field_of_view.holds for each in labelled])
 
 
 def _loss(logits: Tensor, label: Tensor, config: OptimizerConfig, class_weights: Tensor | None) -> Tensor:

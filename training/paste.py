@@ -1,4 +1,4 @@
-"""Things of other frames put into a frame: their points, boxes, pixels of all modalities, and label (ground-truth sampling).
+"""Ground-truth sampling (copy and paste): points, boxes, pixels of all modalities and label of other frames' things.
 
 Sampling of points alone is SECOND's (Yan et al., Sensors 2018); that the picture must follow is shown by Wang et al.,
 "PointAugmenting", CVPR 2021. A thing keeps its place in space, and so its pixels: it comes from a frame of the same rig. What
@@ -17,7 +17,7 @@ import torch
 from gemini_core.model.detection.boxes import corners_3d, iou_bev
 from gemini_core.types import F32, U8, Bool
 from training.augment import Frame
-from training.space import PointSet, Space, inside
+from training.points_and_boxes import PointsAndBoxes, PointSet, inside
 
 _MARGIN_M = 0.1  # a thing's points lie up to this far out of its box, since sensors and labels are not exact
 _HIDDEN_SHARE = 0.1  # of the thing's pixels, in front of which the frame may have something
@@ -27,11 +27,11 @@ _SHOWN_SHARE = 0.2  # of the thing's points, the least that must lie on pixels o
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """A labelled frame, in picture and space."""
+    """A labelled frame: channels of each modality, label, points and boxes."""
 
     frame: Frame
     label: U8
-    space: Space
+    points_and_boxes: PointsAndBoxes
 
 
 def paste(host: Sample, donor: Sample, row: int, label_value: int) -> Sample:
@@ -43,10 +43,11 @@ def paste(host: Sample, donor: Sample, row: int, label_value: int) -> Sample:
         row: which of the donor's boxes.
         label_value: the value of its class in the label; below 0: its class has none, and all pixels of the box's outline move.
     """
-    box = donor.space.boxes[row : row + 1]
-    if not host.space.rig.same(donor.space.rig) or host.label.shape != donor.label.shape or set(host.frame) - set(donor.frame):
+    ours, theirs = host.points_and_boxes, donor.points_and_boxes
+    box = theirs.boxes[row : row + 1]
+    if not ours.camera.same(theirs.camera) or host.label.shape != donor.label.shape or set(host.frame) - set(donor.frame):
         return host
-    if len(host.space.boxes) and float(iou_bev(torch.from_numpy(box), torch.from_numpy(host.space.boxes)).max()) > 0:
+    if len(ours.boxes) and float(iou_bev(torch.from_numpy(box), torch.from_numpy(ours.boxes)).max()) > 0:
         return host
     mask = _outline(donor, box)
     if label_value >= 0:
@@ -58,30 +59,30 @@ def paste(host: Sample, donor: Sample, row: int, label_value: int) -> Sample:
     if not _shown(donor, grown, mask):
         return host
     points = {}
-    for source, own in host.space.points.items():
+    for source, own in ours.points.items():
         behind = _on(own, mask) & (np.hypot(own.values[:, 0], own.values[:, 1]) > distance)
         left = own.take(~(behind | inside(own, grown)[0]))
-        theirs = donor.space.points.get(source)
-        points[source] = left if theirs is None else left.joined(theirs.take(inside(theirs, grown)[0]))
-    space = replace(
-        host.space,
+        more = theirs.points.get(source)
+        points[source] = left if more is None else left.joined(more.take(inside(more, grown)[0]))
+    points_and_boxes = replace(
+        ours,
         points=points,
-        boxes=np.concatenate([host.space.boxes, box]),
-        classes=np.concatenate([host.space.classes, donor.space.classes[row : row + 1]]),
-        counts=np.concatenate([host.space.counts, donor.space.counts[row : row + 1]]),
+        boxes=np.concatenate([ours.boxes, box]),
+        classes=np.concatenate([ours.classes, theirs.classes[row : row + 1]]),
+        counts=np.concatenate([ours.counts, theirs.counts[row : row + 1]]),
     )
     frame = {
         modality: np.where(mask, donor.frame[modality], channels).astype(np.float32)
         for modality, channels in host.frame.items()
     }
-    return Sample(frame, np.where(mask, donor.label, host.label).astype(np.uint8), space)
+    return Sample(frame, np.where(mask, donor.label, host.label).astype(np.uint8), points_and_boxes)
 
 
 def _outline(sample: Sample, box: F32) -> Bool:
     """The pixels (h, w) within the rectangle around a box in the picture."""
     mask: Bool = np.zeros(sample.label.shape, np.bool_)
     corners = corners_3d(torch.from_numpy(box.astype(np.float64)))[0].numpy()
-    projected = sample.space.rig.project(corners)
+    projected = sample.points_and_boxes.camera.project(corners)
     if (projected[:, 2] > _MARGIN_M).all():
         height, width = mask.shape
         low, high = np.floor(projected.min(axis=0)), np.ceil(projected.max(axis=0)) + 1
@@ -103,7 +104,7 @@ def _on(points: PointSet, mask: Bool) -> Bool:
 
 def _shown(donor: Sample, grown: F32, mask: Bool) -> bool:
     """Whether the picture shows a thing in ``grown`` (1, 7) on the mask, and not only a rim of it beside what hides it."""
-    for points in donor.space.points.values():
+    for points in donor.points_and_boxes.points.values():
         own = inside(points, grown)[0]
         if own.any() and _on(points, mask)[own].mean() < _SHOWN_SHARE:
             return False
@@ -112,7 +113,7 @@ def _shown(donor: Sample, grown: F32, mask: Bool) -> bool:
 
 def _hidden(host: Sample, mask: Bool, distance: float) -> bool:
     """Whether the frame has something in front of the mask at this distance."""
-    for points in host.space.points.values():
+    for points in host.points_and_boxes.points.values():
         on = _on(points, mask)
         nearer = np.hypot(points.values[on, 0], points.values[on, 1]) < distance - _APART_M
         if on.any() and nearer.mean() > _HIDDEN_SHARE:

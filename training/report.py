@@ -1,4 +1,4 @@
-"""What the pages of an evaluation share: how they are written, and the pictures beside them."""
+"""Evaluation reports: JSON, HTML page and the pictures beside it."""
 
 from __future__ import annotations
 

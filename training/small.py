@@ -1,4 +1,4 @@
-"""Show that training works, in twenty minutes on two cores: ``python -m training.small`` (``make train-small``).
+"""Training from end to end in twenty minutes on two cores: ``python -m training.small`` (``make train-small``).
 
 Simulates a small set of streets and rooms, trains the recipe ``simulated_small`` on it, scores the weights on its test split
 and holds the mean IoU against the stated one. What is there already is kept, and a training that was killed goes on.
@@ -18,9 +18,10 @@ from tqdm import tqdm
 from gemini_core.config.fusion import load_config
 from gemini_core.errors import GeminiError
 from gemini_core.simulation.clip import Clip, Split, plan
+from training.cache import cached
 from training.config import load_training_config
 from training.evaluate import Evaluation, evaluate, write_evaluation
-from training.train import cached, train
+from training.train import train
 
 RECIPE = "simulated_small"
 STATED_MEAN_IOU = 0.50

@@ -28,8 +28,9 @@ from benchmarks.boxes.timing import timing
 from benchmarks.page import replace_section
 from gemini_core.errors import GeminiError
 from gemini_core.model import checkpoints
+from training.config import parse_override
 from training.evaluate_detection import MIN_POINTS
-from training.train import parse_override, train
+from training.train import train
 
 PAGE = Path(__file__).resolve().parents[1] / "results" / "boxes.md"
 TITLE = "# Boxes: what the image brings to the points, and what a detector costs\n"

@@ -10,10 +10,9 @@ from pathlib import Path
 from gemini_core.config.fusion import load_config
 from gemini_core.errors import ConfigError
 from gemini_core.files import write_whole
-from training.cache import CachedBag
+from training.cache import CachedBag, cached
 from training.config import TrainingConfig, load_training_config
 from training.evaluate_detection import MIN_POINTS, evaluate_detection, write_detection
-from training.train import cached
 
 RECIPE = "simulated_boxes"
 IMAGE_RECIPE = "simulated_image"

@@ -17,7 +17,7 @@ from benchmarks.segmentation.results import CHECKPOINT
 from benchmarks.segmentation.runs import checkpoint_path, describe_data, evaluate_once, splits, train_and_evaluate
 from gemini_core.errors import GeminiError
 from gemini_core.files import write_whole
-from training.train import parse_override
+from training.config import parse_override
 
 PAGE = Path(__file__).resolve().parents[1] / "results" / "segmentation.md"
 

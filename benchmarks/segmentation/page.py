@@ -21,9 +21,8 @@ from benchmarks.segmentation.results import (
     spread,
 )
 from gemini_core.simulation.clip import CONDITIONS, FAILURES
-from training.config import load_training_config
+from training.config import load_training_config, to_flat_lists
 from training.evaluate import ALL
-from training.train import to_flat_lists
 
 OVERALL_GAIN, NIGHT_GAIN, LOSS, NIGHT_SHARE = 8.0, 15.0, 6.0, 80.0
 """The bars: points, points, points, percent."""

@@ -14,10 +14,10 @@ from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.files import write_whole
 from gemini_core.model import checkpoints
 from gemini_core.simulation.clip import describe
-from training.cache import CachedBag
-from training.config import TrainingConfig
+from training.cache import CachedBag, cached
+from training.config import TrainingConfig, to_flat_lists
 from training.evaluate import evaluate, write_evaluation
-from training.train import cached, to_flat_lists, train
+from training.train import train
 
 Split = tuple[CachedBag, ...]
 

@@ -14,8 +14,8 @@ from benchmarks.boxes.__main__ import main
 from benchmarks.boxes.runs import CONTENDERS, IMAGE_RECIPE, contender_config, image_config
 from boxed_bags import RECIPE, write_boxed_training
 from gemini_core.errors import ConfigError
-from training.config import load_training_config
-from training.train import to_flat_lists, train
+from training.config import load_training_config, to_flat_lists
+from training.train import train
 
 
 def test_contenders_differ_in_the_fusion_alone(tmp_path):

@@ -14,8 +14,7 @@ from benchmarks.segmentation.results import costs, gain, night_share, read_evalu
 from gemini_core.errors import ConfigError, DataError
 from gemini_core.simulation.clip import CONDITIONS, Clip
 from gemini_core.simulation.record import record_set
-from training.config import load_training_config
-from training.train import to_flat_lists
+from training.config import load_training_config, to_flat_lists
 
 
 def write_evaluation(folder, scores, **inputs):

@@ -1,38 +1,31 @@
-"""Scores of trained detectors: subsets of the sensors, which boxes count, the page, and what bad input gets."""
+"""Scores of trained detectors: which boxes count, the page, and what bad input gets."""
 
 from __future__ import annotations
 
 import json
 import math
 
+import cv2
 import numpy as np
 import pytest
-import torch
 
-from boxed_bags import BOX_CLASSES, BOXES, write_boxed, write_boxed_training
+from boxed_bags import BOXES, write_boxed, write_boxed_training
+from boxed_networks import LabelFinder, boxed_segmenter
 from gemini_core.config.fusion import load_config
-from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.errors import WeightsError
 from gemini_core.evaluate.detection import FoundFrame, TruthFrame
 from gemini_core.model import checkpoints
-from gemini_core.model.detection.pillars.detector import DetectorConfig
-from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 from labelled_bags import CLASSES, SIZE, TOPICS
-from networks import TINY
-from training import evaluate_detection as scoring
+from networks import ORDER
+from training.box_finders import pillar_subsets
 from training.cache import cache_bag
-from training.data import FrameDataset, collate
 from training.detection import Scored
 from training.evaluate import main
-from training.evaluate_detection import Subset, detection_subsets, evaluate_detection, find, scores_of
-
-FOUR = ("rgb", "depth", "event", "lidar")
+from training.evaluate_detection import FoundBoxes, evaluate_detection, score_boxes, scores_of
 
 
-def write_weights(path, modalities=("rgb", "depth", "lidar"), classes=BOX_CLASSES, detector=True):
-    torch.manual_seed(0)
-    boxes = DetectorConfig(classes, (0.0, -6.4, -2.0, 12.8, 6.4, 2.0), 0.4) if detector else None
-    segmenter = Segmenter(SegmenterConfig(TINY, modalities, len(CLASSES), head_width=16, detector=boxes)).eval()
-    checkpoints.save(segmenter, path, CLASSES, trained=True, description="of a test")
+def write_weights(path, **changes):
+    checkpoints.save(boxed_segmenter(**changes), path, CLASSES, trained=True, description="of a test")
     return path
 
 
@@ -54,59 +47,6 @@ def command(folder, out, *more, weights="weights.safetensors", data="val"):
     return [*arguments, "--workers", "0", *more]
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Subsets
-
-
-def test_the_subsets_of_four_sensors():
-    assert detection_subsets(FOUR) == {
-        "all": Subset(FOUR, "lidar"),
-        "without depth": Subset(("rgb", "event", "lidar"), "lidar"),
-        "without event": Subset(("rgb", "depth", "lidar"), "lidar"),
-        "without lidar": Subset(("rgb", "depth", "event"), "depth"),
-        "rgb, points of the LiDAR": Subset(("rgb",), "lidar"),
-        "points of the LiDAR alone": Subset((), "lidar"),
-        "rgb+depth": Subset(("rgb", "depth"), "depth"),
-    }
-
-
-def test_the_same_subset_is_scored_once():
-    three = detection_subsets(("rgb", "depth", "lidar"))
-    assert list(three) == ["all", "without depth", "without lidar", "rgb, points of the LiDAR", "points of the LiDAR alone"]
-    assert list(detection_subsets(("rgb", "lidar"))) == ["all", "rgb, points of the LiDAR", "points of the LiDAR alone"]
-    # without a LiDAR there is no camera without depth to take its points from
-    assert list(detection_subsets(("rgb", "depth"))) == ["all", "rgb, points of depth", "points of depth alone"]
-
-
-def test_a_contender_is_scored_with_what_it_was_trained_with():
-    assert detection_subsets(FOUR, "lidar", ("rgb",)) == {"all": Subset(("rgb",), "lidar")}
-    assert detection_subsets(FOUR, "auto", ("rgb",)) == {"all": Subset(("rgb",), "depth")}
-    assert detection_subsets(FOUR, "depth") == {"all": Subset(FOUR, "depth")}
-    for given in (("depth",), ("rgb", "radar")):
-        with pytest.raises(ConfigError, match=r"--given: expected rgb and others of rgb, depth, event, lidar, got"):
-            detection_subsets(FOUR, "auto", given)
-
-
-def test_the_network_gets_what_the_subset_has(folder, bags):
-    segmenter, info = checkpoints.load(folder / "weights.safetensors")
-    seen = []
-    segmenter.detector.register_forward_pre_hook(lambda _module, given: seen.append(given))
-    batch = collate([FrameDataset(bags, segmenter.config.modalities, info.normalization, min_points=1)[0, 0]])
-    lidar, depth = (cloud.points for cloud in batch.spaces[0].clouds)
-    for subset in detection_subsets(segmenter.config.modalities).values():
-        find(segmenter, batch, subset)
-        (cloud,), *image = seen.pop()
-        assert torch.equal(cloud.points, lidar if subset.points == "lidar" else depth)
-        assert bool(image) == bool(subset.modalities)
-        if image:
-            streams = 2 if len(subset.modalities) > 1 else 1
-            assert len(image[0].features[0]) == streams
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Scores
-
-
 def rows(*boxes):
     return np.array(boxes, np.float32).reshape(-1, 7)
 
@@ -117,7 +57,7 @@ def frame_of(truth, hidden, found, names=None):
         rows(*truth), ("box",) * len(truth), occlusion=np.array([3 if each else 0 for each in hidden], np.int64)
     )
     scores = np.linspace(0.9, 0.5, len(found)).astype(np.float32)
-    return scoring._Frame.of(Scored(labels, FoundFrame(rows(*found), names or ("box",) * len(found), scores)))
+    return FoundBoxes.of(Scored(labels, FoundFrame(rows(*found), names or ("box",) * len(found), scores)))
 
 
 def test_all_found_and_nothing_else_is_the_most_that_there_can_be():
@@ -164,15 +104,11 @@ def test_a_box_between_both_belongs_to_the_one_that_counts():
     assert kept.truth.class_names == ("box",)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# The command
-
-
 def test_boxes_are_scored_and_shown(folder, tmp_path, capsys):
     assert main(command(folder, tmp_path / "page")) == 0
     assert "over 3 in 3 frames" in capsys.readouterr().out
     content = json.loads((tmp_path / "page" / "detection.json").read_text())
-    assert list(content["subsets"]) == list(detection_subsets(("rgb", "depth", "lidar")))
+    assert list(content["subsets"]) == list(pillar_subsets(("rgb", "depth", "lidar")))
     assert content["groups"] == ["all"]
     assert content["min_points"] == 5
     assert {result["subset"] for result in content["results"]} == set(content["subsets"])
@@ -206,19 +142,10 @@ def test_a_bag_without_label_images_will_do(folder, tmp_path):
     assert content["subsets"] == {"all": {"modalities": ["rgb"], "points": "lidar"}}
 
 
-def test_a_right_detector_scores_full(bags, folder, tmp_path, monkeypatch):
-    """The labelled boxes themselves, as if the network had found them."""
-    from training import detection
-
-    def labelled(space, _detector, _maps):
-        real = space.classes >= 0
-        from gemini_core.model.detection.interface import Found
-
-        found = Found(space.boxes[real], torch.full((int(real.sum()),), 0.9), space.classes[real])
-        return detection.beside(space, found, checkpoints.load(folder / "weights.safetensors")[0].detector.config)
-
-    monkeypatch.setattr(scoring, "scored", labelled)
-    evaluation = evaluate_detection(folder / "weights.safetensors", bags, tmp_path, subsets=False)
+def test_a_right_detector_scores_full(bags, tmp_path):
+    finder = LabelFinder()
+    subsets = {"all": finder.subsets(("lidar", "depth"))["all"]}
+    evaluation = score_boxes(finder, bags, tmp_path, subsets, weights="labels", every=1, workers=0, min_points=5)
     result = evaluation.result("all", "all")
     for each in result.classes:
         if each.everywhere.objects:
@@ -226,7 +153,6 @@ def test_a_right_detector_scores_full(bags, folder, tmp_path, monkeypatch):
             assert each.everywhere.bev_r40 == pytest.approx((each.everywhere.objects - 1) / 40)
     (picture,) = evaluation.pictures
     assert picture.labelled == picture.found == 1
-    import cv2
 
     image = cv2.imread(str(tmp_path / picture.panels[0][1]))
     assert image.shape[1] % SIZE == 0
@@ -241,7 +167,7 @@ def test_a_right_detector_scores_full(bags, folder, tmp_path, monkeypatch):
             "expected weights with a detector of boxes (detection.enabled in training), got some without",
         ),
         ({"classes": ("post", "box")}, (), "expected a detector of the classes box, post (detections.classes), got post, box"),
-        ({"modalities": FOUR}, (), "expected weights for boxes of box, post and some of rgb, depth, lidar"),
+        ({"modalities": ORDER}, (), "expected weights for boxes of box, post and some of rgb, depth, lidar"),
         ({}, ("--given", "lidar"), "--given: expected rgb and others of rgb, depth, lidar, got lidar"),
         ({}, ("--min-points", "-1"), "--min-points: expected 0 or more, got -1"),
         ({}, ("--boxes", ""), "--boxes: expected a topic of labelled boxes, got none"),

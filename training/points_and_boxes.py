@@ -1,4 +1,4 @@
-"""What a labelled frame knows of space: points, boxes, and what the camera sees of the ground.
+"""Point clouds, labelled 3D boxes and camera of one frame; how they are augmented, and kept in shards.
 
 Everything is in the base frame (``detections.base_frame``): x forward, y left, z up, metres. A frame's numbers are kept as
 tensors of a shard, those of all its frames joined, with the row at which each frame begins.
@@ -54,7 +54,7 @@ class PointSet:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class FieldOfView:
     """What the camera sees of the ground: from (x, y), directions up to ``half_rad`` to both sides of ``middle_rad``."""
 
     x_m: float
@@ -69,7 +69,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rig:
+class GridCamera:
     """The reference camera on the grid: intrinsics and (4, 4) ``reference_from_base``. Distortion is left out of account."""
 
     fx: float
@@ -84,20 +84,20 @@ class Rig:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.stack([self.fx * x / z + self.cx, self.fy * y / z + self.cy, z], axis=1)
 
-    def view(self, width: int, height: int) -> View:
+    def field_of_view(self, width: int, height: int) -> FieldOfView:
         """Give what a grid of this size sees of the ground."""
         camera = CameraModel(width, height, self.fx, self.fy, self.cx, self.cy)
-        return View(*camera_wedge(camera, self.reference_from_base))
+        return FieldOfView(*camera_wedge(camera, self.reference_from_base))
 
-    def same(self, other: Rig) -> bool:
+    def same(self, other: GridCamera) -> bool:
         """Whether a thing at the same place is seen at the same pixel."""
         ours, theirs = (np.array([each.fx, each.fy, each.cx, each.cy]) for each in (self, other))
         return np.allclose(ours, theirs) and np.allclose(self.reference_from_base, other.reference_from_base, atol=1e-6)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Space:
-    """One frame in space.
+class PointsAndBoxes:
+    """Points and labelled boxes of one frame, and the camera that looks at them.
 
     ``points`` by source, those that the frame has. ``boxes`` (M, 7) float32 (``model/detection/boxes.py``), ``classes`` (M,)
     int64 and ``counts`` (M,) int64: how many points of the LiDAR, or of depth where there is no LiDAR, are inside.
@@ -107,25 +107,25 @@ class Space:
     boxes: F32
     classes: I64
     counts: I64
-    rig: Rig
-    view: View
+    camera: GridCamera
+    field_of_view: FieldOfView
 
     def cloud(self, source: PointSource) -> Cloud:
         """Give the points of a source, of the other one where the frame lacks it; none where it has neither."""
         points = self.points.get(source) or next(iter(self.points.values()), None)
         return _NO_POINTS.cloud() if points is None else points.cloud()
 
-    def mirrored(self, width: int) -> Space:
+    def mirrored(self, width: int) -> PointsAndBoxes:
         """Swap left and right, on a grid of this width as well."""
         points = {
             source: PointSet(own.values * _MIRROR, own.pixels * _FLIP + np.array([width - 1, 0], np.float32), own.visible)
             for source, own in self.points.items()
         }
         boxes = self.boxes * np.array([1, -1, 1, 1, 1, 1, -1], np.float32)
-        view = View(self.view.x_m, -self.view.y_m, -self.view.middle_rad, self.view.half_rad)
-        return replace(self, points=points, boxes=boxes, view=view)
+        seen = replace(self.field_of_view, y_m=-self.field_of_view.y_m, middle_rad=-self.field_of_view.middle_rad)
+        return replace(self, points=points, boxes=boxes, field_of_view=seen)
 
-    def turned(self, angle_rad: float, factor: float) -> Space:
+    def turned(self, angle_rad: float, factor: float) -> PointsAndBoxes:
         """Turn everything about the z axis and scale it; pixels stay, since they say what the camera saw there."""
         cos, sin = np.float32(math.cos(angle_rad)), np.float32(math.sin(angle_rad))
         matrix = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float32) * np.float32(factor)
@@ -135,9 +135,10 @@ class Space:
         }
         boxes = np.hstack([self.boxes[:, :3] @ matrix.T, self.boxes[:, 3:6] * np.float32(factor), self.boxes[:, 6:]])
         boxes[:, 6] += np.float32(angle_rad)
-        x, y = matrix[:2, :2] @ np.array([self.view.x_m, self.view.y_m], np.float32)
-        view = View(float(x), float(y), self.view.middle_rad + angle_rad, self.view.half_rad)
-        return replace(self, points=points, boxes=boxes.astype(np.float32), view=view)
+        x, y = matrix[:2, :2] @ np.array([self.field_of_view.x_m, self.field_of_view.y_m], np.float32)
+        middle_rad = self.field_of_view.middle_rad + angle_rad
+        seen = replace(self.field_of_view, x_m=float(x), y_m=float(y), middle_rad=middle_rad)
+        return replace(self, points=points, boxes=boxes.astype(np.float32), field_of_view=seen)
 
 
 _MIRROR, _FLIP = np.array([1, -1, 1, 1], np.float32), np.array([-1, 1], np.float32)
@@ -149,8 +150,10 @@ def point_set(points: AlignedPoints) -> PointSet:
     return PointSet(np.hstack([points.points_m, points.intensity[:, None]]), points.pixels, points.visible)
 
 
-def space_of(points: Mapping[PointSource, AlignedPoints], boxes: F32, classes: I64, camera: CameraModel, base: F64) -> Space:
-    """Put together what a frame knows of space.
+def points_and_boxes_of(
+    points: Mapping[PointSource, AlignedPoints], boxes: F32, classes: I64, camera: CameraModel, base: F64
+) -> PointsAndBoxes:
+    """Put together the points and boxes of a frame, and count which are in which.
 
     Args:
         points: by source.
@@ -162,8 +165,9 @@ def space_of(points: Mapping[PointSource, AlignedPoints], boxes: F32, classes: I
     sets = {source: point_set(own) for source, own in points.items()}
     counted = next((sets[source] for source in SOURCES if source in sets), _NO_POINTS)
     counts = inside(counted, boxes).sum(axis=1)
-    rig = Rig(camera.fx, camera.fy, camera.cx, camera.cy, base)
-    return Space(sets, boxes, classes, counts.astype(np.int64), rig, rig.view(camera.width, camera.height))
+    on_grid = GridCamera(camera.fx, camera.fy, camera.cx, camera.cy, base)
+    seen = on_grid.field_of_view(camera.width, camera.height)
+    return PointsAndBoxes(sets, boxes, classes, counts.astype(np.int64), on_grid, seen)
 
 
 def inside(points: PointSet, boxes: F32) -> Bool:
@@ -172,7 +176,7 @@ def inside(points: PointSet, boxes: F32) -> Bool:
     return found
 
 
-def in_view(views: Sequence[View], grid: BevGrid, like: Tensor) -> Tensor:
+def in_view(views: Sequence[FieldOfView], grid: BevGrid, like: Tensor) -> Tensor:
     """Which cells of a grid each view sees: (B, 1, rows, columns), 1 or 0, as ``like`` is typed and placed."""
     x = grid.x_min_m + (torch.arange(grid.columns, device=like.device) + 0.5) * grid.cell_m
     y = grid.y_min_m + (torch.arange(grid.rows, device=like.device) + 0.5) * grid.cell_m
@@ -184,8 +188,8 @@ def in_view(views: Sequence[View], grid: BevGrid, like: Tensor) -> Tensor:
 # On disk
 
 
-def pack_spaces(spaces: Sequence[Space]) -> dict[str, Tensor]:
-    """Put the spaces of a shard's frames into tensors."""
+def pack_points_and_boxes(frames: Sequence[PointsAndBoxes]) -> dict[str, Tensor]:
+    """Put the points and boxes of a shard's frames into tensors."""
     tensors: dict[str, Tensor] = {}
 
     def joined(name: str, parts: Sequence[np.ndarray[Any, Any]]) -> None:
@@ -193,22 +197,22 @@ def pack_spaces(spaces: Sequence[Space]) -> dict[str, Tensor]:
         tensors[f"{name}.at"] = torch.tensor([0, *np.cumsum([len(part) for part in parts])])
 
     for source in SOURCES:
-        sets = [space.points.get(source, _NO_POINTS) for space in spaces]
+        sets = [frame.points.get(source, _NO_POINTS) for frame in frames]
         joined(f"{source}.values", [each.values for each in sets])
         steps = [np.clip(np.rint(each.pixels * _PIXEL_STEPS), -(1 << 15), (1 << 15) - 1).astype(np.int16) for each in sets]
         joined(f"{source}.pixels", steps)
         joined(f"{source}.visible", [each.visible for each in sets])
-        tensors[f"{source}.there"] = torch.tensor([source in space.points for space in spaces])
-    joined("boxes", [space.boxes for space in spaces])
-    joined("box_classes", [space.classes for space in spaces])
-    joined("box_counts", [space.counts for space in spaces])
-    rigs = [[*space.rig.reference_from_base.ravel(), *_intrinsics(space.rig)] for space in spaces]
-    tensors["rig"] = torch.tensor(np.array(rigs))
+        tensors[f"{source}.there"] = torch.tensor([source in frame.points for frame in frames])
+    joined("boxes", [frame.boxes for frame in frames])
+    joined("box_classes", [frame.classes for frame in frames])
+    joined("box_counts", [frame.counts for frame in frames])
+    cameras = [[*frame.camera.reference_from_base.ravel(), *_intrinsics(frame.camera)] for frame in frames]
+    tensors["rig"] = torch.tensor(np.array(cameras))
     return tensors
 
 
-def unpack_space(file: Any, row: int, width: int, height: int) -> Space | None:  # noqa: ANN401 - safetensors has no types
-    """Read the space of one frame of an opened shard whose grid has this size; None where the shard has none."""
+def unpack_points_and_boxes(file: Any, row: int, width: int, height: int) -> PointsAndBoxes | None:  # noqa: ANN401 - safetensors has no types
+    """Read one frame of an opened shard whose grid has this size; None where the shard has no points and boxes."""
     names = set(file.keys())
     if "rig" not in names:
         return None
@@ -228,9 +232,10 @@ def unpack_space(file: Any, row: int, width: int, height: int) -> Space | None: 
     }
     numbers = file.get_slice("rig")[row].numpy()
     fx, fy, cx, cy = numbers[16:].tolist()
-    rig = Rig(fx, fy, cx, cy, numbers[:16].reshape(4, 4))
-    return Space(points, part("boxes"), part("box_classes"), part("box_counts"), rig, rig.view(width, height))
+    camera = GridCamera(fx, fy, cx, cy, numbers[:16].reshape(4, 4))
+    seen = camera.field_of_view(width, height)
+    return PointsAndBoxes(points, part("boxes"), part("box_classes"), part("box_counts"), camera, seen)
 
 
-def _intrinsics(rig: Rig) -> tuple[float, float, float, float]:
-    return rig.fx, rig.fy, rig.cx, rig.cy
+def _intrinsics(camera: GridCamera) -> tuple[float, float, float, float]:
+    return camera.fx, camera.fy, camera.cx, camera.cy

@@ -140,16 +140,16 @@ def test_no_room_for_frames(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("size", "sentence", "left"),
     [
-        (500, "config.yaml: expected a place to write to, got [Errno 27] File too large", set()),
+        (500, "config.yaml: expected a path that can be written, got File too large", set()),
         (2500, "run: expected a place to write the log to, got File too large", {"config.yaml", "log.jsonl", "tensorboard"}),
         (
             1000 * KILOBYTE,
-            "last.safetensors: expected a place to write weights to, got",
+            "last.safetensors: expected a path that can be written, got Error while serializing: I/O error: File too large",
             {"config.yaml", "log.jsonl", "tensorboard"},
         ),
         (
             40_000 * KILOBYTE,
-            "last.pt: expected a place to write to, got [Errno 27] File too large",
+            "last.pt: expected a path that can be written, got File too large",
             {"config.yaml", "log.jsonl", "tensorboard", "last.safetensors"},
         ),
     ],
@@ -177,7 +177,7 @@ def test_after_a_full_disk_the_run_goes_on_from_its_last_checkpoint(folder, tmp_
 
         patched.setattr("training.train.save_state", save_and_fill)
         assert main(arguments) == 1
-    assert "last.pt: expected a place to write to, got [Errno 27] File too large" in last_line(capsys)
+    assert "last.pt: expected a path that can be written, got File too large" in last_line(capsys)
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == 2
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
     assert main(arguments) == 0
@@ -189,7 +189,7 @@ def test_after_a_full_disk_the_run_goes_on_from_its_last_checkpoint(folder, tmp_
     ("size", "sentence"),
     [
         (200, "frame-rgb.png: expected a path that can be written, got File too large"),
-        (1000, "evaluation.json: expected a place"),
+        (1000, "evaluation.json: expected a path that can be written, got File too large"),
     ],
 )
 def test_no_room_for_an_evaluation(folder, tmp_path, capsys, monkeypatch, *, size, sentence):
@@ -226,7 +226,7 @@ def test_a_disk_that_is_really_full(folder, tmp_path, capsys):
     try:
         assert main(["--config", str(folder / "recipe.yaml"), f"run.out={disk / 'run'}"]) == 1
         said = last_line(capsys)
-        assert "last.safetensors: expected a place to write weights to" in said
+        assert "last.safetensors: expected a path that can be written" in said
         assert "No space left on device" in said
         assert {path.name for path in (disk / "run").iterdir()} == {"config.yaml", "log.jsonl", "tensorboard"}
     finally:

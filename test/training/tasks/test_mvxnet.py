@@ -13,7 +13,10 @@ import torch
 from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 
-from boxed_bags import BOX_CLASSES, BOXES, write_boxed
+from boxed_bags import (
+    BOX_CLASSES,
+    BOXES,
+)
 from gemini_core.bag.labels import LabelTopics
 from gemini_core.bag.reader import BagReader
 from gemini_core.cli import main as command
@@ -21,128 +24,104 @@ from gemini_core.config.fusion import load_config
 from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.detection.boxes import iou_3d
-from gemini_core.model.detection.mvxnet import head as mvxnet_head
-from gemini_core.model.detection.mvxnet import points as mvxnet_points
 from gemini_core.model.detection.mvxnet.checkpoint import load_mvxnet, save_mvxnet
 from gemini_core.model.detection.mvxnet.config import MvxNetConfig
+from gemini_core.model.detection.mvxnet.points import MOMENTUM
 from gemini_core.model.detection.mvxnet.sparse import choose_runtime
 from gemini_core.predictor import BoxPredictor, make_predictor
 from gemini_core.replay import Replay
 from gemini_core.types import UNLABELLED
-from labelled_bags import CLASSES, recipe_of
-from mvxnets import random_cloud, released_tensors, small
+from labelled_bags import recipe_of
+from mvxnets import released_tensors, small
 from networks import tiny
 from training import evaluate
-from training import train as training
+from training.box_finders import mvxnet_subsets
 from training.cache import ShardReader, cache_bag
 from training.checkpoint import save_state
 from training.config import load_training_config
-from training.data import SpaceBatch
-from training.evaluate_detection import Subset, mvxnet_subsets
-from training.losses import anchors_loss
-from training.mvxnet import make_mvxnet, mean_anchors
-from training.space import View
+from training.tasks.mvxnet import MvxNetTask, make_mvxnet, mean_anchors
+from training.train import train
 
-SEED = 6  # of a bag whose first frame has a box, and its second a post
-FUSION = f"""
-modalities: [rgb, depth, lidar]
-grid: {{height: 64, width: 64}}
-motion: {{fixed_frame: ""}}
-model: {{classes: [{", ".join(CLASSES)}]}}
-detections: {{classes: [box]}}
-"""
-RECIPE = """
-data: {{fusion: {folder}/fusion.yaml, train: ["{folder}/bag"], cache: {folder}/cache, workers: 0, labels: ""}}
-model: {{modalities: [rgb, lidar]}}
-detection:
-  {{enabled: true, alone: true, detector: mvxnet, x_min_m: 3.2, x_max_m: 9.6, y_max_m: 2.4, z_min_m: -1.6, z_max_m: 1.6,
-    channels: 0.125, lr_factor: 1.0}}
-augment: {{flip: 0.0, scale_min: 1.0, scale_max: 1.0, color_jitter: 0.0, blur: 0.0, modality_dropout: 0.0}}
-optimizer: {{lr: 8.0e-3, steps: 40, warmup_steps: 2, power: 2.0, batch_size: 1, clip_norm: 10.0}}
-run: {{out: {folder}/run, checkpoint_every: 1000, threads: 1}}
-"""
+
+class QuickTask(MvxNetTask):
+    """The norms' statistics arrive after 20 steps, not after 400."""
+
+    def build(self, frames):
+        network = super().build(frames)
+        for module in network.modules():
+            if getattr(module, "momentum", None) == MOMENTUM:
+                module.momentum = 0.3
+        return network
+
+
+def choose_quick(config, fusion, _bags, device):
+    return QuickTask(config, fusion, device)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mvxnet")
-    write_boxed(folder / "bag", SEED, frames=1, masks=False)
-    write_boxed(folder / "pair", SEED, frames=2, masks=False)
-    (folder / "fusion.yaml").write_text(FUSION)
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def learnt(folder):
+def learnt(mvxnet_folder):
     """Weights that know the one frame by heart. How long that takes depends on how the processor rounds."""
-    with pytest.MonkeyPatch.context() as patched:  # the norms' statistics arrive after 20 steps, not after 400
-        patched.setattr(mvxnet_points, "MOMENTUM", 0.3)
-        patched.setattr(mvxnet_head, "_MOMENTUM", 0.3)
-        for steps in (40, 60, 76, 50):
-            out = folder / f"run-{steps}"
-            own = {"optimizer.steps": steps, "run.out": str(out)}
-            training.train(load_training_config(str(folder / "recipe.yaml"), own))
-            options = {"detections.enabled": True, "detections.weights": str(out / "last.safetensors"), "model.enabled": False}
-            config = load_config(folder / "fusion.yaml", options | {"model.threads": 1})
-            if max((each.score for each in perceptions(folder, config)[0].detections), default=0.0) > 0.6:
-                return out / "last.safetensors"
+    for steps in (40, 60, 76, 50):
+        out = mvxnet_folder / f"run-{steps}"
+        own = {"optimizer.steps": steps, "run.out": str(out)}
+        train(load_training_config(str(mvxnet_folder / "recipe.yaml"), own), choose_quick)
+        options = {"detections.enabled": True, "detections.weights": str(out / "last.safetensors"), "model.enabled": False}
+        config = load_config(mvxnet_folder / "fusion.yaml", options | {"model.threads": 1})
+        if max((each.score for each in perceptions(mvxnet_folder, config)[0].detections), default=0.0) > 0.6:
+            return out / "last.safetensors"
     pytest.fail("expected to learn one frame by heart, which none of four runs did")
 
 
-def cached(folder, name, classes):
-    config = load_config(folder / "fusion.yaml", {"detections.classes": list(classes)})
-    return ShardReader((cache_bag(folder / name, config, LabelTopics("", ""), folder / "cache", boxes=BOXES),))
+def cached(mvxnet_folder, name, classes):
+    config = load_config(mvxnet_folder / "fusion.yaml", {"detections.classes": list(classes)})
+    return ShardReader((cache_bag(mvxnet_folder / name, config, LabelTopics("", ""), mvxnet_folder / "cache", boxes=BOXES),))
 
 
 @pytest.fixture(scope="module")
-def pair(folder):
+def pair(mvxnet_folder):
     """Two frames, and their boxes of both classes."""
-    return cached(folder, "pair", BOX_CLASSES)
+    return cached(mvxnet_folder, "pair", BOX_CLASSES)
 
 
 @pytest.fixture
-def recipe(folder, tmp_path):
-    return recipe_of(folder, tmp_path / "run")
+def mvxnet_recipe(mvxnet_folder, tmp_path):
+    return recipe_of(mvxnet_folder, tmp_path / "run")
 
 
 @pytest.fixture
-def node(folder, learnt):
+def node(mvxnet_folder, learnt):
     """The node's configuration, by default for the boxes of what was learnt, and no masks."""
 
     def load(**options):
         dotted = {"detections.enabled": True, "detections.weights": str(learnt), "model.enabled": False, "model.threads": 1}
-        return load_config(folder / "fusion.yaml", dotted | {key.replace("__", "."): value for key, value in options.items()})
+        dotted |= {key.replace("__", "."): value for key, value in options.items()}
+        return load_config(mvxnet_folder / "fusion.yaml", dotted)
 
     return load
 
 
-def perceptions(folder, config):
-    with BagReader(folder / "bag") as opened:
+def perceptions(mvxnet_folder, config):
+    with BagReader(mvxnet_folder / "bag") as opened:
         return list(Replay(opened, config, make_predictor(config)).perceptions())
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# From labels to boxes
-
-
-def test_boxes_learnt_by_heart_come_back_from_a_replay(folder, node):
-    (perception,) = perceptions(folder, node())
+def test_boxes_learnt_by_heart_come_back_from_a_replay(mvxnet_folder, node):
+    (perception,) = perceptions(mvxnet_folder, node())
     assert (perception.mask == UNLABELLED).all()
     found, *others = perception.detections  # in the base frame, as labels are
     yaw = Rotation.from_quat(found.orientation_xyzw).as_euler("zyx")[0]
     box = torch.tensor([[*found.center_m, *found.size_m, yaw]], dtype=torch.float32)
-    labelled = cached(folder, "bag", ("box",)).space(0).boxes
+    labelled = cached(mvxnet_folder, "bag", ("box",)).points_and_boxes(0).boxes
     assert float(iou_3d(box, torch.from_numpy(labelled))) > 0.6
     assert found.class_name == "box"
     assert found.score > 0.4 > max((other.score for other in others), default=0.0)
 
 
-def test_masks_of_one_file_go_with_boxes_of_another(folder, node):
+def test_masks_of_one_file_go_with_boxes_of_another(mvxnet_folder, node):
     options = {"model__backbone": "mit_b0", "model__head_width": 32, "model__enabled": True}
-    plain = perceptions(folder, node(**options, detections__enabled=False))
-    both = perceptions(folder, node(**options))
-    alone = perceptions(folder, node())
+    plain = perceptions(mvxnet_folder, node(**options, detections__enabled=False))
+    both = perceptions(mvxnet_folder, node(**options))
+    alone = perceptions(mvxnet_folder, node())
     for masks, boxed, boxes in zip(plain, both, alone, strict=True):
         assert np.array_equal(masks.mask, boxed.mask)
         assert boxed.detections == boxes.detections != ()
@@ -150,15 +129,15 @@ def test_masks_of_one_file_go_with_boxes_of_another(folder, node):
     assert "boxes of box by MVX-Net" in make_predictor(node(**options)).describe()
 
 
-def test_depth_gives_points_where_there_is_no_lidar(folder, node):
-    (first,) = perceptions(folder, node(modalities=["rgb", "depth"]))
+def test_depth_gives_points_where_there_is_no_lidar(mvxnet_folder, node):
+    (first,) = perceptions(mvxnet_folder, node(modalities=["rgb", "depth"]))
     assert first.grids.points.source == "depth"
     assert all(math.isfinite(number) for box in first.detections for number in (*box.center_m, box.score))
 
 
-def test_it_is_scored_with_each_source_of_points_and_without_the_image(folder, learnt, tmp_path, capsys):
-    arguments = ["--task", "detection", "--weights", str(learnt), "--data", str(folder / "bag"), "--labels", ""]
-    arguments += ["--fusion", str(folder / "fusion.yaml"), "--cache", str(folder / "cache"), "--workers", "0"]
+def test_it_is_scored_with_each_source_of_points_and_without_the_image(mvxnet_folder, learnt, tmp_path, capsys):
+    arguments = ["--task", "detection", "--weights", str(learnt), "--data", str(mvxnet_folder / "bag"), "--labels", ""]
+    arguments += ["--fusion", str(mvxnet_folder / "fusion.yaml"), "--cache", str(mvxnet_folder / "cache"), "--workers", "0"]
     assert evaluate.main([*arguments, "--out", str(tmp_path)]) == 0
     assert "over 1 in 1 frames" in capsys.readouterr().out
     content = json.loads((tmp_path / "detection.json").read_text())
@@ -168,23 +147,6 @@ def test_it_is_scored_with_each_source_of_points_and_without_the_image(folder, l
     assert (tmp_path / "index.html").is_file()
     assert evaluate.main([*arguments, "--out", str(tmp_path), "--given", "rgb", "depth"]) == 1
     assert "--given: expected rgb and others of rgb, got rgb, depth" in capsys.readouterr().err
-
-
-def test_subsets_are_those_of_the_points():
-    image = ("rgb",)
-    assert mvxnet_subsets(("lidar", "depth")) == {
-        "all": Subset(image, "lidar"),
-        "rgb, points of depth": Subset(image, "depth"),
-        "points of the LiDAR alone": Subset((), "lidar"),
-        "points of depth alone": Subset((), "depth"),
-    }
-    assert mvxnet_subsets(("depth",)) == {"all": Subset(image, "depth"), "points of depth alone": Subset((), "depth")}
-    assert mvxnet_subsets(("lidar", "depth"), "depth") == {"all": Subset(image, "depth")}
-    assert mvxnet_subsets(("lidar", "depth"), "auto", image) == {"all": Subset(image, "lidar")}
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Weights files
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -238,10 +200,6 @@ def test_command_imports_the_released_model(tmp_path, capsys):
     assert capsys.readouterr().err == f"gemini-fusion: {expected}\n"
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Runs
-
-
 def test_anchors_are_like_the_labelled_boxes(pair):
     sizes, bottoms = mean_anchors(pair, BOX_CLASSES, 1)
     assert sizes == ((1.6, 1.0, 1.2), (0.6, 0.6, 1.8))
@@ -252,8 +210,8 @@ def test_anchors_are_like_the_labelled_boxes(pair):
         mean_anchors(pair, BOX_CLASSES, 10_000)
 
 
-def test_voxels_too_large_for_a_class_are_refused(pair, recipe):
-    config = recipe(detection__voxel_m=0.1, detection__x_min_m=3.2, detection__y_max_m=3.2)
+def test_voxels_too_large_for_a_class_are_refused(pair, mvxnet_recipe):
+    config = mvxnet_recipe(detection__voxel_m=0.1, detection__x_min_m=3.2, detection__y_max_m=3.2)
     words = (
         r"detection.voxel_m: expected anchors, one in 8 voxels, near enough to each other for post of 0.6 x 0.6 m, got 0.1 m"
     )
@@ -261,32 +219,20 @@ def test_voxels_too_large_for_a_class_are_refused(pair, recipe):
         make_mvxnet(config, BOX_CLASSES, pair, torch.device("cpu"))
 
 
-def test_short_things_need_less_overlap(recipe):
-    made = recipe().mvxnet(("person", "car"), ((0.8, 0.6, 1.7), (3.9, 1.6, 1.5)), (0.0, 0.0))
+def test_short_things_need_less_overlap(mvxnet_recipe):
+    made = mvxnet_recipe().mvxnet(("person", "car"), ((0.8, 0.6, 1.7), (3.9, 1.6, 1.5)), (0.0, 0.0))
     assert (made.positive_ious, made.negative_ious) == ((0.35, 0.6), (0.2, 0.45))
-    whole = recipe(detection__channels=1.0, detection__x_min_m=0.0, detection__x_max_m=70.4, detection__y_max_m=40.0)
+    whole = mvxnet_recipe(detection__channels=1.0, detection__x_min_m=0.0, detection__x_max_m=70.4, detection__y_max_m=40.0)
     names = MvxNetConfig().classes
     made = whole.mvxnet(names, MvxNetConfig().anchor_sizes_m, MvxNetConfig().anchor_bottoms_m)
     range_m = (0.0, -40.0, -1.6, 70.4, 40.0, 1.6)
     assert made == dataclasses.replace(MvxNetConfig(), range_m=range_m, image_frozen=False)
 
 
-def test_what_is_found_outside_the_view_is_not_wrong():
-    network = small().train()
-    maps = network([random_cloud()])
-    space = SpaceBatch((), torch.zeros(0, 7), torch.zeros(0, dtype=torch.int64), View(0.0, 0.0, 0.0, 0.5))
-    scores = maps.scores.detach().requires_grad_()
-    anchors_loss(maps._replace(scores=scores), (space,), network).total.backward()
-    places = network.anchors(maps)[:, :, 0, 0, :2]
-    asked = scores.grad[0].abs().amax(0) > 0
-    assert torch.equal(asked, space.view.holds(places))
-    assert 0 < asked.sum() < asked.numel()
-
-
-def test_a_stopped_run_ends_with_the_same_bits(folder, recipe, tmp_path, monkeypatch):
+def test_a_stopped_run_ends_with_the_same_bits(mvxnet_folder, mvxnet_recipe, tmp_path, monkeypatch):
     options = {"optimizer__steps": 2, "optimizer__warmup_steps": 1, "optimizer__ema_decay": 0.5, "run__checkpoint_every": 1}
-    options |= {"data__train": [str(folder / "pair")], "data__val": [str(folder / "bag")]}
-    training.train(recipe(**options, run__out=str(tmp_path / "whole")))
+    options |= {"data__train": [str(mvxnet_folder / "pair")], "data__val": [str(mvxnet_folder / "bag")]}
+    train(mvxnet_recipe(**options, run__out=str(tmp_path / "whole")))
     lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert lines[-1].keys() == {"step", "bev_ap"}
     assert all(line["loss"] == line["boxes_loss"] for line in lines if "loss" in line)
@@ -296,47 +242,27 @@ def test_a_stopped_run_ends_with_the_same_bits(folder, recipe, tmp_path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "save_state", stop)
+        patched.setattr("training.train.save_state", stop)
         with pytest.raises(KeyboardInterrupt):
-            training.train(recipe(**options))
-    training.train(recipe(**options))
+            train(mvxnet_recipe(**options))
+    train(mvxnet_recipe(**options))
     ours, theirs = (load_file(tmp_path / name / "last.safetensors") for name in ("run", "whole"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(tensor, ours[key]) for key, tensor in theirs.items())
     assert "mean AP of boxes" in load_mvxnet(tmp_path / "run" / "best.safetensors", runtime="torch")[1].description
 
 
-def test_a_run_goes_on_from_weights_with_a_frozen_stem(learnt, recipe, tmp_path):
-    training.train(recipe(model__weights=str(learnt), optimizer__steps=1, optimizer__warmup_steps=0, optimizer__lr=1e-3))
+def test_a_run_goes_on_from_weights_with_a_frozen_stem(learnt, mvxnet_recipe, tmp_path):
+    train(mvxnet_recipe(model__weights=str(learnt), optimizer__steps=1, optimizer__warmup_steps=0, optimizer__lr=1e-3))
     before, after = load_file(learnt), load_file(tmp_path / "run" / "last.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert "img_backbone.conv1.weight" not in changed
     assert {"img_backbone.layer4.0.conv1.weight", "pts_bbox_head.conv_cls.weight"} <= changed
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"detection__detector": "voxels"}, "detection.detector: expected one of pillars, mvxnet, got 'voxels'"),
-        (
-            {"detection__alone": False, "data__labels": "/labels"},
-            "detection.detector: expected detection.alone for mvxnet, which shares nothing with the masks, got false",
-        ),
-        ({"detection__fusion": "none"}, "detection.fusion: expected gemini for mvxnet, which knows no other, got none"),
-        ({"detection__painted": True}, "detection.painted: expected false for mvxnet, which shares nothing with the masks"),
-        ({"detection__covariance": True}, "detection.covariance: expected false for mvxnet, which gives no variances"),
-        ({"detection__voxel_m": 0.06}, "detector voxel_m: expected multiples of 16 voxels along x and y"),
-        ({"detection__z_max_m": -1.0}, "enough voxels along z"),
-    ],
-)
-def test_a_run_that_cannot_be_is_refused(recipe, options, words):
-    with pytest.raises(ConfigError, match=words):
-        recipe(**options)
-
-
-def test_weights_that_do_not_fit_a_run_are_refused(learnt, pair, recipe, tmp_path):
+def test_weights_that_do_not_fit_a_run_are_refused(learnt, pair, mvxnet_recipe, tmp_path):
     def make(classes=("box",), **options):
-        return make_mvxnet(recipe(**{"model__weights": str(learnt), **options}), classes, pair, torch.device("cpu"))
+        return make_mvxnet(mvxnet_recipe(**{"model__weights": str(learnt), **options}), classes, pair, torch.device("cpu"))
 
     with pytest.raises(ConfigError, match=r"MVX-Net of the classes box, post \(detections.classes\), got box in"):
         make(BOX_CLASSES)
@@ -347,19 +273,15 @@ def test_weights_that_do_not_fit_a_run_are_refused(learnt, pair, recipe, tmp_pat
         make(model__weights=str(tmp_path / "masks"))
 
 
-def test_spconv_that_is_asked_for_and_missing_is_named(pair, node, recipe, monkeypatch):
+def test_spconv_that_is_asked_for_and_missing_is_named(pair, node, mvxnet_recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "spconv", None)
     monkeypatch.setitem(sys.modules, "spconv.pytorch", None)
     words = r"expected the package spconv for MVX-Net \(pip install 'gemini_ros\[mvxnet\]'\)"
     with pytest.raises(ConfigError, match=words):
         make_predictor(node(detections__sparse="spconv"))
     with pytest.raises(ConfigError, match=words):
-        make_mvxnet(recipe(detection__sparse="spconv"), BOX_CLASSES, pair, torch.device("cpu"))
+        make_mvxnet(mvxnet_recipe(detection__sparse="spconv"), BOX_CLASSES, pair, torch.device("cpu"))
     assert choose_runtime("auto", torch.device("cuda")) == choose_runtime("auto", torch.device("cpu")) == "torch"
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# The predictor
 
 
 @pytest.mark.parametrize(
@@ -379,12 +301,12 @@ def test_weights_that_do_not_fit_the_node_are_refused(node, options, words, mask
         make_predictor(node(**options, model__enabled=masks, model__head_width=32))
 
 
-def test_boxes_that_are_not_finite_are_named(folder, learnt, node, tmp_path):
+def test_boxes_that_are_not_finite_are_named(mvxnet_folder, learnt, node, tmp_path):
     network, _ = load_mvxnet(learnt, runtime="torch")
     torch.nn.init.constant_(network.pts_bbox_head.conv_reg.bias, math.nan)
     save_mvxnet(network, tmp_path / "broken", trained=True)
     with pytest.raises(WeightsError, match=r"detections.weights: expected weights that give finite boxes, got others from"):
-        perceptions(folder, node(detections__weights=str(tmp_path / "broken")))
+        perceptions(mvxnet_folder, node(detections__weights=str(tmp_path / "broken")))
 
 
 def test_nothing_to_run_is_no_predictor(node):

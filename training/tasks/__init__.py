@@ -1,0 +1,1 @@
+"""Training tasks: a contract (``interface``), its implementations, and the one place that chooses among them (``choose``)."""
