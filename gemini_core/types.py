@@ -400,7 +400,7 @@ class SensorFrame(_OfFrame):
 class AlignedGrid:
     """One modality on the pixels of the network's input.
 
-    ``channels`` (3, h, w) float32 in [0, 1] (docs/architecture.md has the formula per modality and encoding; zeros where
+    ``channels`` (3, h, w) float32 in [0, 1] (docs/projection.md has the formula per modality and encoding; zeros where
     there is no data); ``valid`` (h, w) bool, where this modality has data; ``depth_m`` (h, w) float32 metres along the
     reference camera's z, NaN where invalid, for depth and LiDAR, None for the others; ``reading`` (h, w) uint8 for depth
     alone: NO_READING, READING, TOO_NEAR or TOO_FAR (``valid`` is where it is READING).

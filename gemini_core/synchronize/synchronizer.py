@@ -1,12 +1,12 @@
 """Synchronization of samples into frames: what every sensor saw at the stamp of one reference image.
 
-The rules stand in docs/architecture.md, "How a frame comes to be". Two thoughts carry this file:
+The rules stand in docs/synchronization.md. Two thoughts carry this file:
 
 * What a frame gets of a modality depends only on that topic's own sequence (``tracks``). So the interleaving of topics cannot
   change what a frame holds, as long as every sample that it could use arrives before the newest stamp of any topic has passed
   the frame's by ``sync.max_wait_ms``. (Only the word for an absence can differ: "outside_slop" when a later sample proved it
   in time, "late" when none did.)
-* Time passes by the stamps of sensor samples alone (``stream_time``). Transforms do not move it, since localisation dates them
+* Time passes by the stamps of sensor samples alone (``clock``). Transforms do not move it, since localisation dates them
   into the future (tf2's transform tolerance), nor does /tf_static, which may be as old as the robot.
 """
 

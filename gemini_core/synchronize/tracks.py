@@ -1,4 +1,4 @@
-"""The buffer of one modality's samples, and the rule by which a frame takes from it (docs/architecture.md has the rules).
+"""The buffer of one modality's samples, and the rule by which a frame takes from it (docs/synchronization.md has the rules).
 
 What a frame gets of a modality depends only on that topic's own sequence: its samples are looked at in their order, up to the
 first one that settles the question. So it does not matter what else has come already.

@@ -1,6 +1,6 @@
 """The rules of time by property: what a frame may hold, where samples end, and that the order of arrival decides nothing.
 
-The rules are written here a second time, as a check of frames from outside (docs/architecture.md, "How a frame comes to be").
+The rules are written here a second time, as a check of frames from outside (docs/synchronization.md).
 """
 
 from __future__ import annotations
