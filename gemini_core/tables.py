@@ -80,3 +80,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         )
         lines.append("  " + "  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def without_nan(value: object) -> object:
+    """Give a value out of dictionaries, lists and numbers with null for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from gemini_core.files import write_png, write_whole
+from gemini_core.tables import without_nan
 from gemini_core.types import U8
 
 ALL = "all"
@@ -40,15 +41,6 @@ def write_report(evaluation: Any, data: Path, template: str, **context: object) 
     )
     environment.filters["percent"] = lambda share: "–" if math.isnan(share) else f"{100 * share:.1f}"
     page = environment.get_template(template).render(evaluation=evaluation, all=ALL, **context)
-    plain = json.dumps(_plain(dataclasses.asdict(evaluation)), indent=1)
+    plain = json.dumps(without_nan(dataclasses.asdict(evaluation)), indent=1)
     write_whole(data, plain)
     write_whole(data.with_name("index.html"), page)
-
-
-def _plain(value: object) -> object:
-    """NaN, which JSON does not have, becomes null."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from gemini_core.config.fusion import FusionConfig
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.inspection.topics import READ_TYPES, TopicFormat, topic_formats
 from gemini_core.replay import Progress, Replay
-from gemini_core.tables import Distribution, Missing, distributions_text, missing_text, table
+from gemini_core.tables import Distribution, Missing, distributions_text, missing_text, table, without_nan
 from gemini_core.types import Count, Modality, MotionNote, SensorFrame
 
 _MOTION: dict[MotionNote, str] = {
@@ -116,15 +115,7 @@ class _MotionTally:
 
 def to_json(inspection: Inspection) -> str:
     """The same as one JSON object; what was not measured is null."""
-    return json.dumps(_plain(dataclasses.asdict(inspection)), indent=2)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return json.dumps(without_nan(dataclasses.asdict(inspection)), indent=2)
 
 
 def to_text(inspection: Inspection) -> str:

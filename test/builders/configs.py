@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gemini_core.config import FusionConfig, from_flat
+from gemini_core.types import MODALITIES
 
 
 def dotted(options: Mapping[str, object]) -> dict[str, object]:
@@ -14,5 +15,9 @@ def dotted(options: Mapping[str, object]) -> dict[str, object]:
 
 def config(*modalities: str, base: Mapping[str, object] | None = None, **options: object) -> FusionConfig:
     """Colour and these modalities (all, if none is named), with options that win over those of ``base``."""
-    named = {"modalities": ["rgb", *modalities]} if modalities else {}
-    return from_flat({**named, **(base or {}), **dotted(options)})
+    return beside_rgb(*(modalities or MODALITIES[1:]), base=base, **options)
+
+
+def beside_rgb(*modalities: str, base: Mapping[str, object] | None = None, **options: object) -> FusionConfig:
+    """Colour and no modalities but these, with options that win over those of ``base``."""
+    return from_flat({"modalities": ["rgb", *modalities], **(base or {}), **dotted(options)})

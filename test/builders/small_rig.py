@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
-from gemini_core.config import FusionConfig, from_flat
+from configs import beside_rgb
 from gemini_core.rig.geometry import transform_matrix
 from gemini_core.types import (
     CameraInfoSample,
@@ -24,9 +26,7 @@ CAMERA = CameraModel(64, 48, 50.0, 50.0, 31.5, 23.5)
 TURN = (0.5, -0.5, 0.5, 0.5)  # to optical axes (right, down, forward) from LiDAR axes (forward, left, up)
 
 
-def config(*modalities: str, **options: object) -> FusionConfig:
-    dotted = {key.replace("__", "."): value for key, value in options.items()}
-    return from_flat({"modalities": ["rgb", *modalities], "grid.width": 64, "grid.height": 48, **dotted})
+config = functools.partial(beside_rgb, base={"grid.width": 64, "grid.height": 48})
 
 
 def rgb(stamp_ms: int, width: int = 64, height: int = 48) -> ImageSample:

@@ -5,6 +5,7 @@ The rules are written here a second time, as a check of frames from outside (doc
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from gemini_core.config import FusionConfig, from_flat
+import configs
 from gemini_core.pipeline.front import Front
 from gemini_core.rig.geometry import transform_matrix
 from gemini_core.types import (
@@ -44,14 +45,8 @@ PIXELS, DEPTH = np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), np.float32)
 CAMERA = CameraModel(2, 2, 2.0, 2.0, 0.5, 0.5)
 
 
-def config(**options: object) -> FusionConfig:
-    rules = {
-        "modalities": ["rgb", "depth", "event", "lidar"],
-        "sync.max_wait_ms": MAX_WAIT_MS,
-        "lidar.slop_ms": LIDAR_SLOP_MS,
-        "event.window_ms": WINDOW_MS,
-    }
-    return from_flat({**rules, **options})
+RULES = {"sync.max_wait_ms": MAX_WAIT_MS, "lidar.slop_ms": LIDAR_SLOP_MS, "event.window_ms": WINDOW_MS}
+config = functools.partial(configs.config, base=RULES)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
 
+from configs import beside_rgb
 from gemini_core.bag import messages
-from gemini_core.config import FusionConfig, from_flat
 from gemini_core.pipeline.front import Front
 from pipelines import numbers
 
 MS = 1_000_000
 
 
-def config(*modalities: str, **options: object) -> FusionConfig:
-    dotted = {key.replace("__", "."): value for key, value in options.items()}
-    return from_flat({"modalities": ["rgb", *modalities], "motion.fixed_frame": "", **dotted})
+config = functools.partial(beside_rgb, base={"motion.fixed_frame": ""})
 
 
 def image(stamp_ms: int, encoding: str = "rgb8") -> messages.Message:

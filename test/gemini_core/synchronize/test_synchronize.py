@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs import beside_rgb as config
 from gemini_core.bag.reader import BagReader
-from gemini_core.config.fusion import FusionConfig, from_flat
 from gemini_core.decode.intake import Intake
 from gemini_core.synchronize.synchronizer import Synchronizer
 from gemini_core.types import CloudSample, DepthSample, EventSample, ImageSample, Modality, Placement, SensorFrame, SensorSample
@@ -40,11 +40,6 @@ def packet(times_ms: Iterable[float], end_ms: float | None = None, stamp_ms: flo
     end_ns = int(time_ns.max()) if end_ms is None else round(end_ms * MS)
     x = np.arange(time_ns.size, dtype=np.uint16)
     return EventSample(stamp_ns, "event", 64, 48, x, x, (x % 2).astype(np.uint8), time_ns, end_ns)
-
-
-def config(*modalities: str, **options: float) -> FusionConfig:
-    dotted = {key.replace("__", "."): value for key, value in options.items()}
-    return from_flat({"modalities": ["rgb", *modalities], **dotted})
 
 
 def push(synchronizer: Synchronizer, sample: SensorSample) -> list[SensorFrame]:
