@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from gemini_core.bag.compressed import KNOWN_COMPRESSIONS, MAX_BLOCK_BYTES, unpack
+from gemini_core.bag.compressed import MAX_BLOCK_BYTES, unpack
 from gemini_core.bag.stored import Channel, Part, StoredMessage, Tally, in_time_order, require_regular
 from gemini_core.errors import BagError
 
@@ -30,7 +30,7 @@ Entry: TypeAlias = tuple[int, int, int, int]
 class Block:
     """A chunk, or a run of messages outside of chunks: where its content lies, and what is known to be in it.
 
-    ``tallies`` are by number of channel, from the indexes behind it or from counting; ``indexed`` is False before there were any.
+    ``tallies`` are by number of channel, from the indexes behind it or from counting; ``indexed`` is False before.
     ``is_loose``: outside of chunks; ``is_cut``: the file, or what can be read of it, ends within.
     """
 
@@ -47,7 +47,7 @@ class Block:
     @property
     def count(self) -> int:
         """Number of messages that are known to be in it."""
-        return sum(tally.count for tally in self.tallies.values())
+        return sum(tally.messages for tally in self.tallies.values())
 
     def add(self, number: int, tally: Tally) -> None:
         """Know of more messages of a channel."""
@@ -55,7 +55,7 @@ class Block:
 
 
 class BlockFile(ABC):
-    """One storage file of chunks, open; a Storage. A kind of file finds its blocks in ``_scan`` and what is in each in ``_entries``.
+    """One storage file of chunks, open; a Storage. Its kind finds the blocks in ``_scan`` and what is in each in ``_entries``.
 
     Raises:
         BagError: on construction, it is not of this kind, or cannot be read at all.
@@ -142,17 +142,17 @@ class BlockFile(ABC):
     def _compare(self, promised: dict[int, int] | None, total: int, source: str) -> None:
         """Say what the file itself promises, by number of channel and in all, and does not have."""
         found = self._tallies_by_number()
-        homeless = sum(tally.count for number, tally in found.items() if number not in self._channels)
+        homeless = sum(tally.messages for number, tally in found.items() if number not in self._channels)
         if homeless:
             self._lost(f"expected a channel for each message, got {homeless} messages of channels that are not described")
         if promised is None:
             return
-        count = sum(tally.count for tally in found.values())
+        count = sum(tally.messages for tally in found.values())
         if total > count:
             self._lost(f"expected {total} messages as {source} says, got {count}")
         else:
             for number, least in promised.items():
-                got = found[number].count if number in found else 0
+                got = found[number].messages if number in found else 0
                 if got < least:
                     name = self._channels[number].topic if number in self._channels else f"channel {number}"
                     self._lost(f"expected {least} messages of {name} as {source} says, got {got}")
@@ -171,7 +171,7 @@ class BlockFile(ABC):
     def _messages_of(self, block: Block, numbers: dict[int, Channel], kept: _Kept) -> Iterator[StoredMessage]:
         entries = [entry for entry in self._entries(kept.of(block), block) if entry[0] in numbers]
         entries.sort(key=_log_time)
-        expected = sum(tally.count for number, tally in block.tallies.items() if number in numbers)
+        expected = sum(tally.messages for number, tally in block.tallies.items() if number in numbers)
         if len(entries) < expected:
             self._lost(f"expected {expected} messages in the chunk at byte {block.offset}, got {len(entries)}")
         for number, log_ns, start, end in entries:
@@ -185,8 +185,7 @@ class BlockFile(ABC):
                 return packed
             content = unpack(packed, block.compression, block.unpacked)
         except (BagError, OSError) as error:
-            unknown = block.compression not in KNOWN_COMPRESSIONS
-            self._lost(f"{'unreadable' if unknown else 'damaged'} chunk at byte {block.offset}: {error}")
+            self._lost(f"damaged chunk at byte {block.offset}: {error}")
             return b""
         if block.checksum and zlib.crc32(content) != block.checksum:
             self._lost(f"damaged chunk at byte {block.offset}: expected bytes of its checksum, got others")

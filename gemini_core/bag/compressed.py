@@ -5,8 +5,9 @@ from __future__ import annotations
 import bz2
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import lz4.frame
 
@@ -23,8 +24,8 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 COMPRESSED_SUFFIXES = (".zstd", ".zst")
 
 MAX_BLOCK_BYTES = 512 << 20
-"""Of one chunk or message, unpacked. Recorders close a chunk at 1 to 8 MB; the largest messages, of depth cameras and maps, have
-some 100 MB. Twice this has to fit into the memory of a small machine."""
+"""Of one chunk or message, unpacked. Recorders close a chunk at 1 to 8 MB; the largest messages, of maps and dense clouds,
+have some 100 MB. Twice this has to fit into the memory of a small machine."""
 
 MAX_FILE_RATIO = 100
 """A recording shrinks 2 to 10 times; what shrinks more than this, and has more than ``MIN_FILE_BYTES``, is taken for a bomb."""
@@ -47,7 +48,7 @@ KNOWN_COMPRESSIONS = ("", *_DECOMPRESSORS)
 
 
 def unpack(data: bytes, compression: str, size: int | None = None) -> bytes:
-    """Unpack one chunk or message: "zstd", "lz4" or "bz2" (ROS 1), or "" (as it is); ``size`` is what it says that it unpacks to.
+    """Unpack one chunk or message: "zstd", "lz4", "bz2" (ROS 1), or "" (as it is); ``size`` is what it claims to unpack to.
 
     Raises:
         BagError: an unknown compression, damaged data, another size than ``size``, or more than ``MAX_BLOCK_BYTES``.
@@ -99,17 +100,16 @@ def unpack_file(path: Path, target: Path) -> None:
     free = shutil.disk_usage(target.parent).free - FREE_BYTES
     most = min(max(MIN_FILE_BYTES, MAX_FILE_RATIO * packed), free)
     size = 0
-    with path.open("rb") as source, target.open("wb") as sink:
-        try:
-            with zstd.open(source, "rb") as stream:
-                while piece := stream.read(_PIECE_BYTES):
-                    size += len(piece)
-                    if size > most:
-                        break
-                    sink.write(piece)
-        except (zstd.ZstdError, EOFError, OSError) as error:
-            msg = f"{path}: expected a zstd file, got one that is damaged after {size} unpacked bytes ({_brief(error)})"
-            raise BagError(msg) from None
+    try:
+        with path.open("rb") as source, target.open("wb") as sink:
+            for piece in _pieces(source):
+                size += len(piece)
+                if size > most:
+                    break
+                sink.write(piece)
+    except (zstd.ZstdError, EOFError, MemoryError) as error:
+        msg = f"{path}: expected a zstd file, got one that is damaged after {size} unpacked bytes ({_brief(error)})"
+        raise BagError(msg) from None
     if size > most:
         target.unlink()
         room = "free on the disk" if most == free else "which a recording does not shrink by"
@@ -118,6 +118,24 @@ def unpack_file(path: Path, target: Path) -> None:
             f"unpack it with 'zstd -d' where there is room, and give that file"
         )
         raise BagError(msg)
+
+
+def _pieces(source: BinaryIO) -> Iterator[bytes]:
+    """Unpack frame after frame, a few megabytes at a time; ends in EOFError within a frame."""
+    frame = zstd.ZstdDecompressor()
+    is_begun = False
+    while packed := source.read(_PIECE_BYTES):
+        while True:
+            if frame.eof:
+                frame, is_begun = zstd.ZstdDecompressor(), False
+            is_begun = is_begun or bool(packed)
+            yield frame.decompress(packed, _PIECE_BYTES)
+            packed = frame.unused_data if frame.eof else b""
+            if not packed and (frame.eof or frame.needs_input):
+                break
+    if is_begun and not frame.eof:
+        msg = "it ends within a frame"
+        raise EOFError(msg)
 
 
 def _brief(error: Exception) -> str:

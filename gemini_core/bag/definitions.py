@@ -6,6 +6,7 @@ known here, it is read as this project knows it, and ``Reading.note`` says so.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import struct
@@ -41,6 +42,9 @@ DECODE_ERRORS = (
 )
 """What rosbags lets through from bytes that do not fit a definition."""
 
+NO_DEFINITION_NOTE = ": the bag has no definition of it"
+"""What notes end in that can be told in one sentence for all types."""
+
 _SEPARATOR = re.compile(r"^={80}[ \t]*\r?\n", re.MULTILINE)
 _PART = re.compile(r"\s*(MSG|IDL): *([\w/]+)[ \t]*\r?\n")
 _RENAMED = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
@@ -57,17 +61,21 @@ _PLAIN_CDR = (0, 1)
 class Reading:
     """How a type of a bag is read.
 
-    ``problem`` says why its messages cannot be decoded, else ""; ``note`` what was used in place of the bag's definition, else "".
-    ``to_cdr`` is there for messages that are stored in another encoding.
+    ``problem`` says why its messages cannot be decoded, else ""; ``note`` what is wrong with the bag's definition, else "".
+    ``to_cdr`` is there for messages that are stored in another encoding. ``ours`` is there where the definition of the bag
+    differs from this project's: for messages that the bag's own does not fit.
     """
 
     store: Typestore | None
     problem: str = ""
     note: str = ""
     to_cdr: Callable[[bytes], bytes] | None = None
+    ours: Typestore | None = None
 
-    def decode(self, type_name: str, data: bytes) -> Message:
+    def decode(self, type_name: str, data: bytes, misfits: set[str] | None = None) -> Message:
         """Read the fields of a message in CDR; one of RAW_TYPES stays as it is.
+
+        A message that only this project's definition fits is read by that, and its type added to ``misfits``.
 
         Raises:
             BagError: the type cannot be read, or the bytes do not fit its definition.
@@ -82,6 +90,11 @@ class Reading:
         try:
             return self.store.deserialize_cdr(data, type_name)
         except DECODE_ERRORS as error:
+            with contextlib.suppress(*DECODE_ERRORS):
+                if self.ours is not None:
+                    message = self.ours.deserialize_cdr(data, type_name)
+                    (set() if misfits is None else misfits).add(type_name)
+                    return message
             raise BagError(sentence(error)) from None
 
 
@@ -111,9 +124,7 @@ def _reading(type_name: str, definition: MessageDefinition) -> Reading:
     ours = typestore()
     known = type_name in ours.fielddefs
     if definition.format == MessageDefinitionFormat.NONE:
-        if known:
-            return Reading(ours, note=f"{type_name}: the bag has no definition of it")
-        return Reading(None, f"expected a known message type, got {type_name!r}, of which the bag has no definition")
+        return _undefined(type_name)
     try:
         theirs, borrowed = _store_of(type_name, definition)
         same = known and _is_same(type_name, theirs, ours)
@@ -123,10 +134,16 @@ def _reading(type_name: str, definition: MessageDefinition) -> Reading:
         return Reading(None, f"expected a usable definition of {type_name} in the bag, got {sentence(error)}")
     if borrowed and known:
         return Reading(ours, note=f"{type_name}: the bag's definition lacks that of {', '.join(borrowed)}")
-    note = f"{', '.join(borrowed)}: the bag's definition of {type_name} lacks that of it" if borrowed else ""
     if type_name in RAW_TYPES and not same:  # read without a definition, so it has to be this one
         return Reading(None, f"expected {type_name} with the fields that this project knows, got another definition in the bag")
-    return Reading(ours if same else theirs, note=note)
+    note = f"{', '.join(borrowed)}: lacking in the bag's definition of {type_name}" if borrowed else ""
+    return Reading(ours) if same else Reading(theirs, note=note, ours=ours if known else None)
+
+
+def _undefined(type_name: str) -> Reading:
+    if type_name in typestore().fielddefs:
+        return Reading(typestore(), note=f"{type_name}{NO_DEFINITION_NOTE}")
+    return Reading(None, f"expected a known message type, got {type_name!r}, of which the bag has no definition")
 
 
 @functools.lru_cache(maxsize=512)
@@ -143,25 +160,19 @@ def _ros1_reading(type_name: str, definition: MessageDefinition) -> Reading:
         if definition.format != MessageDefinitionFormat.NONE:
             note = f"{type_name}: the bag's definition cannot be read ({sentence(error)})"
     target = ours if type_name in ours.fielddefs else theirs
-    if is_same_wireformat(theirs, target, type_name, type_name):
-        convert = functools.partial(target.ros1_to_cdr, typename=type_name)
-    else:
-        cache: dict[str, object] = {}
-        migrate = functools.partial(migrate_bytes, src_is2=False, dst_is2=True)
-        convert = functools.partial(_call, migrate, theirs, target, type_name, cache)
+    as_it_is = is_same_wireformat(theirs, target, type_name, type_name)
+    cache: dict[str, object] = {}
 
     def to_cdr(data: bytes) -> bytes:
         try:
-            return bytes(convert(data))
+            if as_it_is:
+                return bytes(target.ros1_to_cdr(data, type_name))
+            return bytes(migrate_bytes(theirs, target, type_name, type_name, cache, data, src_is2=False, dst_is2=True))
         except DECODE_ERRORS as error:
             msg = f"expected {type_name} of ROS 1, got {sentence(error)}"
             raise BagError(msg) from None
 
     return Reading(target, note=note, to_cdr=to_cdr)
-
-
-def _call(migrate: Any, theirs: Typestore, ours: Typestore, name: str, cache: dict[str, object], data: bytes) -> memoryview:  # noqa: ANN401 - rosbags is not typed
-    return cast("memoryview", migrate(theirs, ours, name, name, cache, data))
 
 
 def _store_of(type_name: str, definition: MessageDefinition) -> tuple[Typestore, list[str]]:

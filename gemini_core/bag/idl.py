@@ -8,7 +8,7 @@ modules, structs (with a base), typedefs, enums, constants where a size names th
 from __future__ import annotations
 
 import re
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from rosbags.interfaces import Nodetype
 
@@ -77,36 +77,37 @@ class _Idl:
         self._constants: dict[str, int] = {}
 
     def types(self) -> TypeDefinitions:
+        readers = {
+            "@": self._annotation,
+            "module": self._enter,
+            "}": self._leave,
+            ";": lambda: None,
+            "const": self._constant,
+            "typedef": self._typedef,
+            "enum": self._enum,
+            "struct": self._struct,
+        }
         while self._at < len(self._tokens):
-            match self._next():
-                case "@":
-                    self._annotation()
-                case "module":
-                    self._scope.append(self._next())
-                    self._take("{")
-                case "}":
-                    if not self._scope:
-                        raise self._wrong("a definition", "}")
-                    self._scope.pop()
-                case ";":
-                    pass
-                case "const":
-                    self._constant()
-                case "typedef":
-                    self._typedef()
-                case "enum":
-                    self._enum()
-                case "struct":
-                    self._struct()
-                case other:
-                    raise self._wrong("a module, struct, typedef, enum or const", other)
+            word = self._next()
+            if word not in readers:
+                self._refuse("a module, struct, typedef, enum or const", word)
+            readers[word]()
         if self._scope:
-            raise self._wrong("the end of a module", "")
+            self._refuse("the end of a module", "")
         if not self._types:
-            raise self._wrong("a struct", "")
+            self._refuse("a struct", "")
         return self._types
 
     # ----------------------------------------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        self._scope.append(self._next())
+        self._take("{")
+
+    def _leave(self) -> None:
+        if not self._scope:
+            self._refuse("a definition", "}")
+        self._scope.pop()
 
     def _struct(self) -> None:
         name = "/".join((*self._scope, self._next()))
@@ -118,10 +119,10 @@ class _Idl:
             base = self._named()
             fields.extend(self._types[base][1] if base in self._types else [])
             if base not in self._types:
-                raise self._wrong("the definition of a struct's base", base)
+                self._refuse("the definition of a struct's base", base)
         self._take("{")
-        while (token := self._next()) != "}":
-            if token == "@":
+        while (word := self._next()) != "}":
+            if word == "@":
                 self._annotation()
                 continue
             self._at -= 1
@@ -147,8 +148,8 @@ class _Idl:
         name = "/".join((*self._scope, self._next()))
         self._take("=")
         value = []
-        while (token := self._next()) != ";":
-            value.append(token)
+        while (word := self._next()) != ";":
+            value.append(word)
         if kind[0] == Nodetype.BASE and len(value) == 1 and (number := self._whole(value[0])) is not None:
             self._constants[name] = number
 
@@ -161,17 +162,17 @@ class _Idl:
                 self._annotation()
             name, descriptor = self._next(), kind
             if not re.fullmatch(r"[A-Za-z_]\w*", name):
-                raise self._wrong("a field's name", name)
+                self._refuse("a field's name", name)
             if self._peek() == "[":
                 self._next()
                 descriptor = self._collection(Nodetype.ARRAY, kind, self._number())
                 self._take("]")
             found.append((name.removeprefix("_"), descriptor))  # IDL's escape for names that are its own words
-            token = self._next()
-            if token == ";":
+            after = self._next()
+            if after == ";":
                 return found
-            if token != ",":
-                raise self._wrong("',' or ';'", token)
+            if after != ",":
+                self._refuse("',' or ';'", after)
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ class _Idl:
 
     def _collection(self, kind: Nodetype, inner: Descriptor, size: int) -> Descriptor:
         if inner[0] not in (Nodetype.BASE, Nodetype.NAME):
-            raise self._wrong("an array of single values", "one of arrays")
+            self._refuse("an array of single values", "one of arrays")
         return kind, (inner, size)
 
     def _simple(self) -> Descriptor:
@@ -209,7 +210,7 @@ class _Idl:
                 words.append(self._next())
             name = _BASE.get(" ".join(words))
             if name is None:
-                raise self._wrong("a type", " ".join(words))
+                self._refuse("a type", " ".join(words))
             return Nodetype.BASE, (name, 0)
         name = self._named()
         return self._aliases.get(name, (Nodetype.NAME, name))
@@ -221,7 +222,7 @@ class _Idl:
             self._next()
         parts = [self._next()]
         if not re.fullmatch(r"[A-Za-z_]\w*", parts[0]) or parts[0] in ("map", "bitmask", "bitset", "union", "struct", "any"):
-            raise self._wrong("a type", parts[0])
+            self._refuse("a type", parts[0])
         while self._peek() == "::":
             self._next()
             parts.append(self._next())
@@ -241,7 +242,7 @@ class _Idl:
             name = self._named()
             number = self._constants.get(name)
         if number is None or number < 0:
-            raise self._wrong("a size", token)
+            self._refuse("a size", token)
         return number
 
     @staticmethod
@@ -273,14 +274,15 @@ class _Idl:
 
     def _next(self) -> str:
         if self._at >= len(self._tokens):
-            raise self._wrong("more", "")
+            self._refuse("more", "")
         self._at += 1
         return self._tokens[self._at - 1]
 
     def _take(self, token: str) -> None:
         if (got := self._next()) != token:
-            raise self._wrong(repr(token), got)
+            self._refuse(repr(token), got)
 
-    def _wrong(self, expected: str, got: str) -> BagError:
+    def _refuse(self, expected: str, got: str) -> NoReturn:
         before = " ".join(self._tokens[max(0, self._at - 6) : self._at])
-        return BagError(f"expected {expected} in an IDL definition, got {got[:40]!r} (at '... {before[-80:]}')")
+        msg = f"expected {expected} in an IDL definition, got {got[:40]!r} (at '... {before[-80:]}')"
+        raise BagError(msg)

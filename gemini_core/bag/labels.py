@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemini_core.bag.messages import Message
-from gemini_core.bag.reader import STORAGE_SUFFIXES, BagReader
+from gemini_core.bag.reader import BagReader, bag_name
 from gemini_core.errors import BagError, DataError
 from gemini_core.types import U8, UNLABELLED
 
@@ -39,7 +39,7 @@ def bag_beside(path: Path) -> Path:
     """Name the bag beside a bag that its labels may stand in; ``path`` is a bag's folder or its one file."""
     if path.name in ("", ".."):  # the folder where one is
         path = path.resolve()
-    return path.with_name((path.stem if path.suffix in STORAGE_SUFFIXES else path.name) + LABELS_SUFFIX)
+    return path.with_name(bag_name(path) + LABELS_SUFFIX)
 
 
 def where_labels_are(path: Path) -> Path:

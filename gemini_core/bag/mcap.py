@@ -1,6 +1,6 @@
 """MCAP files, read by what is in them and not by their indexes: those may be missing, wrong or of another writer's taste.
 
-The records of a file (https://mcap.dev/spec) are gone through from the front, chunks and attachments by their lengths alone. That
+The records of a file (https://mcap.dev/spec) are gone through from the front, chunks and attachments by their lengths. That
 finds every chunk, also where there is no index of them. How many messages of which times are in a chunk is told by the message
 indexes behind it; where these are missing or contradict the statistics, the chunk is unpacked and counted. What is read is then
 compared with what the statistics promise. A file that is cut off or damaged goes the same way, as far as it leads; behind a
@@ -17,6 +17,7 @@ import numpy as np
 from rosbags.interfaces import MessageDefinition
 
 from gemini_core.bag.blocks import LARGEST_TIME_NS, Block, BlockFile, Entry
+from gemini_core.bag.compressed import KNOWN_COMPRESSIONS
 from gemini_core.bag.definitions import ros2_type
 from gemini_core.bag.stored import CDR, DEFINITION_FORMATS, NO_DEFINITION, ROS1, Channel, Tally
 from gemini_core.errors import BagError
@@ -102,7 +103,7 @@ class McapFile(BlockFile):
             self._definition(code, self._bytes(start, size))
         return None
 
-    def _chunk(self, start: int, size: int, *, is_cut: bool) -> Block:
+    def _chunk(self, start: int, size: int, *, is_cut: bool) -> Block | None:
         record = _Fields(self._bytes(start, min(size, _CHUNK_BYTES + _COMPRESSION_BYTES)))
         record.take(16)  # start and end time: the messages say them, too
         unpacked, checksum, compression = record.number("<Q"), record.number("<I"), record.text()
@@ -111,6 +112,10 @@ class McapFile(BlockFile):
         if not is_cut and packed > size - record.offset:
             msg = "a chunk longer than its record"
             raise struct.error(msg)
+        if compression not in KNOWN_COMPRESSIONS:
+            known = ", ".join(name or "none" for name in KNOWN_COMPRESSIONS)
+            self._lost(f"expected chunks of a compression out of {known}, got {compression!r}")
+            return None
         block = Block(offset, min(packed, start + size - offset), compression, unpacked, checksum, is_cut=is_cut)
         self._blocks.append(block)
         return block
@@ -163,7 +168,7 @@ class McapFile(BlockFile):
         """Say whether every channel is known, every chunk indexed, and both give what the statistics promise."""
         if self._promised is None or any(block.size and not block.indexed for block in self._blocks):
             return False
-        found = {number: tally.count for number, tally in self._tallies_by_number().items()}
+        found = {number: tally.messages for number, tally in self._tallies_by_number().items()}
         promised = {number: count for number, count in self._promised.items() if count}
         return found == promised and self._promised_total == sum(found.values()) and found.keys() <= self._channels.keys()
 
@@ -180,7 +185,7 @@ class McapFile(BlockFile):
         return next((offset for offset in self._offsets if offset > at), None)
 
     def _indexed_offsets(self) -> list[int]:
-        """Where the chunks begin as the summary says, and the summary itself, which scanning reaches behind the last of them."""
+        """Where the chunks begin as the summary says, and the summary itself, which stands behind the last of them."""
         end = self._bytes(self._size - _FOOTER_BYTES, _FOOTER_BYTES)
         if not end.endswith(MCAP_MAGIC) or end[0] != FOOTER:
             return []

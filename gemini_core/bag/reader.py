@@ -1,6 +1,6 @@
 """Reading bags without ROS: folders and single files, MCAP, sqlite3 and those of ROS 1, also odd and damaged ones.
 
-What is said of a bag comes in three kinds (docs/bags.md): ``damage`` is for bytes that are lost; ``notes`` for what is unusual and
+What is said of a bag comes in three kinds (docs/bags.md): ``damage`` is for bytes that are lost; ``notes`` for what is odd and
 was read all the same; a topic's ``problem`` for messages that are whole and cannot be read, since they are of another kind.
 """
 
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import NamedTuple, final
 
 from gemini_core.bag.compressed import COMPRESSED_SUFFIXES, ZSTD_MAGIC, unpack, unpack_file
-from gemini_core.bag.definitions import Reading, reading_of
+from gemini_core.bag.definitions import NO_DEFINITION_NOTE, Reading, reading_of
 from gemini_core.bag.mcap import MCAP_MAGIC, McapFile
 from gemini_core.bag.messages import Message
 from gemini_core.bag.metadata import METADATA_NAME, Metadata, listed_files, read_metadata
@@ -39,9 +39,7 @@ from gemini_core.errors import BagError, nearest_names
 STORAGE_SUFFIXES = (".mcap", ".db3")
 """Of the files that rosbag2 writes, uncompressed."""
 
-READABLE_SUFFIXES = tuple(
-    suffix + packed for suffix in (*STORAGE_SUFFIXES, ".bag") for packed in ("", *COMPRESSED_SUFFIXES)
-)
+READABLE_SUFFIXES = tuple(suffix + packed for suffix in (*STORAGE_SUFFIXES, ".bag") for packed in ("", *COMPRESSED_SUFFIXES))
 """Of all files that are read: those, the bags of ROS 1, and each compressed as a whole."""
 
 NANOSECONDS = 1_000_000_000
@@ -117,6 +115,7 @@ class BagReader:
         self.path = Path(path)
         self._losses: list[str] = []
         self._notes: list[str] = []
+        self._misfits: set[str] = set()
         self._storages: list[Storage] = []
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
 
@@ -128,9 +127,7 @@ class BagReader:
                 self._open_file(path)
             self._compare(metadata)
             self._note_kinds()
-            if self.damage and not any(storage.channels for storage in self._storages):
-                msg = f"{self.path}: expected a bag with messages, got none that can be read ({self.damage})"
-                raise BagError(msg)
+            self._require_some()
         except BaseException:
             self.close()
             raise
@@ -158,21 +155,25 @@ class BagReader:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is unusual about the bag and was read all the same, a sentence each; looks at all definitions."""
+        """What is unusual about the bag and was read all the same, a sentence each; looks at all definitions.
+
+        Whether those fit is known of the messages that were decoded by now.
+        """
         notes = [*self._notes, *(note for storage in self._storages for note in storage.notes)]
         readings = {channel.type: reading_of(channel) for channel in self._tallies}
-        missing = [kind for kind, reading in readings.items() if reading.note.endswith(_NO_DEFINITION_NOTE)]
+        missing = [kind for kind, reading in readings.items() if reading.note.endswith(NO_DEFINITION_NOTE)]
         if missing:
             notes.append(f"read as this project knows them, since the bag has no definition: {_some(missing)}")
+        notes.extend(f"{kind}: the bag's definition does not fit its messages; {_AS_KNOWN}" for kind in sorted(self._misfits))
         others = {reading.note for kind, reading in readings.items() if reading.note and kind not in missing}
-        notes.extend(f"{note}; read as this project knows it" for note in sorted(others))
+        notes.extend(f"{note}; {_AS_KNOWN}" for note in sorted(others))
         return tuple(notes)
 
     def topics(self) -> tuple[TopicInfo, ...]:
         """List the topics by name, without reading the messages of an intact bag; rates are over the whole bag's length."""
         counts = {key: 0 for channel in self._channels for key in (_key(channel),)}
         for channel, tally in self._tallies.items():
-            counts[_key(channel)] += tally.count
+            counts[_key(channel)] += tally.messages
         first_ns, last_ns = self.span_ns
         seconds = (last_ns - first_ns) / NANOSECONDS
         return tuple(
@@ -213,7 +214,11 @@ class BagReader:
         return self._read(known if topics is None else set(topics))
 
     def _read(self, topics: Collection[str]) -> Iterator[BagMessage]:
-        wanted = {channel: _Stream.of(channel, self.path) for channel in self._channels if channel.topic in topics}
+        wanted = {
+            channel: _Stream(channel, reading_of(channel), self.path, self._misfits)
+            for channel in self._channels
+            if channel.topic in topics
+        }
         parts = []
         for storage in self._storages:
             times = [tally.first_ns for channel, tally in storage.tallies.items() if channel in wanted]
@@ -249,8 +254,8 @@ class BagReader:
             is_folder, is_there = False, True
         if not is_there and not self.path.is_symlink():
             msg = (
-                f"{shortened(self.path)}: expected a bag (a folder, or a file that ends in {', '.join(STORAGE_SUFFIXES)} or .bag), "
-                f"got nothing at this path"
+                f"{shortened(self.path)}: expected a bag (a folder, or a file that ends in .mcap, .db3 or .bag),"
+                f" got nothing at this path"
             )
             raise BagError(msg)
         if is_folder:
@@ -278,7 +283,9 @@ class BagReader:
         if missing and len(there) < len(metadata.files):
             self._lose(f"expected the files that {METADATA_NAME} lists, got none of the name {_some(missing)}")
         elif missing:
-            self._notes.append(f"{METADATA_NAME} lists {_some(missing)}, which is not there; read are {_some([p.name for p in there])}")
+            self._notes.append(
+                f"{METADATA_NAME} lists {_some(missing)}, which is not there; read are {_some([p.name for p in there])}"
+            )
         if not there:
             msg = f"{self.path}: expected a bag with .mcap, .db3 or .bag files, got a folder without any"
             raise BagError(msg)
@@ -335,7 +342,7 @@ class BagReader:
         """
         found: dict[str, int] = {}
         for channel, tally in self._tallies.items():
-            found[channel.topic] = found.get(channel.topic, 0) + tally.count
+            found[channel.topic] = found.get(channel.topic, 0) + tally.messages
         promised: dict[str, int] = {}
         for (topic, _), count in metadata.counts.items():
             promised[topic] = promised.get(topic, 0) + count
@@ -349,11 +356,18 @@ class BagReader:
         else:
             self._lose(what)
 
+    def _require_some(self) -> None:
+        if self.damage and not self._tallies:
+            msg = f"{self.path}: expected a bag with messages, got none that can be read ({self.damage})"
+            raise BagError(msg)
+
     def _note_kinds(self) -> None:
         """Say what bags of ROS 1 are, and how many topics are of what is not read."""
         if any(channel.encoding == ROS1 for channel in self._channels):
             command = f"rosbags-convert --src {self.path} --dst {bag_name(self.path)}"
-            self._notes.append(f"recorded with ROS 1; its messages are read as ROS 2 has them ('{command}' converts it once for all)")
+            self._notes.append(
+                f"recorded with ROS 1; its messages are read as ROS 2 has them ('{command}' converts it once for all)"
+            )
 
     def _lose(self, what: str) -> None:
         if what not in self._losses:
@@ -387,10 +401,7 @@ class _Stream(NamedTuple):
     channel: Channel
     reading: Reading
     path: Path
-
-    @classmethod
-    def of(cls, channel: Channel, path: Path) -> _Stream:
-        return cls(channel, reading_of(channel), path)
+    misfits: set[str]
 
     def cdr_of(self, stored: StoredMessage) -> bytes:
         """Unpack a message of rosbag2's compression mode "message", and put one of ROS 1 into CDR.
@@ -405,14 +416,18 @@ class _Stream(NamedTuple):
 
     def decode(self, stored: BagMessage) -> Message:
         try:
-            return self.reading.decode(stored.type, stored.data)
+            return self.reading.decode(stored.type, stored.data, self.misfits)
         except BagError as error:
             where = f"{stored.type} on {stored.topic} at log time {stored.log_ns}"
-            msg = f"{self.path}: {self.reading.problem}" if self.reading.problem else f"{self.path}: expected {where}, got {error}"
+            msg = (
+                f"{self.path}: {self.reading.problem}"
+                if self.reading.problem
+                else f"{self.path}: expected {where}, got {error}"
+            )
             raise BagError(msg) from None
 
 
-_NO_DEFINITION_NOTE = ": the bag has no definition of it"
+_AS_KNOWN = "read as this project knows it"
 
 _KINDS: dict[bytes, Callable[[Path], Storage]] = {MCAP_MAGIC: McapFile, _SQLITE_MAGIC: SqliteFile, ROS1_MAGIC: Ros1File}
 

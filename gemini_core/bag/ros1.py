@@ -1,4 +1,4 @@
-"""The bags of ROS 1 (``#ROSBAG V2.0``, http://wiki.ros.org/Bags/Format/2.0), also those that were never indexed or are cut off."""
+"""The bags of ROS 1 (``#ROSBAG V2.0``, http://wiki.ros.org/Bags/Format/2.0), also those without an index and those cut off."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Ros1File(BlockFile):
             msg = f"{self.path}: expected a bag of ROS 1, format 2.0, got other bytes at its beginning"
             raise BagError(msg)
         self._find_blocks()
-        found = {number: tally.count for number, tally in self._tallies_by_number().items()}
+        found = {number: tally.messages for number, tally in self._tallies_by_number().items()}
         if found != self._promised or not found.keys() <= self._channels.keys():
             self._count()
         chunks = sum(not block.is_loose for block in self._blocks)

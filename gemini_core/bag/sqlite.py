@@ -1,7 +1,7 @@
 """sqlite3 bags, also with messages that are still in their write-ahead log, and damaged ones.
 
-Nothing is ever written beside a bag. A bag alone is opened as immutable. What lies in a ``.db3-wal`` (the recorder was killed, or
-runs yet) is read through a copy of the log, with the index of it in memory; a bag with a ``-journal`` of a write that was never
+Nothing is ever written beside a bag. A bag alone is opened as immutable. What lies in a ``.db3-wal`` (the recorder was killed)
+is read through a copy of the log, with the index of it in memory; a bag with a ``-journal`` of a write that was never
 finished is copied and rolled back there.
 """
 
@@ -40,7 +40,9 @@ class SqliteFile:
         self.path = path
         size = require_regular(path).st_size
         self._page_bytes, pages = _layout(path)
-        self._is_whole = self._page_bytes * pages <= size or _has_content(_beside(path, "-wal"))  # then the header may be of before
+        self._is_whole = self._page_bytes * pages <= size or _has_content(
+            _beside(path, "-wal")
+        )  # then the header may be of before
         self.losses: list[str] = []
         self.notes: list[str] = []
         self.keeps_count = False
@@ -65,14 +67,14 @@ class SqliteFile:
     def close(self) -> None:
         """Close the file, and remove what was copied."""
         if (database := getattr(self, "_database", None)) is not None:
-            database.close(True)  # noqa: FBT003 - apsw's word: also where a query still runs
+            database.close(True)  # also where a query still runs
         self._vfs = None
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = None
 
     def messages(self, wanted: Collection[Channel]) -> Iterator[StoredMessage]:
-        """Give the messages of some channels by log time; of a damaged file those behind the damage follow as they were written."""
+        """Give the messages of some channels by log time; of a damaged file those that are left follow as written."""
         numbers = {number: channel for number, channel in self._by_number.items() if channel in wanted}
         chosen = ",".join(str(number) for number in numbers)
         given = array.array("q")
@@ -129,7 +131,7 @@ class SqliteFile:
         folder = Path(self._temporary.name)
         size, free = path.stat().st_size, shutil.disk_usage(folder).free
         if size > free:
-            msg = f"{path}: expected {size} bytes free in {folder.parent} to copy it to (TMPDIR chooses another place), got {free}"
+            msg = f"{path}: expected {size} bytes free in {folder.parent} for a copy (TMPDIR chooses another place), got {free}"
             raise BagError(msg)
         shutil.copyfile(path, folder / as_name)
         return folder
@@ -172,7 +174,7 @@ class SqliteFile:
     def _tally(self, number: object, tally: Tally) -> None:
         channel = self._by_number.get(number) if isinstance(number, int) else None
         if channel is None:
-            self._lost(f"expected a topic for each message, got {tally.count} messages of number {number}, which names none")
+            self._lost(f"expected a topic for each message, got {tally.messages} messages of number {number}, which names none")
             return
         self.tallies[channel] = self.tallies[channel].and_of(tally) if channel in self.tallies else tally
 
@@ -196,13 +198,18 @@ class SqliteFile:
         for _ in range(MOST_DAMAGED_PLACES):
             query = f"SELECT id, topic_id, timestamp, data FROM messages WHERE id > {row} ORDER BY id"  # noqa: S608 - a number
             try:
-                for row, number, log_ns, data in self._database.execute(query):  # noqa: B020, B007 - where it breaks off
-                    if row not in given and number in numbers and (message := self._message(numbers, row, number, log_ns, data)):
+                for row, number, log_ns, data in self._database.execute(query):
+                    if (
+                        row not in given
+                        and number in numbers
+                        and (message := self._message(numbers, row, number, log_ns, data))
+                    ):
                         yield message
             except apsw.Error:
-                row = self._next_row(row)
-                if row is None:
+                following = self._next_row(row)
+                if following is None:
                     return
+                row = following
             else:
                 return
 
@@ -267,10 +274,10 @@ class _LogVfs(apsw.VFS):
             return apsw.VFSFile("", self._log, flags)
         return _LogFile("", name, flags)
 
-    def xAccess(self, pathname: str, flags: int) -> bool:  # noqa: N802
+    def xAccess(self, pathname: str, _flags: int) -> bool:  # noqa: N802
         return pathname.endswith("-wal")
 
-    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802, FBT001
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         pass
 
 

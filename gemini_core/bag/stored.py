@@ -49,29 +49,37 @@ class StoredMessage(NamedTuple):
 class Tally(NamedTuple):
     """How many messages there are, and the log times of the first and the last."""
 
-    count: int
+    messages: int
     first_ns: int
     last_ns: int
 
     def and_of(self, other: Tally) -> Tally:
         """Both together."""
-        return Tally(self.count + other.count, min(self.first_ns, other.first_ns), max(self.last_ns, other.last_ns))
+        return Tally(self.messages + other.messages, min(self.first_ns, other.first_ns), max(self.last_ns, other.last_ns))
 
 
 class Storage(Protocol):
     """One storage file, open.
 
     ``tallies`` are of the messages that are there; channels without any are left out of them and stand in ``channels``.
-    ``losses`` says in sentences what is damaged; reading may add to it. ``keeps_count`` says that the file itself tells how many
-    messages it should have, and has them.
+    ``losses`` says in sentences what is damaged; reading may add to it. ``keeps_count``: the file tells how many messages it
+    should have, and has them.
     """
 
     path: Path
-    channels: list[Channel]
-    tallies: dict[Channel, Tally]
     losses: list[str]
     notes: list[str]
     keeps_count: bool
+
+    @property
+    def channels(self) -> list[Channel]:
+        """Every channel that the file names."""
+        ...
+
+    @property
+    def tallies(self) -> dict[Channel, Tally]:
+        """What is there of each channel."""
+        ...
 
     def messages(self, wanted: Collection[Channel]) -> Iterator[StoredMessage]:
         """Give the messages of some channels in order of log time, those of one time as they were written."""
