@@ -175,7 +175,8 @@ class BlockFile(ABC):
         if len(entries) < expected:
             self._lost(f"expected {expected} messages in the chunk at byte {block.offset}, got {len(entries)}")
         for number, log_ns, start, end in entries:
-            yield StoredMessage(numbers[number], log_ns, kept.of(block)[start:end])
+            content = kept.content if kept.block is block else kept.of(block)
+            yield StoredMessage(numbers[number], log_ns, content[start:end])
 
     def _content(self, block: Block) -> bytes:
         """Unpack a block; b"" and a loss where that fails. One that is cut off is as long as it is."""
@@ -194,19 +195,17 @@ class BlockFile(ABC):
 
 
 class _Kept:
-    """Unpacked blocks, the most recently used ones up to ``KEPT_BYTES``."""
+    """Unpacked blocks, the most recently used ones up to ``KEPT_BYTES``; ``block`` and its ``content`` are the last."""
 
     def __init__(self, load: Callable[[Block], bytes]) -> None:
         self._load = load
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._bytes = 0
-        self._last: tuple[Block | None, bytes] = (None, b"")
+        self.block: Block | None = None
+        self.content = b""
 
     def of(self, block: Block) -> bytes:
         """Unpack a block, or find it unpacked."""
-        last, content = self._last
-        if last is block:
-            return content
         if block.offset in self._blocks:
             content = self._blocks[block.offset]
             self._blocks.move_to_end(block.offset)
@@ -216,7 +215,7 @@ class _Kept:
             while self._bytes > KEPT_BYTES and len(self._blocks) > 1:
                 _, oldest = self._blocks.popitem(last=False)
                 self._bytes -= len(oldest)
-        self._last = block, content
+        self.block, self.content = block, content
         return content
 
 

@@ -69,6 +69,8 @@ def unpack(data: bytes, compression: str, size: int | None = None) -> bytes:
 
 def _frames(data: bytes, compression: str, most: int) -> bytes:
     """Unpack frame after frame to at most one byte more than ``most``."""
+    if compression == "zstd" and _is_of_at_most(data, most):
+        return _one_frame(data)
     parts: list[bytes] = []
     left = most + 1
     while data and left > 0:
@@ -76,7 +78,7 @@ def _frames(data: bytes, compression: str, most: int) -> bytes:
         try:
             part = frame.decompress(data, left)
         except (zstd.ZstdError, RuntimeError, OSError, EOFError, ValueError, MemoryError) as error:
-            msg = f"expected {compression} data, got {' '.join(str(error).split()) or type(error).__name__}"
+            msg = f"expected {compression} data, got {_brief(error)}"
             raise BagError(msg) from None
         parts.append(part)
         left -= len(part)
@@ -88,6 +90,23 @@ def _frames(data: bytes, compression: str, most: int) -> bytes:
         msg = f"expected at most {MAX_BLOCK_BYTES} bytes in one piece, got more"
         raise BagError(msg)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _is_of_at_most(data: bytes, most: int) -> bool:
+    """Say whether data is one frame that says its size, at most ``most``: it cannot become more, and is unpacked quickly."""
+    try:
+        size = zstd.get_frame_info(data).decompressed_size
+        return size is not None and size <= most and zstd.get_frame_size(data) == len(data)
+    except zstd.ZstdError:
+        return False
+
+
+def _one_frame(data: bytes) -> bytes:
+    try:
+        return zstd.decompress(data)
+    except (zstd.ZstdError, MemoryError) as error:
+        msg = f"expected zstd data, got {_brief(error)}"
+        raise BagError(msg) from None
 
 
 def unpack_file(path: Path, target: Path) -> None:

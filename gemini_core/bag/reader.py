@@ -28,7 +28,6 @@ from gemini_core.bag.stored import (
     Channel,
     Part,
     Storage,
-    StoredMessage,
     Tally,
     in_time_order,
     require_regular,
@@ -225,16 +224,21 @@ class BagReader:
             if times:
                 parts.append(Part(min(times), partial(storage.messages, wanted)))
         count = unreadable = 0
-        for stored in in_time_order(parts):
-            stream = wanted[stored.channel]
-            try:
-                data = stream.cdr_of(stored)
-            except BagError as error:
-                unreadable += 1
-                self._lose(f"{stored.channel.topic} at log time {stored.log_ns}: {error}")
-                continue
+        last: Channel | None = None
+        for channel, log_ns, data in in_time_order(parts):
+            if channel is not last:
+                last, stream = channel, wanted[channel]
+                topic, kind, decode = channel.topic, channel.type, stream.decode
+                is_cdr = channel.encoding == CDR
+            if not is_cdr or data[:4] == ZSTD_MAGIC:
+                try:
+                    data = stream.cdr_of(data)  # noqa: PLW2901 - the same message in other bytes
+                except BagError as error:
+                    unreadable += 1
+                    self._lose(f"{topic} at log time {log_ns}: {error}")
+                    continue
             count += 1
-            yield BagMessage(stored.channel.topic, stored.channel.type, stored.log_ns, data, stream.decode)
+            yield BagMessage(topic, kind, log_ns, data, decode)
         if self.damage:
             lost = f", {unreadable} could not be" if unreadable else ""
             msg = (
@@ -403,13 +407,12 @@ class _Stream(NamedTuple):
     path: Path
     misfits: set[str]
 
-    def cdr_of(self, stored: StoredMessage) -> bytes:
+    def cdr_of(self, data: bytes) -> bytes:
         """Unpack a message of rosbag2's compression mode "message", and put one of ROS 1 into CDR.
 
         Raises:
             BagError: it is damaged.
         """
-        data = stored.data
         if self.channel.encoding == CDR:
             return unpack(data, "zstd") if data[:4] == ZSTD_MAGIC else data
         return data if self.reading.to_cdr is None else self.reading.to_cdr(data)

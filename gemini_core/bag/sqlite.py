@@ -81,10 +81,12 @@ class SqliteFile:
         if self._ordered:
             query = f"SELECT id, topic_id, timestamp, data FROM messages WHERE topic_id IN ({chosen}) ORDER BY timestamp, id"  # noqa: S608 - numbers
             try:
-                for row in self._database.execute(query):
-                    given.append(row[0])
-                    if (message := self._message(numbers, *row)) is not None:
-                        yield message
+                for row, number, log_ns, data in self._database.execute(query):
+                    given.append(row)
+                    if type(data) is bytes and type(log_ns) is int:
+                        yield StoredMessage(numbers[number], log_ns, data)
+                    else:
+                        self._lost(f"expected a time and bytes in row {row}, got something else")
             except apsw.Error as error:
                 self._lost(f"expected an intact sqlite3 file, got {_reason(error)}")
             else:

@@ -107,15 +107,22 @@ def in_time_order(parts: Iterable[Part]) -> Iterator[StoredMessage]:
             stream = part.read()
             if (first := next(stream, None)) is not None:
                 heapq.heappush(heap, (first.log_ns, number, first, stream))
-        if not heap:
-            continue
-        _, number, message, stream = heap[0]
-        yield message
-        following = next(stream, None)
-        if following is None:
-            heapq.heappop(heap)
-        else:
-            heapq.heapreplace(heap, (following.log_ns, number, following, stream))
+        if len(heap) == 1:  # nearly always; then nothing has to be compared before the time of the part that waits
+            _, number, message, stream = heap.pop()
+            until_ns = waiting[-1][1].start_ns if waiting else None
+            yield message
+            for following in stream:
+                if until_ns is not None and following.log_ns >= until_ns:
+                    heap.append((following.log_ns, number, following, stream))
+                    break
+                yield following
+        elif heap:
+            _, number, message, stream = heap[0]
+            yield message
+            if (following_one := next(stream, None)) is None:
+                heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, (following_one.log_ns, number, following_one, stream))
 
 
 def require_regular(path: Path) -> os.stat_result:

@@ -411,7 +411,7 @@ def ros1_bag(path: Path, compression: str | None = None, count: int = 10) -> Pat
         for index in range(count):
             stamp = make["builtin_interfaces/msg/Time"](sec=5, nanosec=index)
             header = make["std_msgs/msg/Header"](seq=index, stamp=stamp, frame_id="camera")
-            pixels = np.full(12, index, np.uint8)
+            pixels = np.full(12, index % 256, np.uint8)
             message = make["sensor_msgs/msg/Image"](header, 2, 2, "rgb8", 0, 6, pixels)
             writer.write(image, 5_000_000_000 + index, store.serialize_ros1(message, image.msgtype))
             region = make["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
