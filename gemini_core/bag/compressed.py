@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import bz2
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import lz4.frame
+from rosbags.rosbag2 import storage_mcap
 
 from gemini_core.errors import BagError
 
-if TYPE_CHECKING or sys.version_info < (3, 14):
-    from backports import zstd
-else:
-    from compression import zstd
+zstd: Any = storage_mcap.zstd  # that of Python 3.14, else its backport, whichever rosbags was installed with
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 """No message in CDR begins like this: its first byte is 0."""

@@ -56,7 +56,8 @@ class Ros1File(BlockFile):
             raise BagError(msg)
         self._find_blocks()
         found = {number: tally.messages for number, tally in self._tallies_by_number().items()}
-        if found != self._promised or not found.keys() <= self._channels.keys():
+        is_indexed = all(block.indexed or not block.size for block in self._blocks)
+        if not is_indexed or found != self._promised or not found.keys() <= self._channels.keys():
             self._count()
         chunks = sum(not block.is_loose for block in self._blocks)
         if chunks < self._chunk_count:
