@@ -13,7 +13,7 @@ from rosbags.rosbag2 import storage_mcap
 
 from gemini_core.errors import BagError
 
-zstd: Any = storage_mcap.zstd  # that of Python 3.14, else its backport, whichever rosbags was installed with
+zstd: Any = vars(storage_mcap)["zstd"]  # Python's since 3.14, else its backport: what rosbags was installed with
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 """No message in CDR begins like this: its first byte is 0."""
@@ -100,7 +100,7 @@ def _is_of_at_most(data: bytes, most: int) -> bool:
 
 def _one_frame(data: bytes) -> bytes:
     try:
-        return zstd.decompress(data)
+        return bytes(zstd.decompress(data))
     except (zstd.ZstdError, MemoryError) as error:
         msg = f"expected zstd data, got {_brief(error)}"
         raise BagError(msg) from None

@@ -45,7 +45,10 @@ def bag_beside(path: Path) -> Path:
 def where_labels_are(path: Path) -> Path:
     """Find the bag that the labels of a bag stand in: the one beside it where there is one, else the bag itself."""
     beside = bag_beside(path)
-    return beside if beside.exists() else path
+    try:
+        return beside if beside.exists() else path
+    except (OSError, ValueError):  # a name that is too long with the ending
+        return path
 
 
 class BagLabels:

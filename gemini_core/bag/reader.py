@@ -368,9 +368,12 @@ class BagReader:
     def _note_kinds(self) -> None:
         """Say what bags of ROS 1 are, and how many topics are of what is not read."""
         if any(channel.encoding == ROS1 for channel in self._channels):
-            command = f"rosbags-convert --src {self.path} --dst {bag_name(self.path)}"
+            files = [str(storage.path) for storage in self._storages if isinstance(storage, Ros1File)]
+            source = " ".join(files) or "FILE.bag"
+            which = "it" if files else "the .bag that it was made of"
             self._notes.append(
-                f"recorded with ROS 1; its messages are read as ROS 2 has them ('{command}' converts it once for all)"
+                "recorded with ROS 1; its messages are read as ROS 2 has them "
+                f"('rosbags-convert --src {source} --dst {bag_name(self.path)}' converts {which} once for all)"
             )
 
     def _lose(self, what: str) -> None:

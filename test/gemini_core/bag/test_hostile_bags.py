@@ -24,6 +24,7 @@ from gemini_core.bag.idl import parse_idl
 from gemini_core.bag.messages import typestore
 from gemini_core.bag.reader import BagReader
 from gemini_core.bag.stored import Channel
+from gemini_core.bag.writer import BagWriter
 from gemini_core.errors import BagError
 from test.builders.mcap_files import McapChannel, McapOptions, record, text, write_mcap
 
@@ -293,3 +294,9 @@ def test_any_bytes_in_an_mcap_end_in_messages_or_a_sentence(tmp_path_factory, co
     except BagError as error:
         assert len(str(error)) < 2000  # noqa: PT017 - most damages do harm, not all
     assert found <= 60
+
+
+def test_a_bag_is_not_written_to_a_path_that_the_system_refuses(tmp_path):
+    for name in ("x" * 5000, "a\0b"):
+        with pytest.raises(BagError, match="expected"), BagWriter(tmp_path / name):
+            pass
