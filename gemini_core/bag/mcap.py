@@ -53,6 +53,7 @@ class McapFile(BlockFile):
         self._promised: dict[int, int] | None = None
         self._promised_total = 0
         self._offsets: list[int] | None = None
+        self._starts: set[int] = set()  # of the records that an index may name
         super().__init__(path)
 
     def _scan(self) -> None:
@@ -63,6 +64,17 @@ class McapFile(BlockFile):
         if not self._indexes_agree():
             self._count()
         self._compare(self._promised, self._promised_total, "its statistics")
+        if self._promised is None and not self.losses:
+            self._compare_places()
+
+    def _compare_places(self) -> None:
+        """Without statistics, only the places in the index tell of records that are gone or unrecognizable."""
+        try:
+            places = self._indexed_offsets()
+        except _BROKEN:
+            places = []
+        if gone := [place for place in places if place not in self._starts]:
+            self._lost(f"expected a record at byte {gone[0]} as its index says, got none")
 
     def _find_blocks(self) -> None:
         """Go through the records; stops at the footer, or at what makes no sense and no index leads beyond."""
@@ -71,6 +83,8 @@ class McapFile(BlockFile):
             start, size, is_whole = at + _HEAD.size, 0, False
             try:
                 code, size = _HEAD.unpack(self._bytes(at, _HEAD.size))
+                if code not in (MESSAGE, MESSAGE_INDEX):
+                    self._starts.add(at)
                 if code == FOOTER and self._bytes(start + size, len(MCAP_MAGIC)) == MCAP_MAGIC:
                     return
                 is_whole = code not in (0, FOOTER) and start + size <= self._size
@@ -190,7 +204,7 @@ class McapFile(BlockFile):
         if not end.endswith(MCAP_MAGIC) or end[0] != FOOTER:
             return []
         at = int(struct.unpack_from("<Q", end, _HEAD.size)[0])
-        offsets = [at]
+        offsets = [at] if at else []
         while at and at + _HEAD.size <= self._size - _FOOTER_BYTES:
             code, size = _HEAD.unpack(self._bytes(at, _HEAD.size))
             if code == CHUNK_INDEX:

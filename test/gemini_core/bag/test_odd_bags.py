@@ -140,6 +140,17 @@ def test_a_damaged_chunk_takes_only_its_own_messages(tmp_path, has_index):
     assert "57 messages were read" in damage
 
 
+def test_a_chunk_that_only_the_index_knows_of_is_missed_without_statistics(tmp_path):
+    content = bytearray(write_mcap(PLAIN, rows(60), McapOptions(compression="lz4", statistics=False)))
+    packed = [place for place in range(len(content)) if content[place : place + 4] == b"\x04\x22\x4d\x18"]
+    content[content.rindex(b"\x06", 0, packed[5] - 40)] = 0x86  # a private record now, which readers pass over
+    file = tmp_path / "a.mcap"
+    file.write_bytes(content)
+    found, damage, _ = read(file)
+    assert len(found) == 57
+    assert "as its index says, got none" in damage
+
+
 def test_reading_goes_on_behind_a_damaged_length(tmp_path):
     content = bytearray(write_mcap(PLAIN, rows(60), McapOptions(compression="lz4")))
     packed = [place for place in range(len(content)) if content[place : place + 4] == b"\x04\x22\x4d\x18"]
