@@ -53,7 +53,7 @@ class McapFile(BlockFile):
         self._promised: dict[int, int] | None = None
         self._promised_total = 0
         self._offsets: list[int] | None = None
-        self._starts: set[int] = set()  # of the records that an index may name
+        self._starts: dict[int, int] = {}  # of the records that an index may name: place -> code
         super().__init__(path)
 
     def _scan(self) -> None:
@@ -70,11 +70,12 @@ class McapFile(BlockFile):
     def _compare_places(self) -> None:
         """Without statistics, only the places in the index tell of records that are gone or unrecognizable."""
         try:
-            places = self._indexed_offsets()
+            summary, chunks = self._read_index()
         except _BROKEN:
-            places = []
-        if gone := [place for place in places if place not in self._starts]:
-            self._lost(f"expected a record at byte {gone[0]} as its index says, got none")
+            return
+        gone = [place for place in chunks if self._starts.get(place) != CHUNK]
+        if gone or (summary and summary not in self._starts):
+            self._lost(f"expected a record at byte {[*gone, summary][0]} as its index says, got none")
 
     def _find_blocks(self) -> None:
         """Go through the records; stops at the footer, or at what makes no sense and no index leads beyond."""
@@ -84,7 +85,7 @@ class McapFile(BlockFile):
             try:
                 code, size = _HEAD.unpack(self._bytes(at, _HEAD.size))
                 if code not in (MESSAGE, MESSAGE_INDEX):
-                    self._starts.add(at)
+                    self._starts[at] = code
                 if code == FOOTER and self._bytes(start + size, len(MCAP_MAGIC)) == MCAP_MAGIC:
                     return
                 is_whole = code not in (0, FOOTER) and start + size <= self._size
@@ -193,24 +194,25 @@ class McapFile(BlockFile):
         """The next chunk that the index at the end of the file names, behind a damaged place."""
         if self._offsets is None:
             try:
-                self._offsets = self._indexed_offsets()
+                summary, chunks = self._read_index()
+                self._offsets = [place for place in sorted([*chunks, summary]) if place < self._size]
             except _BROKEN:
                 self._offsets = []
         return next((offset for offset in self._offsets if offset > at), None)
 
-    def _indexed_offsets(self) -> list[int]:
-        """Where the chunks begin as the summary says, and the summary itself, which stands behind the last of them."""
+    def _read_index(self) -> tuple[int, list[int]]:
+        """Where the summary begins as the footer says (0: there is none), and where the chunks begin as the summary says."""
         end = self._bytes(self._size - _FOOTER_BYTES, _FOOTER_BYTES)
         if not end.endswith(MCAP_MAGIC) or end[0] != FOOTER:
-            return []
-        at = int(struct.unpack_from("<Q", end, _HEAD.size)[0])
-        offsets = [at] if at else []
+            return 0, []
+        at = summary = int(struct.unpack_from("<Q", end, _HEAD.size)[0])
+        chunks = []
         while at and at + _HEAD.size <= self._size - _FOOTER_BYTES:
             code, size = _HEAD.unpack(self._bytes(at, _HEAD.size))
             if code == CHUNK_INDEX:
-                offsets.append(struct.unpack("<Q", self._bytes(at + _HEAD.size + 16, 8))[0])
+                chunks.append(struct.unpack("<Q", self._bytes(at + _HEAD.size + 16, 8))[0])
             at += _HEAD.size + size
-        return sorted(offset for offset in offsets if len(MCAP_MAGIC) <= offset < self._size)
+        return summary, chunks
 
     # ----------------------------------------------------------------------------------------------------------------
     # In a chunk

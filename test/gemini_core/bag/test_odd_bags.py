@@ -28,6 +28,7 @@ from gemini_core.errors import BagError
 from test.builders.mcap_files import PACKERS, McapChannel, McapOptions, write_mcap
 
 STORAGES = ("mcap", "sqlite3")
+CHUNK_HEAD_BYTES = 9 + 28 + 7 + 8  # of a record of a chunk of compression "lz4", before what is compressed
 STRING = "std_msgs/msg/String"
 PLAIN = [
     McapChannel(1, "/a", STRING, "ros2msg", "string data"),
@@ -143,7 +144,8 @@ def test_a_damaged_chunk_takes_only_its_own_messages(tmp_path, has_index):
 def test_a_chunk_that_only_the_index_knows_of_is_missed_without_statistics(tmp_path):
     content = bytearray(write_mcap(PLAIN, rows(60), McapOptions(compression="lz4", statistics=False)))
     packed = [place for place in range(len(content)) if content[place : place + 4] == b"\x04\x22\x4d\x18"]
-    content[content.rindex(b"\x06", 0, packed[5] - 40)] = 0x86  # a private record now, which readers pass over
+    assert content[packed[5] - CHUNK_HEAD_BYTES] == 6
+    content[packed[5] - CHUNK_HEAD_BYTES] = 0x86  # a private record now, which readers pass over
     file = tmp_path / "a.mcap"
     file.write_bytes(content)
     found, damage, _ = read(file)
@@ -154,7 +156,8 @@ def test_a_chunk_that_only_the_index_knows_of_is_missed_without_statistics(tmp_p
 def test_reading_goes_on_behind_a_damaged_length(tmp_path):
     content = bytearray(write_mcap(PLAIN, rows(60), McapOptions(compression="lz4")))
     packed = [place for place in range(len(content)) if content[place : place + 4] == b"\x04\x22\x4d\x18"]
-    start = content.rindex(b"\x06", 0, packed[5] - 40)
+    start = packed[5] - CHUNK_HEAD_BYTES
+    assert content[start] == 6
     content[start + 1 : start + 9] = b"\xff" * 8
     file = tmp_path / "a.mcap"
     file.write_bytes(content)
