@@ -7,7 +7,6 @@ finished is copied and rolled back there.
 
 from __future__ import annotations
 
-import array
 import itertools
 import shutil
 import tempfile
@@ -26,6 +25,7 @@ MOST_DAMAGED_PLACES = 1000
 """Reading on behind a damaged place costs a search for the next one that can be read."""
 
 _names = itertools.count()
+_MOST = 2**63  # no row and no time is as large
 
 
 @final
@@ -77,13 +77,13 @@ class SqliteFile:
         """Give the messages of some channels by log time; of a damaged file those that are left follow as written."""
         numbers = {number: channel for number, channel in self._by_number.items() if channel in wanted}
         chosen = ",".join(str(number) for number in numbers)
-        given = array.array("q")
+        last = (-_MOST, -_MOST)  # log time and row of what was given: everything up to it was
         if self._ordered:
             query = f"SELECT id, topic_id, timestamp, data FROM messages WHERE topic_id IN ({chosen}) ORDER BY timestamp, id"  # noqa: S608 - numbers
             try:
                 for row, number, log_ns, data in self._database.execute(query):
-                    given.append(row)
                     if type(data) is bytes and type(log_ns) is int:
+                        last = log_ns, row
                         yield StoredMessage(numbers[number], log_ns, data)
                     else:
                         self._lost(f"expected a time and bytes in row {row}, got something else")
@@ -91,7 +91,7 @@ class SqliteFile:
                 self._lost(f"expected an intact sqlite3 file, got {_reason(error)}")
             else:
                 return
-        yield from self._salvaged(numbers, set(given))
+        yield from self._salvaged(numbers, last)
 
     # ----------------------------------------------------------------------------------------------------------------
     # Opening
@@ -170,7 +170,7 @@ class SqliteFile:
             self._lost(f"expected an intact sqlite3 file, got {_reason(error)}")
             self._ordered = False
             self.tallies = {}
-            for message in self._salvaged(self._by_number, set()):
+            for message in self._salvaged(self._by_number, (-_MOST, -_MOST)):
                 self._tally_of(message)
 
     def _tally(self, number: object, tally: Tally) -> None:
@@ -194,18 +194,17 @@ class SqliteFile:
             return None
         return StoredMessage(numbers[number], log_ns, data)
 
-    def _salvaged(self, numbers: dict[int, Channel], given: set[int]) -> Iterator[StoredMessage]:
+    def _salvaged(self, numbers: dict[int, Channel], last: tuple[int, int]) -> Iterator[StoredMessage]:
         """Give the messages as they were written, less those that were given; goes on behind what cannot be read."""
-        row = -1
+        row = -_MOST
         for _ in range(MOST_DAMAGED_PLACES):
             query = f"SELECT id, topic_id, timestamp, data FROM messages WHERE id > {row} ORDER BY id"  # noqa: S608 - a number
             try:
                 for row, number, log_ns, data in self._database.execute(query):
-                    if (
-                        row not in given
-                        and number in numbers
-                        and (message := self._message(numbers, row, number, log_ns, data))
-                    ):
+                    if number not in numbers:
+                        continue
+                    message = self._message(numbers, row, number, log_ns, data)
+                    if message is not None and (message.log_ns, row) > last:
                         yield message
             except apsw.Error:
                 following = self._next_row(row)

@@ -516,3 +516,19 @@ def test_bags_of_other_projects_are_read_to_the_last_message(shared_dir, name, c
         assert found == counts
         assert bag.damage == ""
         assert readable.isdisjoint(counts) == (name == "rosbag2/rewriter_b_sqlite3")  # it has no definitions of test_msgs
+
+
+def test_a_damaged_page_of_sqlite_takes_only_its_own_messages(tmp_path):
+    with BagWriter(tmp_path / "bag", "sqlite3") as bag:
+        for index in range(40):
+            bag.write("/a", build.make(STRING, data=f"{index:03}" * 5000), 1000 - index)
+    file = tmp_path / "bag" / "bag.db3"
+    content = bytearray(file.read_bytes())
+    page = content.index(b"020020020") // 4096 * 4096  # the first bytes of a page that goes on say which page is next
+    content[page : page + 4] = b"\xff" * 4
+    file.write_bytes(content)
+    found, damage, _ = read(tmp_path / "bag")
+    words = [words[:3] for words in words_of(found)]
+    assert "expected an intact sqlite3 file" in damage
+    assert len(set(words)) == len(words) >= 38
+    assert set(words) <= {f"{index:03}" for index in range(40)}
