@@ -109,10 +109,13 @@ def in_time_order(parts: Iterable[Part]) -> Iterator[StoredMessage]:
                 heapq.heappush(heap, (first.log_ns, number, first, stream))
         if len(heap) == 1:  # nearly always; then nothing has to be compared before the time of the part that waits
             _, number, message, stream = heap.pop()
-            until_ns = waiting[-1][1].start_ns if waiting else None
             yield message
+            if not waiting:
+                yield from stream
+                return
+            until_ns = waiting[-1][1].start_ns
             for following in stream:
-                if until_ns is not None and following.log_ns >= until_ns:
+                if following.log_ns >= until_ns:
                     heap.append((following.log_ns, number, following, stream))
                     break
                 yield following
