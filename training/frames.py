@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gemini_core.bag.labels import LABELS_SUFFIX, BagLabels, LabelTopics
-from gemini_core.bag.reader import STORAGE_SUFFIXES, BagReader
-from gemini_core.config.fusion import FusionConfig
+from gemini_core.bag.reader import BagReader, is_storage_file
+from gemini_core.config import FusionConfig
 from gemini_core.errors import BagError, ConfigError, DataError
 from gemini_core.project.points import points_of_depth
 from gemini_core.project.projector import Projector
@@ -52,10 +52,10 @@ def find_bags(patterns: tuple[str, ...], key: str) -> tuple[Path, ...]:
 
 
 def _bags_in(path: Path) -> list[Path]:
-    if path.suffix in STORAGE_SUFFIXES or (path / "metadata.yaml").is_file():
+    if is_storage_file(path) or (path / "metadata.yaml").is_file():
         return [path]
     inside = sorted(path.iterdir()) if path.is_dir() else []
-    bags = [each for each in inside if each.suffix in STORAGE_SUFFIXES or (each / "metadata.yaml").is_file()]
+    bags = [each for each in inside if is_storage_file(each) or (each / "metadata.yaml").is_file()]
     return [bag for bag in bags if not bag.stem.endswith(LABELS_SUFFIX)]
 
 

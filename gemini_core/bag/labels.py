@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemini_core.bag.messages import Message
-from gemini_core.bag.reader import STORAGE_SUFFIXES, BagReader
+from gemini_core.bag.reader import BagReader, bag_name
 from gemini_core.errors import BagError, DataError
 from gemini_core.types import U8, UNLABELLED
 
@@ -39,13 +39,16 @@ def bag_beside(path: Path) -> Path:
     """Name the bag beside a bag that its labels may stand in; ``path`` is a bag's folder or its one file."""
     if path.name in ("", ".."):  # the folder where one is
         path = path.resolve()
-    return path.with_name((path.stem if path.suffix in STORAGE_SUFFIXES else path.name) + LABELS_SUFFIX)
+    return path.with_name(bag_name(path) + LABELS_SUFFIX)
 
 
 def where_labels_are(path: Path) -> Path:
     """Find the bag that the labels of a bag stand in: the one beside it where there is one, else the bag itself."""
     beside = bag_beside(path)
-    return beside if beside.exists() else path
+    try:
+        return beside if beside.exists() else path
+    except (OSError, ValueError):  # a name that is too long with the ending
+        return path
 
 
 class BagLabels:

@@ -47,7 +47,7 @@ def match_rig(topics: Sequence[TopicInfo], config: FusionConfig) -> tuple[RigEnt
         elif found.type not in (readable := _readable_types(role, config)):
             problem = f"expected {' or '.join(readable)}, got {found.type}; {_candidates(name, types[role], topics)}"
         else:
-            problem = ""
+            problem = found.problem
         entries.append(RigEntry(role, name, problem, "" if found is None else found.type))
     return tuple(entries)
 

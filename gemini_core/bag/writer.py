@@ -17,6 +17,7 @@ from rosbags.serde import SerdeError
 
 from gemini_core.bag.messages import Message, typestore
 from gemini_core.bag.reader import STORAGE_SUFFIXES
+from gemini_core.bag.stored import shortened
 from gemini_core.errors import BagError, nearest_names
 
 Storage = Literal["mcap", "sqlite3"]
@@ -58,7 +59,12 @@ class BagWriter:
         if self._path.suffix in STORAGE_SUFFIXES:
             msg = f"{self._path}: expected the name of a folder, since a bag is one; leave out {self._path.suffix}"
             raise BagError(msg)
-        if self._path.exists() and not self._overwrite:
+        try:
+            is_there = self._path.exists()
+        except (OSError, ValueError) as error:
+            msg = f"{shortened(self._path)}: expected a path that the system takes, got {getattr(error, 'strerror', error)}"
+            raise BagError(msg) from None
+        if is_there and not self._overwrite:
             msg = f"{self._path}: expected a path where nothing is yet, got one that exists (overwriting was not asked for)"
             raise BagError(msg)
         self._refuse_to_replace_other_files()
@@ -68,9 +74,9 @@ class BagWriter:
             self._temporary = Path(tempfile.mkdtemp(prefix=f".{self._path.name}.", suffix=".partial", dir=self._path.parent))
             self._writer = Writer(self._temporary / self._path.name, version=METADATA_VERSION, storage_plugin=plugin)
             self._writer.open()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a null byte in the name is a ValueError
             self._discard()
-            msg = f"{self._path}: expected a folder that can be written, got {error.strerror}"
+            msg = f"{self._path}: expected a folder that can be written, got {getattr(error, 'strerror', error)}"
             raise BagError(msg) from None
         return self
 

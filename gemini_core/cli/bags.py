@@ -48,6 +48,9 @@ def _inspect(options: argparse.Namespace) -> int:
     with progress_bar("reading", "messages") as progress:
         inspection = inspect(options.bag, config, progress)
     print(to_json(inspection) if options.json else to_text(inspection))
+    if not sys.stdout.isatty():  # else they stand in what was just printed
+        for note in inspection.notes:
+            print(f"gemini-fusion: {options.bag}: {note}", file=sys.stderr)
     return EXIT_WRONG_INPUT if inspection.damage else EXIT_DONE
 
 

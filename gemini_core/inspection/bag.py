@@ -55,7 +55,7 @@ class SyncQuality:
 class Inspection:
     """Everything that ``gemini-fusion inspect`` says; ``sync`` is None where the bag has no topic of the rig's sensors.
 
-    ``formats`` has the topics of a type that some role reads.
+    ``formats`` has the topics of a type that some role reads. ``notes``: what is odd about the bag and was read all the same.
     """
 
     path: str
@@ -64,6 +64,7 @@ class Inspection:
     formats: tuple[TopicFormat, ...]
     sync: SyncQuality | None
     damage: str
+    notes: tuple[str, ...] = ()
 
 
 def inspect(path: str | Path, config: FusionConfig, progress: Progress | None = None) -> Inspection:
@@ -93,7 +94,8 @@ def inspect(path: str | Path, config: FusionConfig, progress: Progress | None = 
                 counts=run.counts(),
             )
             damage = run.damage
-    return Inspection(str(path), topics, rig, formats, sync, damage)
+        notes = bag.notes
+    return Inspection(str(path), topics, rig, formats, sync, damage, notes)
 
 
 class _MotionTally:
@@ -125,7 +127,11 @@ def to_text(inspection: Inspection) -> str:
         (topic.name, topic.type, str(topic.count), f"{topic.rate_hz:.2f}" if topic.rate_hz else "-", roles.get(topic.name, "-"))
         for topic in inspection.topics
     ]
-    parts = [inspection.path, table(("topic", "type", "messages", "Hz", "used as"), rows)]
+    parts = [
+        inspection.path,
+        *(f"  {note}" for note in inspection.notes),
+        table(("topic", "type", "messages", "Hz", "used as"), rows),
+    ]
     parts.extend(_formats_text(inspection))
     problems = [(entry.role, entry.topic, entry.problem) for entry in inspection.rig if entry.problem]
     if problems:
@@ -150,7 +156,11 @@ def _formats_text(inspection: Inspection) -> list[str]:
             lines.append(f"    -> {entry.outcome if entry.role else 'not used; ' + entry.outcome}")
         if entry.problem:
             lines.append(f"    -> CANNOT BE READ: {entry.problem}")
-    others = [f"{topic.name} ({topic.type})" for topic in inspection.topics if topic.type not in READ_TYPES]
+    unreadable = [topic for topic in inspection.topics if topic.problem and topic.type not in READ_TYPES]
+    lines.extend(f"Not read: {topic.name}: {topic.problem}" for topic in unreadable)
+    others = [
+        f"{topic.name} ({topic.type})" for topic in inspection.topics if topic.type not in READ_TYPES and not topic.problem
+    ]
     if others:
         lines.append(f"Of types that are not read: {', '.join(others)}")
         lines.append(f"  (read are {', '.join(READ_TYPES)})")

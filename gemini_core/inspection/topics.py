@@ -52,6 +52,9 @@ def topic_formats(
     for topic in topics:
         if topic.type not in READ_TYPES or not topic.count:
             continue
+        if topic.problem:
+            found.append(TopicFormat(topic.name, topic.type, "", "", "", topic.problem))
+            continue
         is_tree = topic.type in READABLE_TYPES["tf"]
         messages = list(_first(bag, topic.name, _MOST_TRANSFORMS if is_tree else 1))
         role = roles.get(topic.name)
