@@ -85,7 +85,11 @@ class Player:
     def __init__(self, node: Node, path: Path, exclude: tuple[str, ...] = ()) -> None:
         self._path = path
         with BagReader(path) as bag:
-            topics = [topic for topic in bag.topics() if not topic.name.startswith(exclude)] if exclude else list(bag.topics())
+            wanted = [topic for topic in bag.topics() if not (exclude and topic.name.startswith(exclude))]
+        topics = [topic for topic in wanted if not topic.problem]
+        for topic in wanted:
+            if topic.problem:
+                node.get_logger().warning(f"{topic.name} is not played: {topic.problem}")
         self.types = {topic.name: topic.type for topic in topics}
         self._classes = {name: message_class(kind) for name, kind in self.types.items()}
         self._publishers: dict[str, Publisher[Any]] = {
