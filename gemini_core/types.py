@@ -127,7 +127,8 @@ class CloudSample:
     ``points`` (3, N) float32 metres in ``frame_id``; ``intensity`` (N,) float32 in the driver's unit (zeros where the
     cloud has none); ``ring`` (N,) uint16 or None; ``time_ns`` (N,) int64, the absolute stamp of each point, or None
     where the cloud carries no point times. ``start_ns`` <= ``end_ns`` is what the sweep covers (both ``stamp_ns``
-    without point times).
+    without point times). ``times_unknown`` of the points have no time that a sweep could last to, and the median of the
+    others in ``time_ns``; ``times_taken_for`` says for people which field, unit and clock the times are, or why there are none.
     """
 
     stamp_ns: int
@@ -138,6 +139,8 @@ class CloudSample:
     time_ns: I64 | None
     start_ns: int
     end_ns: int
+    times_unknown: int = 0
+    times_taken_for: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

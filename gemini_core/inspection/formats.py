@@ -134,10 +134,20 @@ def _cloud(message: Message, sample: Sample | None) -> str:
     words = [f"{driver}{fields or 'no fields'}", f"{shape} points of {message.point_step} bytes"]
     if message.is_bigendian:
         words.append("big-endian")
-    if isinstance(sample, CloudSample) and sample.time_ns is not None and sample.time_ns.size:
+    if isinstance(sample, CloudSample):
+        words.extend(_cloud_times(sample))
+    return ", ".join(words)
+
+
+def _cloud_times(sample: CloudSample) -> list[str]:
+    """What the points' times were taken for, and where around the stamp that puts them."""
+    words = [sample.times_taken_for] if sample.times_taken_for else []
+    if sample.time_ns is not None and sample.time_ns.size:
         first, last = ((end - sample.stamp_ns) / 1e6 for end in (sample.start_ns, sample.end_ns))
         words.append(f"measured {first:+.1f} to {last:+.1f} ms from the stamp")
-    return ", ".join(words)
+    if sample.times_unknown:
+        words.append(f"but for {sample.times_unknown} points, whose times no sweep can have and which are taken for its median")
+    return words
 
 
 def _number(code: int) -> str:
