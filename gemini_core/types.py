@@ -66,8 +66,9 @@ NO_READING, READING, TOO_NEAR, TOO_FAR = 0, 1, 2, 3
 class CameraModel:
     """A pinhole or fisheye camera as sensor_msgs/CameraInfo describes it, for raw (unrectified) images.
 
-    ``distortion_model`` is "none", "plumb_bob" (k1 k2 t1 t2 k3), "rational_polynomial" (k1 k2 t1 t2 k3 k4 k5 k6) or
-    "equidistant" (k1 k2 k3 k4). Focal lengths and principal point are in pixels of an image of ``width`` x ``height``.
+    ``distortion_model`` is "none", "plumb_bob" (k1 k2 t1 t2 k3), "rational_polynomial" (k1 k2 t1 t2 k3 k4 k5 k6, with OpenCV's
+    thin prism s1 s2 s3 s4 of 12 coefficients, and the tilt tx ty of 14) or "equidistant" (k1 k2 k3 k4). Focal lengths,
+    principal point and ``skew``, K[0, 1], are in pixels of an image of ``width`` x ``height``.
     """
 
     width: int
@@ -78,11 +79,12 @@ class CameraModel:
     cy: float
     distortion_model: str = "none"
     distortion: tuple[float, ...] = ()
+    skew: float = 0.0
 
     @property
     def matrix(self) -> F64:
         """The (3, 3) intrinsic matrix K."""
-        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+        return np.array([[self.fx, self.skew, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,8 +215,8 @@ class ModalityStatus:
     """What one frame has of one modality.
 
     ``skew_ns`` is the stamp of the data used minus the stamp of the reference (for a sweep that covers the stamp and for
-    an event window: 0), None when missing. ``detail`` is one sentence for people when missing or when ``motion`` is
-    "no_odometry", else "".
+    an event window: 0), None when missing. ``detail`` is one sentence for people when missing, when ``motion`` is
+    "no_odometry" or when the intrinsics came for an image of another size, else "".
     """
 
     modality: Modality

@@ -107,7 +107,7 @@ def _time_name(fields: Mapping[str, PointField], wanted: str, topic: str) -> str
             f"{', '.join(sorted(fields)) or 'none'}"
         )
         raise DecodeError(reason="no_time_field", message=msg)
-    names = {name.lower(): name for name in reversed(fields)}
+    names = {name.lower(): name for name in reversed(list(fields))}
     return wanted or next((names[name] for name in TIME_NAMES if name in names), "")
 
 

@@ -223,7 +223,8 @@ def _units(dtype: np.dtype[np.generic], name: str, reading: TimeReading) -> list
 
 def _times(values: F64, unit: _Unit, spread: _Spread, stamp_ns: int) -> PointTimes:
     reach_ns = min(max(spread.length_ns(unit), _LONG_NS), _LONGEST_NS)
-    times = values * unit.unit_ns
+    with np.errstate(over="ignore"):
+        times = values * unit.unit_ns
     known: Bool = np.abs(times - spread.middle * unit.unit_ns) <= reach_ns  # NaN fails
     found = np.empty(times.size, np.int64)
     found[known] = np.rint(times[known]).astype(np.int64) + (0 if unit.absolute else stamp_ns)

@@ -12,6 +12,7 @@ from gemini_core.bag.reader import BagReader, TopicInfo
 from gemini_core.bag.topics import RigEntry
 from gemini_core.config.fusion import COMPRESSED_TYPE, FusionConfig, from_flat
 from gemini_core.decode.advice import advice
+from gemini_core.decode.compressed import source_encoding
 from gemini_core.decode.intake import READABLE_TYPES, Intake
 from gemini_core.errors import BagError
 from gemini_core.inspection.formats import colour_outcome, depth_outcome, describe, frames_of, tree_of
@@ -139,8 +140,8 @@ def _image_outcome(message: Message, sample: ImageSample, config: FusionConfig) 
 
 
 def _encoding(message: Message) -> str:
-    """Encoding of an image, of a compressed one before it was compressed."""
-    return str(message.format.partition(";")[0].strip() if hasattr(message, "format") else message.encoding)
+    """Encoding of an image, of a compressed one before it was compressed, as it is written where it is known."""
+    return source_encoding(str(message.format if hasattr(message, "format") else message.encoding))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ def _candidates(topic: TopicInfo, message: Message) -> list[Role]:
     """Roles that may read the topic; any picture could show events, so only one whose name says so is tried for that."""
     roles = [role for role in ROLES if topic.type in READABLE_TYPES[role] and role not in _TREE]
     if topic.type == COMPRESSED_TYPE:
-        is_depth = "compressedDepth" in message.format or _encoding(message) in {"16UC1", "32FC1"}
+        is_depth = "compresseddepth" in message.format.lower() or _encoding(message) in {"16UC1", "32FC1"}
         return [role for role in roles if (role == "depth.image") == is_depth]
     if "rgb.image" in roles and not any(word in topic.name.lower() for word in ("event", "dvs")):
         roles.remove("event.packets")
