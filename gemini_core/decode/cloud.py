@@ -84,7 +84,7 @@ def decode_cloud(message: PointCloud2, topic: str, reading: TimeReading = _AUTO)
     stamp = stamp_ns(message.header)
     times = PointTimes(None, stamp, stamp, 0, "")
     if time_name:
-        times = point_times(column(time_name), time_name, kept, stamp, reading)
+        times = point_times(column(time_name), time_name, (kept, count), stamp, reading)
     return CloudSample(
         stamp_ns=stamp,
         frame_id=message.header.frame_id,

@@ -102,48 +102,50 @@ class _Unit:
     words: str
 
 
-def point_times(column: Column, name: str, kept: Bool, stamp_ns: int, reading: TimeReading) -> PointTimes:
-    """Read the times of the kept points of a cloud out of the column (M,) of one of its fields."""
+def point_times(column: Column, name: str, kept: tuple[Bool, int], stamp_ns: int, reading: TimeReading) -> PointTimes:
+    """Read the times of a cloud out of the column (M,) of one of its fields; ``kept`` is which points count, and how many."""
     if reading.unit == "none":
         return PointTimes(None, stamp_ns, stamp_ns, 0, "no times, as lidar.time_unit says")
-    count = int(np.count_nonzero(kept))
+    which, count = kept
     if count == 0:
         return PointTimes(np.empty(0, np.int64), stamp_ns, stamp_ns, 0, "")
-    whole = column.dtype.kind in "iu"
     if reading.unit == "auto":
-        out = np.empty(kept.size, np.int64)
-        found = _whole(column, name, kept, stamp_ns, out) if whole else _floats(column, name, kept, stamp_ns, out)
+        found = _whole(column, name, kept, stamp_ns) if column.dtype.kind in "iu" else _floats(column, name, kept, stamp_ns)
         if found is not None:
             return found
-    return _robust(column[kept].astype(np.float64), column.dtype, name, stamp_ns, reading)
+    return _robust(column[which].astype(np.float64), column.dtype, name, stamp_ns, reading)
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Where all is well: one pass over the column
 
 
-def _whole(column: Column, name: str, kept: Bool, stamp_ns: int, out: I64) -> PointTimes | None:
+def _whole(column: Column, name: str, kept: tuple[Bool, int], stamp_ns: int) -> PointTimes | None:
+    which, count = kept
+    out = np.empty(which.size, np.int64)
     values = as_type(column, np.uint32 if column.dtype.kind == "u" else np.int64)
-    least, largest = keep_whole_times(values, kept, stamp_ns, out)
+    least, largest = keep_whole_times(values, which, stamp_ns, out)
     if max(-least, largest) > _FARTHEST_NS or largest - least > _LONG_NS:
         return None
-    times = out[: np.count_nonzero(kept)]
-    if least < largest and times.size >= _FEW:
-        sample = np.sort(times[:: max(times.size // _SAMPLE, 1)])
+    times = out[:count]
+    if least < largest and count >= _FEW:
+        sample = np.sort(times[:: max(count // _SAMPLE, 1)])
         if sample[-1 - sample.size // 10] - sample[sample.size // 10] < _SHORTEST_NS:
             return None
     return PointTimes(times, stamp_ns + least, stamp_ns + largest, 0, _words(name, 1.0, absolute=False))
 
 
-def _floats(column: Column, name: str, kept: Bool, stamp_ns: int, out: I64) -> PointTimes | None:
+def _floats(column: Column, name: str, kept: tuple[Bool, int], stamp_ns: int) -> PointTimes | None:
+    which, count = kept
+    out = np.empty(which.size, np.int64)
     values = as_type(column, np.float32 if _single(column.dtype) else np.float64)
     for absolute in _clocks(column.dtype, name):
         for unit_ns in (1e9, 1e6, 1e3, 1.0) if absolute else (1e9,):
             base_ns = 0 if absolute else stamp_ns
-            first, last = keep_times(values, kept, unit_ns, base_ns, stamp_ns, _FARTHEST_NS, out)
+            first, last = keep_times(values, which, unit_ns, base_ns, stamp_ns, _FARTHEST_NS, out)
             if first <= last:
                 words = _words(name, unit_ns, absolute=absolute)
-                times = PointTimes(out[: np.count_nonzero(kept)], first, last, 0, words)
+                times = PointTimes(out[:count], first, last, 0, words)
                 return times if last - first <= _LONG_NS else None
     return None
 

@@ -173,8 +173,8 @@ def _unmapped(x: float, y: float, k: _Coefficients) -> tuple[float, float]:
     return (d * x - b * y) / determinant, (a * y - c * x) / determinant
 
 
-@compiled("float64(float64, UniTuple(float64, 18))", error_model="numpy")
-def _equidistant(angle: float, k: _Coefficients) -> float:
+@compiled("float64(float64, UniTuple(float64, 8))", error_model="numpy")
+def _equidistant(angle: float, k: _Radial) -> float:
     """Distorted angle of the equidistant (Kannala-Brandt) model."""
     s = angle * angle
     return angle * (1.0 + s * (k[0] + s * (k[1] + s * (k[2] + s * k[3]))))
@@ -246,14 +246,14 @@ def _project_equidistant(  # noqa: PLR0917 - compiled functions take arguments b
     points: F32, intrinsics: _Intrinsics, end: _Size, k: _Coefficients, limit: float, pixels: F32, depth: F32, visible: Bool
 ) -> None:
     fx, fy, cx, cy = intrinsics
-    start = np.float32(-0.5)
+    radial, start = k[:8], np.float32(-0.5)
     for i in range(points.shape[1]):
         z = points[2, i]
         scale = 1.0 / z if z > np.float32(0.0) else np.nan
         x, y = points[0, i] * scale, points[1, i] * scale
         r = math.sqrt(x * x + y * y)
         angle = math.atan(r)
-        factor = _equidistant(angle, k) / r if r > 0.0 else 1.0
+        factor = _equidistant(angle, radial) / r if r > 0.0 else 1.0
         u, v = np.float32(fx * x * factor + cx), np.float32(fy * y * factor + cy)
         pixels[0, i], pixels[1, i], depth[i] = u, v, z
         visible[i] = (angle < limit) & (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
@@ -282,14 +282,14 @@ def _project_skewed_equidistant(  # noqa: PLR0917 - compiled functions take argu
     points: F32, intrinsics: _Intrinsics, end: _Size, k: _Coefficients, limit: float, pixels: F32, depth: F32, visible: Bool
 ) -> None:
     fx, fy, cx, cy = intrinsics
-    start = np.float32(-0.5)
+    radial, start = k[:8], np.float32(-0.5)
     for i in range(points.shape[1]):
         z = points[2, i]
         scale = 1.0 / z if z > np.float32(0.0) else np.nan
         x, y = points[0, i] * scale, points[1, i] * scale
         r = math.sqrt(x * x + y * y)
         angle = math.atan(r)
-        factor = _equidistant(angle, k) / r if r > 0.0 else 1.0
+        factor = _equidistant(angle, radial) / r if r > 0.0 else 1.0
         a, b, _ = _mapped(x * factor, y * factor, k)
         u, v = np.float32(fx * a + cx), np.float32(fy * b + cy)
         pixels[0, i], pixels[1, i], depth[i] = u, v, z
@@ -361,21 +361,21 @@ def project_points(camera: CameraModel, points: F32) -> tuple[F32, F32, Bool]:
 # The inverse
 
 
-@compiled("float64(float64, int64, UniTuple(float64, 18), float64)", error_model="numpy")
-def _undistorted_radius(distorted: float, kind: int, k: _Coefficients, limit: float) -> float:
+@compiled("float64(float64, int64, UniTuple(float64, 8), float64)", error_model="numpy")
+def _undistorted_radius(distorted: float, kind: int, k: _Radial, limit: float) -> float:
     """Invert the radial part: r (rational) or the angle (equidistant) whose distorted value is given; NaN where none.
 
     Bisection on the monotone range; slow and sure, since it runs once for a camera's pixels.
     """
     high = limit if kind == _EQUIDISTANT else math.sqrt(limit)
     high *= 1.0 - 1e-12  # the border itself may be a pole
-    reach = _equidistant(high, k) if kind == _EQUIDISTANT else high * _rational(high, 0.0, k[:8])[5]
+    reach = _equidistant(high, k) if kind == _EQUIDISTANT else high * _rational(high, 0.0, k)[5]
     if not distorted < reach:
         return np.nan
     low = 0.0
     for _ in range(60):
         middle = 0.5 * (low + high)
-        value = _equidistant(middle, k) if kind == _EQUIDISTANT else middle * _rational(middle, 0.0, k[:8])[5]
+        value = _equidistant(middle, k) if kind == _EQUIDISTANT else middle * _rational(middle, 0.0, k)[5]
         if value < distorted:
             low = middle
         else:
@@ -390,10 +390,10 @@ def _undistorted_lens(x: float, y: float, kind: int, k: _Coefficients, limit: fl
     if kind == _PINHOLE or (distorted == 0.0 and kind == _EQUIDISTANT):
         return x, y
     if kind == _EQUIDISTANT:
-        factor = math.tan(_undistorted_radius(distorted, kind, k, limit)) / distorted
+        factor = math.tan(_undistorted_radius(distorted, kind, k[:8], limit)) / distorted
         return x * factor, y * factor
     # The radial part by bisection, then Newton's method for the tangential part and the thin prism.
-    guess = _undistorted_radius(distorted, kind, k, limit)
+    guess = _undistorted_radius(distorted, kind, k[:8], limit)
     if math.isnan(guess):
         # The tangential part may still bring a point here from inside the range.
         guess = 0.99 * math.sqrt(limit)
