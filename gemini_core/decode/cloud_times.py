@@ -162,25 +162,27 @@ def _clocks(dtype: np.dtype[np.generic], name: str) -> tuple[bool, ...]:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Where it is not: by the median and the middle 80 % of the values, which a tenth of wrong ones at either end does not move
+# Where it is not: by the median and the middle of the values, which wrong ones at either end do not move
 
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """Of the values that tell something, the median and where the middle 80 % end."""
+    """Of the values that tell something, the median and where a share of them at either end is left out."""
 
     low: float
     middle: float
     high: float
+    share: float
 
     def length_ns(self, unit: _Unit) -> float:
-        return (self.high - self.low) * unit.unit_ns
+        """How long the middle 80 % take."""
+        return (self.high - self.low) * unit.unit_ns * 0.8 / (1.0 - 2.0 * self.share)
 
     def fits(self, unit: _Unit, stamp_ns: int) -> bool:
         """Whether values make a sweep at the stamp."""
         origin = float(stamp_ns) if unit.absolute else 0.0
         first, last = self.low * unit.unit_ns - origin, self.high * unit.unit_ns - origin
-        whole = 1.25 * (last - first)
+        whole = 1.25 * self.length_ns(unit)
         near = abs(self.middle * unit.unit_ns - origin) <= _FARTHEST_NS and last - first <= _FARTHEST_NS
         return near and (unit.sure or first - whole <= 0.0 <= last + whole)
 
@@ -194,7 +196,24 @@ def _robust(values: F64, dtype: np.dtype[np.generic], name: str, stamp_ns: int, 
         told = values[finite]
     if not told.size:
         return _none(stamp_ns, f"no times: those of {name} are no numbers")
-    spread = _Spread(*(float(value) for value in np.quantile(told, (0.1, 0.5, 0.9), method="nearest")))
+    for share in (0.1, 0.25):  # that may be wrong at either end; the smaller one says more of how long a sweep lasts
+        found = _by_middle(values, _spread(told, share), told, dtype, name, stamp_ns, reading)
+        if found is not None:
+            return found
+    spread = _spread(told, 0.25)
+    within = f"{spread.low:.10g} to {spread.high:.10g}, but for a quarter at either end"
+    return _none(stamp_ns, f"no times: those of {name} ({within}) are none around the stamp, {stamp_ns / 1e9:.9f} s")
+
+
+def _spread(told: F64, share: float) -> _Spread:
+    low, middle, high = (float(value) for value in np.quantile(told, (share, 0.5, 1.0 - share), method="nearest"))
+    return _Spread(low, middle, high, share)
+
+
+def _by_middle(  # noqa: PLR0917 - what it takes is one sweep and how to read it
+    values: F64, spread: _Spread, told: F64, dtype: np.dtype[np.generic], name: str, stamp_ns: int, reading: TimeReading
+) -> PointTimes | None:
+    """Read the values in the first unit that makes their middle a sweep; None where none does."""
     units = [unit for unit in _units(dtype, name, reading) if spread.fits(unit, stamp_ns)]
     if reading.unit == "auto" and dtype.kind in "iu" and values.size >= _FEW:
         units.sort(key=lambda unit: 0.0 < spread.length_ns(unit) < _SHORTEST_NS)  # the last choice
@@ -204,8 +223,7 @@ def _robust(values: F64, dtype: np.dtype[np.generic], name: str, stamp_ns: int, 
         found = _times(values, unit, spread, stamp_ns)
         if 2 * (values.size - found.unknown) >= told.size:
             return found
-    within = f"{spread.low:.10g} to {spread.high:.10g}, but for a tenth at either end"
-    return _none(stamp_ns, f"no times: those of {name} ({within}) are none around the stamp, {stamp_ns / 1e9:.9f} s")
+    return None
 
 
 def _units(dtype: np.dtype[np.generic], name: str, reading: TimeReading) -> list[_Unit]:
@@ -248,7 +266,7 @@ def _could_be_fractions(unit: _Unit, spread: _Spread, told: F64) -> bool:
 def _fractions_or_seconds(values: F64, unit: _Unit, name: str, stamp_ns: int, period_ns: int | None) -> PointTimes:
     """Seconds cannot last longer than from sweep to sweep; where sweeps come once a second, both are the same."""
     told = values[(values >= 0.0) & (values <= 1.0)]
-    spread = _Spread(*(float(value) for value in np.quantile(told, (0.1, 0.5, 0.9), method="nearest")))
+    spread = _spread(told, 0.1)
     if period_ns is not None and spread.length_ns(unit) > 1.25 * period_ns:
         return _times(values, _of_sweep(name, period_ns), spread, stamp_ns)
     if period_ns is not None and abs(period_ns - unit.unit_ns) <= 0.1 * unit.unit_ns:

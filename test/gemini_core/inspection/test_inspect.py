@@ -114,7 +114,7 @@ def swept(path, values, field="t", **changes):
         (np.linspace(0, 1, 60).astype("<f4"), {"lidar.time_unit": "s"}, "(t as seconds after the stamp), 60 points"),
         (np.linspace(0, 1, 60).astype("<f4"), {"lidar.time_unit": "none"}, "(no times, as lidar.time_unit says), 60 points"),
         (np.linspace(9, 99, 60).astype("<f4"), {"lidar.time_field": "x"}, "(x as seconds after the stamp), 60 points"),
-        (np.full(60, 4e9, "<f4"), {}, "(no times: those of t (4000000000 to 4000000000, but for a tenth at either end)"),
+        (np.full(60, 4e9, "<f4"), {}, "(no times: those of t (4000000000 to 4000000000, but for a quarter at either end)"),
     ],
 )
 def test_point_times_are_named_with_what_they_were_taken_for(tmp_path, values, options, words):
