@@ -66,8 +66,9 @@ NO_READING, READING, TOO_NEAR, TOO_FAR = 0, 1, 2, 3
 class CameraModel:
     """A pinhole or fisheye camera as sensor_msgs/CameraInfo describes it, for raw (unrectified) images.
 
-    ``distortion_model`` is "none", "plumb_bob" (k1 k2 t1 t2 k3), "rational_polynomial" (k1 k2 t1 t2 k3 k4 k5 k6) or
-    "equidistant" (k1 k2 k3 k4). Focal lengths and principal point are in pixels of an image of ``width`` x ``height``.
+    ``distortion_model`` is "none", "plumb_bob" (k1 k2 t1 t2 k3), "rational_polynomial" (k1 k2 t1 t2 k3 k4 k5 k6, with OpenCV's
+    thin prism s1 s2 s3 s4 of 12 coefficients, and the tilt tx ty of 14) or "equidistant" (k1 k2 k3 k4). Focal lengths,
+    principal point and ``skew``, K[0, 1], are in pixels of an image of ``width`` x ``height``.
     """
 
     width: int
@@ -78,11 +79,12 @@ class CameraModel:
     cy: float
     distortion_model: str = "none"
     distortion: tuple[float, ...] = ()
+    skew: float = 0.0
 
     @property
     def matrix(self) -> F64:
         """The (3, 3) intrinsic matrix K."""
-        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+        return np.array([[self.fx, self.skew, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +129,8 @@ class CloudSample:
     ``points`` (3, N) float32 metres in ``frame_id``; ``intensity`` (N,) float32 in the driver's unit (zeros where the
     cloud has none); ``ring`` (N,) uint16 or None; ``time_ns`` (N,) int64, the absolute stamp of each point, or None
     where the cloud carries no point times. ``start_ns`` <= ``end_ns`` is what the sweep covers (both ``stamp_ns``
-    without point times).
+    without point times). ``times_unknown`` of the points have no time that a sweep could last to, and the median of the
+    others in ``time_ns``; ``times_taken_for`` says for people which field, unit and clock the times are, or why there are none.
     """
 
     stamp_ns: int
@@ -138,6 +141,8 @@ class CloudSample:
     time_ns: I64 | None
     start_ns: int
     end_ns: int
+    times_unknown: int = 0
+    times_taken_for: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,8 +215,8 @@ class ModalityStatus:
     """What one frame has of one modality.
 
     ``skew_ns`` is the stamp of the data used minus the stamp of the reference (for a sweep that covers the stamp and for
-    an event window: 0), None when missing. ``detail`` is one sentence for people when missing or when ``motion`` is
-    "no_odometry", else "".
+    an event window: 0), None when missing. ``detail`` is one sentence for people when missing, when ``motion`` is
+    "no_odometry" or when the intrinsics came for an image of another size, else "".
     """
 
     modality: Modality

@@ -28,7 +28,7 @@ class Bridge(Protocol):
         """Give pixels as an image."""
 
 
-_DEPTH_TARGETS = {"mono16": "16UC1", "16SC1": "16UC1", "64FC1": "32FC1"}
+_DEPTH_TARGETS = {"16SC1": "16UC1", "64FC1": "32FC1"}
 """Encodings of depth whose numbers keep their unit in what the core decodes (REP 118); cv_bridge would scale 8-bit ones."""
 
 

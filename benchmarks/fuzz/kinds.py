@@ -102,7 +102,7 @@ def _image(encoding: str, rng: np.random.Generator) -> Any:  # noqa: ANN401 - as
 
 
 def _depth_image(encoding: str, big_endian: int, rng: np.random.Generator) -> Any:  # noqa: ANN401 - as above
-    kind = np.dtype("u2" if encoding == "16UC1" else "f4").newbyteorder(">" if big_endian else "<")
+    kind = np.dtype("f4" if encoding == "32FC1" else "u2").newbyteorder(">" if big_endian else "<")
     values = rng.integers(0, 9000, (7, 9)).astype(kind)
     return _raw_image(encoding, (9, 7), 9 * kind.itemsize, values.reshape(-1).view(np.uint8), big_endian=big_endian)
 
@@ -162,7 +162,7 @@ def rvl_encoded(values: np.ndarray) -> bytes:
 
 def _camera_infos() -> list[Any]:
     found = []
-    for model, numbers in {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}.items():
+    for model, numbers in (("plumb_bob", 5), ("rational_polynomial", 8), ("rational_polynomial", 14), ("equidistant", 4)):
         lens = CameraModel(640, 480, 500.0, 500.0, 320.0, 240.0, model, tuple(0.01 * i for i in range(numbers)))
         found.append(messages.camera_info(lens, STAMP, "camera"))
     roi = messages.make("sensor_msgs/msg/RegionOfInterest", x_offset=1, y_offset=2, height=200, width=300, do_rectify=False)

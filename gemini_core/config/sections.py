@@ -175,6 +175,13 @@ class LidarConfig:
     min_interval_ms: float = option(
         0.0, "sweeps are never closer in time than this; 0: unknown, milliseconds", minimum=0.0, maximum=10000.0
     )
+    time_field: str = option("", "field of a point's time; empty: the first that has a known name (docs/sensors.md)")
+    time_unit: str = option(
+        "auto",
+        "unit of the points' times; 'auto': from type, name and size of the values; 'fraction': of a sweep, 0 to 1; "
+        "'none': no times, each sweep is moved as one piece",
+        choices=("auto", "ns", "us", "ms", "s", "fraction", "none"),
+    )
     max_m: float = option(80.0, "range that encodes to 1 at the network input, metres", minimum=0.1, maximum=1000.0)
     min_height_m: float = option(
         -4.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -11,8 +12,20 @@ from gemini_core.decode.message import Header, require_fields, stamp_ns
 from gemini_core.errors import DecodeError
 from gemini_core.types import CameraInfoSample, CameraModel, Modality
 
-COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
-"""The distortion models known and how many coefficients they take (plumb_bob's k3 may be left out)."""
+COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+"""The distortion models known and how many coefficients they take. The first two are one to OpenCV, which goes by their number:
+k1 k2 t1 t2, then k3, then k4 k5 k6, then the thin prism s1 s2 s3 s4, then the tilt tx ty; so it goes here."""
+
+_POLYNOMIAL = {number: model for model in ("plumb_bob", "rational_polynomial") for number in COEFFICIENTS[model]}
+
+ALIASES = {
+    **dict.fromkeys(("radtan", "radial_tangential", "brown", "brown_conrady", "opencv", "plumbbob"), "plumb_bob"),
+    **dict.fromkeys(("rational", "full_opencv", "thin_prism", "tilted"), "rational_polynomial"),
+    **dict.fromkeys(("fisheye", "opencv_fisheye", "equi", "kannala_brandt", "kannala_brandt4", "kb4"), "equidistant"),
+}
+"""Other names of the same models (OpenCV's, Kalibr's, COLMAP's, librealsense's); in any case, with spaces or hyphens."""
+
+_LARGEST_TILT = 1.5  # radians; a sensor seen from its edge
 
 _SMALLEST, _LARGEST = 1e-6, 1e9  # of focal lengths and of all other numbers: beyond, products of them are no numbers any more
 
@@ -54,19 +67,20 @@ def decode_camera_info(message: CameraInfo, modality: Modality, topic: str, *, r
 
     Tx and Ty, the fourth column of P, are left out: they place the second camera of a stereo pair in the first one's frame,
     but here a camera stands where the transform tree has its own frame_id. A model without effect (no coefficients, or only
-    zeros) becomes "none", except "equidistant", which bends without any.
+    zeros), whatever its name, becomes "none", except an equidistant one whose coefficients are written as zeros: it bends
+    without any. Zeros beyond the coefficients that a model has are none.
 
     Raises:
-        DecodeError: wrong type, uncalibrated (K[0], or P[0] where rectified, is 0), a K or P that is no pinhole matrix, no
+        DecodeError: wrong type, uncalibrated (K[0], or P[0] where rectified, is 0), a K or P that is no camera's matrix, no
             size, a region outside of it, an unknown distortion model, a wrong number of coefficients, or numbers too small or
             large to calculate with.
     """
     require_fields(message, _FIELDS, "sensor_msgs/CameraInfo", topic)
     lens: tuple[str, tuple[float, ...]] = ("none", ())
     if rectified:
-        fx, fy, cx, cy = _intrinsics(message.p, 4, "P", topic)
+        fx, fy, cx, cy, skew = _intrinsics(message.p, 4, "P", topic)
     else:
-        fx, fy, cx, cy = _intrinsics(message.k, 3, "K", topic)
+        fx, fy, cx, cy, skew = _intrinsics(message.k, 3, "K", topic)
         lens = _distortion(message, topic)
     left, top, width, height = _region(message, topic)
     step_u, step_v = max(int(message.binning_x), 1), max(int(message.binning_y), 1)
@@ -81,6 +95,7 @@ def decode_camera_info(message: CameraInfo, modality: Modality, topic: str, *, r
         (cx - left - (step_u - 1) / 2) / step_u,
         (cy - top - (step_v - 1) / 2) / step_v,
         *lens,
+        skew / step_u,
     )
     return CameraInfoSample(stamp_ns(message.header), message.header.frame_id, modality, camera)
 
@@ -102,8 +117,8 @@ def _region(message: CameraInfo, topic: str) -> tuple[int, int, int, int]:
     return left, top, width, height
 
 
-def _intrinsics(values: Sequence[float], columns: int, name: str, topic: str) -> tuple[float, float, float, float]:
-    """Read fx, fy, cx and cy from the first three columns of K or P."""
+def _intrinsics(values: Sequence[float], columns: int, name: str, topic: str) -> tuple[float, float, float, float, float]:
+    """Read fx, fy, cx, cy and the skew from the first three columns of K or P."""
     numbers = np.asarray(values, np.float64)
     if numbers.shape != (3 * columns,):
         msg = f"expected {3 * columns} numbers in {name} of the CameraInfo on topic {topic!r}, got {numbers.size}"
@@ -112,10 +127,13 @@ def _intrinsics(values: Sequence[float], columns: int, name: str, topic: str) ->
     if matrix[0] == 0.0:
         msg = f"expected a calibrated camera on topic {topic!r}, got {name}[0] = 0, which means uncalibrated"
         raise DecodeError(reason="uncalibrated", message=msg)
-    fx, cx, fy, cy = (float(matrix[i]) for i in (0, 2, 4, 5))
-    pinhole = np.array([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0])
+    fx, skew, cx, fy, cy = (float(matrix[i]) for i in (0, 1, 2, 4, 5))
+    pinhole = np.array([fx, skew, cx, 0.0, fy, cy, 0.0, 0.0, 1.0])
     if not np.isfinite(matrix).all() or fx < 0.0 or fy <= 0.0 or not np.array_equal(matrix, pinhole):
-        msg = f"expected {name} = [fx 0 cx; 0 fy cy; 0 0 1] in the CameraInfo on topic {topic!r}, got {matrix.tolist()}"
+        msg = (
+            f"expected {name} = [fx 0 cx; 0 fy cy; 0 0 1], its first 0 may be a skew, in the CameraInfo on topic {topic!r}, "
+            f"got {matrix.tolist()}"
+        )
         raise DecodeError(reason=f"wrong_{name.lower()}", message=msg)
     if min(fx, fy) < _SMALLEST or np.abs(matrix).max() > _LARGEST:
         msg = (
@@ -123,23 +141,35 @@ def _intrinsics(values: Sequence[float], columns: int, name: str, topic: str) ->
             f"on topic {topic!r}, got {matrix.tolist()}"
         )
         raise DecodeError(reason=f"wrong_{name.lower()}", message=msg)
-    return fx, fy, cx, cy
+    return fx, fy, cx, cy, skew
 
 
 def _distortion(message: CameraInfo, topic: str) -> tuple[str, tuple[float, ...]]:
-    model, d = message.distortion_model, tuple(float(value) for value in message.d)
-    if model in {"", "none"} and not any(d):
+    """The model and its coefficients, as many as it has; a name with nothing behind it is no lens."""
+    name = re.sub(r"[\s-]+", "_", message.distortion_model.strip().lower())
+    model, d = ALIASES.get(name, name), tuple(float(value) for value in message.d)
+    if not d or (model != "equidistant" and not any(d)):
         return "none", ()
     if model not in COEFFICIENTS:
-        msg = f"expected distortion model {', '.join(COEFFICIENTS)} on topic {topic!r}, got {model!r}"
+        known = ", ".join((*COEFFICIENTS, *ALIASES))
+        msg = f"expected distortion model {known} on topic {topic!r}, got {message.distortion_model!r}"
         raise DecodeError(reason="unknown_distortion_model", message=msg)
     if not all(abs(value) <= _LARGEST for value in d):  # NaN is not
         msg = f"expected distortion coefficients from {-_LARGEST:g} to {_LARGEST:g} on topic {topic!r}, got {list(d)}"
         raise DecodeError(reason="wrong_d", message=msg)
-    if model != "equidistant" and not any(d):
-        return "none", ()
-    if len(d) not in COEFFICIENTS[model]:
-        lengths = " or ".join(map(str, COEFFICIENTS[model]))
-        msg = f"expected {lengths} coefficients of {model} in D on topic {topic!r}, got {len(d)}"
+    lengths = COEFFICIENTS["equidistant"] if model == "equidistant" else tuple(_POLYNOMIAL)
+    fitting = [number for number in lengths if number <= len(d) and not any(d[number:])]
+    if not fitting:
+        own, others = COEFFICIENTS[model], [number for number in lengths if number not in COEFFICIENTS[model]]
+        msg = (
+            f"expected {' or '.join(map(str, own))} coefficients of {model} in D on topic {topic!r}, got {len(d)}: {list(d)}"
+            + (f" (of OpenCV's other models {', '.join(map(str, others))} are read, too)" if others else "")
+        )
         raise DecodeError(reason="wrong_d", message=msg)
-    return model, d
+    # as many as came where that is a number of the model, otherwise the fewest that say the same
+    number = len(d) if len(d) in COEFFICIENTS[model] else min(fitting)
+    tilt = d[12:number]
+    if tilt and max(map(abs, tilt)) > _LARGEST_TILT:
+        msg = f"expected a tilt of the sensor within {_LARGEST_TILT} radians on topic {topic!r}, got {list(tilt)}"
+        raise DecodeError(reason="wrong_d", message=msg)
+    return (model if model == "equidistant" else _POLYNOMIAL[number]), d[:number]

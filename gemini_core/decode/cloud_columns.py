@@ -19,6 +19,12 @@ Column = npt.NDArray[Any]
 _LARGEST = np.iinfo(np.int64).max
 
 
+def as_type(column: Column, kind: type[np.generic]) -> Column:
+    """Turn a column into another type, or this machine's byte order; what does not fit becomes infinite, or wraps."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return column.astype(kind, copy=False)
+
+
 def _column(kind: str) -> str:
     return f"Array({kind}, 1, 'A', readonly=True, aligned=False)"
 

@@ -81,19 +81,28 @@ def _check_field(field: PointField, point_step: int, topic: str) -> None:
 
 
 def _checked_data(message: PointCloud2, topic: str) -> tuple[U8, int]:
-    """The bytes of the cloud and the distance of its rows; one row needs no row_step, and some drivers leave it out."""
+    """The bytes of the cloud and the distance of its rows.
+
+    Drivers leave row_step out, or write the size of the whole cloud; where the data are as long as all points without gaps, no
+    row_step but that can be right.
+    """
     width, height = message.width, message.height
     row_bytes = width * message.point_step
-    row_step = message.row_step if height > 1 else row_bytes
+    data = as_bytes(message.data, topic)
+    row_step = row_bytes if height <= 1 or lies_tight(message, data.size) else message.row_step
     if row_step < row_bytes:
         msg = (
             f"expected a row_step of at least {row_bytes} for {width} points of {message.point_step} bytes in the cloud on "
-            f"topic {topic!r}, got {row_step}"
+            f"topic {topic!r}, got {row_step}, and {data.size} bytes, which are not those of {height} rows without gaps"
         )
         raise DecodeError(reason="short_row_step", message=msg)
-    data = as_bytes(message.data, topic)
     needed = max(height - 1, 0) * row_step + row_bytes if height and width else 0
     if data.size < needed:
         msg = f"expected {needed} bytes for {width} x {height} points in the cloud on topic {topic!r}, got {data.size}"
         raise DecodeError(reason="short_data", message=msg)
     return data, row_step
+
+
+def lies_tight(message: PointCloud2, size: int) -> bool:
+    """Whether ``size`` bytes are all points of a cloud without gaps, whatever its row_step says."""
+    return size == message.height * message.width * message.point_step

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemini_core.decode.color import LAYOUTS, as_8_bit
-from gemini_core.decode.image import DEPTH_ENCODINGS, metres_of_millimetres
+from gemini_core.decode.image import DEPTH_ENCODINGS, metres_of_millimetres, plain_encoding
 from gemini_core.decode.message import Header, as_bytes, require_fields, stamp_ns
 from gemini_core.decode.rvl import decode_rvl
 from gemini_core.errors import DecodeError
@@ -29,6 +29,7 @@ MAX_PIXELS = 2**25
 _FIELDS = ("header", "format", "data")
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _PNG_END, _JPEG_END = b"IEND", b"\xff\xd9"
+_TRANSPORT = "compresseddepth"  # of a format in lower case
 _DEPTH_HEADER = struct.Struct("<iff")  # which encoding, A, B
 _RVL_SIZE = struct.Struct("<II")  # columns, rows
 _TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}  # by the channels that OpenCV unpacks
@@ -60,7 +61,7 @@ def decode_compressed_color(message: CompressedImage, topic: str) -> ImageSample
     """
     require_fields(message, _FIELDS, "sensor_msgs/CompressedImage", topic)
     pixels = _unpacked(as_bytes(message.data, topic), message, topic)
-    source = message.format.partition(";")[0].strip()
+    source = source_encoding(message.format)
     channels = _channels(pixels)
     if channels == 1 and source.startswith("bayer_"):
         if source not in LAYOUTS or min(pixels.shape) < LAYOUTS[source].smallest:
@@ -80,7 +81,7 @@ def decode_compressed_color(message: CompressedImage, topic: str) -> ImageSample
 
 
 def decode_compressed_depth(message: CompressedImage, topic: str) -> DepthSample:
-    """Read depth from compressedDepth, "16UC1" or "32FC1" as PNG or RVL, or from a plain 16-bit grey PNG in millimetres.
+    """Read depth from compressedDepth, "16UC1" ("mono16") or "32FC1" as PNG or RVL, or from a 16-bit grey PNG in millimetres.
 
     Of compressedDepth, "32FC1" is stored as A / (value - B), with A and B in the header of 12 bytes; 0, and what gives no
     positive depth, becomes NaN, no reading (REP 118).
@@ -91,9 +92,9 @@ def decode_compressed_depth(message: CompressedImage, topic: str) -> DepthSample
     """
     require_fields(message, _FIELDS, "sensor_msgs/CompressedImage", topic)
     data = as_bytes(message.data, topic)
-    encoding, _, rest = (part.strip() for part in message.format.partition(";"))
-    if "compressedDepth" in rest:
-        depth_m = _depth_of_transport(data, encoding, rest, message, topic)
+    encoding, rest = source_encoding(message.format), message.format.partition(";")[2].lower().split()
+    if _TRANSPORT in rest:
+        depth_m = _depth_of_transport(data, encoding, " ".join(word for word in rest if word != _TRANSPORT), message, topic)
     elif encoding != "32FC1":
         depth_m = metres_of_millimetres(_unpacked_depth(data, message, topic))
     else:
@@ -102,8 +103,12 @@ def decode_compressed_depth(message: CompressedImage, topic: str) -> DepthSample
     return DepthSample(stamp_ns(message.header), message.header.frame_id, depth_m)
 
 
-def _depth_of_transport(data: U8, encoding: str, rest: str, message: CompressedImage, topic: str) -> F32:
-    compression = rest.replace("compressedDepth", "").strip()
+def source_encoding(image_format: str) -> str:
+    """Give the encoding before compression, what ``format`` begins with, as ``color.LAYOUTS`` and DEPTH_ENCODINGS write it."""
+    return plain_encoding(image_format.partition(";")[0].strip(), (*LAYOUTS, *DEPTH_ENCODINGS))
+
+
+def _depth_of_transport(data: U8, encoding: str, compression: str, message: CompressedImage, topic: str) -> F32:
     if encoding not in DEPTH_ENCODINGS or compression not in {"", "png", "rvl"}:
         msg = (
             f"expected format <{' or '.join(DEPTH_ENCODINGS)}>; compressedDepth <nothing, png or rvl> on topic {topic!r}, "
@@ -118,7 +123,7 @@ def _depth_of_transport(data: U8, encoding: str, rest: str, message: CompressedI
     _, a, b = _DEPTH_HEADER.unpack(data[: _DEPTH_HEADER.size].tobytes())
     packed = data[_DEPTH_HEADER.size :]
     values = _of_rvl(packed, topic) if compression == "rvl" else _unpacked_depth(packed, message, topic)
-    if encoding == "16UC1":
+    if encoding != "32FC1":
         return metres_of_millimetres(values)
     if not (np.isfinite((a, b)).all() and a > 0):
         msg = f"expected finite A > 0 and B in the header of compressedDepth on topic {topic!r}, got {a} and {b}"

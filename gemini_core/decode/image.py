@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,8 @@ from gemini_core.decode.message import Header, as_bytes, require_fields, stamp_n
 from gemini_core.errors import DecodeError
 from gemini_core.types import F32, U8, U16, DepthSample, ImageSample
 
-DEPTH_ENCODINGS = ("16UC1", "32FC1")
+DEPTH_ENCODINGS = ("16UC1", "32FC1", "mono16")
+"""Of depth images; "mono16" is what drivers write that know no "16UC1", and means the same."""
 
 _FIELDS = ("header", "height", "width", "encoding", "is_bigendian", "step", "data")
 
@@ -53,7 +55,7 @@ def decode_color(message: Image, topic: str) -> ImageSample:
 
 
 def decode_depth(message: Image, topic: str) -> DepthSample:
-    """Read a depth image after REP 118: "16UC1" in millimetres (0 is no reading), "32FC1" in metres.
+    """Read a depth image after REP 118: "16UC1" (or "mono16") in millimetres (0 is no reading), "32FC1" in metres.
 
     NaN and ±inf of "32FC1" keep their meaning; zero and negative depth is no reading. "32FC1" in this machine's byte order
     is not copied when nothing has to change.
@@ -62,7 +64,7 @@ def decode_depth(message: Image, topic: str) -> DepthSample:
         DecodeError: wrong type, unknown encoding, no pixels, or a step or data too short for the size.
     """
     require_fields(message, _FIELDS, "sensor_msgs/Image", topic)
-    item_bytes = 2 if _known_encoding(message, topic, DEPTH_ENCODINGS) == "16UC1" else 4
+    item_bytes = 4 if _known_encoding(message, topic, DEPTH_ENCODINGS) == "32FC1" else 2
     rows = _rows(message, topic, message.height, message.width * item_bytes)
     order = ">" if message.is_bigendian else "<"
     depth_m = metres_of_millimetres(rows.view(order + "u2")) if item_bytes == 2 else _metres(rows.view(order + "f4"))  # noqa: PLR2004
@@ -86,10 +88,19 @@ def _metres(values: npt.NDArray[np.float32]) -> F32:
 
 
 def _known_encoding(message: Image, topic: str, known: tuple[str, ...]) -> str:
-    if message.encoding not in known:
+    encoding = plain_encoding(message.encoding, known)
+    if encoding not in known:
         msg = f"expected encoding {', '.join(known)} on topic {topic!r}, got {message.encoding!r}"
         raise DecodeError(reason="unknown_encoding", message=msg)
-    return message.encoding
+    return encoding
+
+
+def plain_encoding(name: str, known: Sequence[str]) -> str:
+    """Give a name of an encoding as the known ones write it, whatever its case and the spaces around it; else as it came."""
+    if name in known:
+        return name
+    plain = name.strip("\0 \t\r\n")
+    return next((each for each in known if each.lower() == plain.lower()), name)
 
 
 def _rows(message: Image, topic: str, rows: int, row_bytes: int) -> U8:

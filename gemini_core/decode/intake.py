@@ -10,7 +10,7 @@ from typing import Any
 from gemini_core.config.fusion import COMPRESSED_TYPE, ROLE_TYPES, FusionConfig
 from gemini_core.config.sections import EVENT_TYPES
 from gemini_core.decode.camera_info import decode_camera_info
-from gemini_core.decode.cloud import decode_cloud
+from gemini_core.decode.cloud import CloudDecoder
 from gemini_core.decode.compressed import decode_compressed_color, decode_compressed_depth
 from gemini_core.decode.events import EventDecoder
 from gemini_core.decode.image import decode_color, decode_depth
@@ -56,6 +56,7 @@ class Intake:
         self._topics = config.topics_by_role()
         event_type = (types or {}).get("event.packets", "") or config.topics.event.type
         self._events = EventDecoder(event_type.replace("/msg/", "/"))
+        self._clouds = CloudDecoder(config.lidar.time_field, config.lidar.time_unit)
         self._decoders: dict[Role, Callable[[Any, str], Sample]] = {
             "rgb.image": _decode_any_color,
             "rgb.camera_info": lambda message, topic: decode_camera_info(message, "rgb", topic, rectified=config.rgb.rectified),
@@ -63,7 +64,7 @@ class Intake:
             "depth.camera_info": lambda message, topic: decode_camera_info(
                 message, "depth", topic, rectified=config.depth.rectified
             ),
-            "lidar.points": decode_cloud,
+            "lidar.points": self._clouds.decode,
             "event.packets": self._events.decode,
             "event.camera_info": lambda message, topic: decode_camera_info(
                 message, "event", topic, rectified=config.event.rectified
@@ -107,10 +108,13 @@ class Intake:
     def reset(self) -> None:
         """Start anew after the clock jumped back; counts and refusals stay."""
         self._events.reset()
+        self._clouds.reset()
 
     def _count_cloud(self, role: Role, sample: CloudSample, points: int) -> None:
         if sample.time_ns is None:
             self._counts[f"{role}.without_point_times"] += 1
+        if sample.times_unknown:
+            self._counts[f"{role}.times_unknown"] += sample.times_unknown
         if left_out := points - sample.points.shape[1]:
             self._counts[f"{role}.points_without_position"] += left_out
 

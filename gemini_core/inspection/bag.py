@@ -185,6 +185,7 @@ def _sync_text(sync: SyncQuality) -> str:
         lines.append(distributions_text(sync.skews))
     lines.extend(missing_text(sync.missing))
     lines.extend(f"Refused: {sentence}" for sentence in sync.refusals)
-    unused = [count for count in sync.counts if count.number and (".dropped." in count.what or ".refused." in count.what)]
+    kinds = (".dropped.", ".refused.", ".times_unknown")
+    unused = [count for count in sync.counts if count.number and any(kind in count.what for kind in kinds)]
     lines.extend(f"Not used: {count.number} ({count.what})" for count in unused)
     return "\n".join(lines)

@@ -10,11 +10,12 @@ import numpy as np
 
 from gemini_core.bag.messages import Message
 from gemini_core.config.fusion import COMPRESSED_TYPE, ROLE_TYPES
-from gemini_core.decode.cloud_fields import DATATYPES
+from gemini_core.decode.cloud_fields import DATATYPES, lies_tight
 from gemini_core.decode.color import LAYOUTS
+from gemini_core.decode.compressed import source_encoding
 from gemini_core.decode.image import DEPTH_ENCODINGS
 from gemini_core.decode.message import RAW_TYPES
-from gemini_core.types import CloudSample, DepthSample, EventSample, ImageSample, Sample
+from gemini_core.types import CameraInfoSample, CameraModel, CloudSample, DepthSample, EventSample, ImageSample, Sample
 
 _DRIVERS = (
     ("Ouster's", {"t", "ring", "reflectivity"}),
@@ -87,10 +88,11 @@ def tree_of(frames: dict[str, str]) -> str:
 
 def _image(message: Message, _sample: Sample | None) -> str:
     words = [message.encoding or "no encoding", f"{message.width}x{message.height}", f"step {message.step}"]
-    layout = LAYOUTS.get(message.encoding)
+    encoding = source_encoding(message.encoding)
+    layout = LAYOUTS.get(encoding)
     if layout is not None and message.step > layout.row_bytes(message.width):
         words.append("rows padded")
-    wide = (layout is not None and layout.item_bytes > 1) or message.encoding in DEPTH_ENCODINGS
+    wide = (layout is not None and layout.item_bytes > 1) or encoding in DEPTH_ENCODINGS
     if wide and message.is_bigendian:
         words.append("big-endian")
     return " ".join(words)
@@ -111,7 +113,7 @@ def _size(pixels: np.ndarray[Any, Any]) -> str:
     return f"{pixels.shape[1]}x{pixels.shape[0]}"
 
 
-def _camera_info(message: Message, _sample: Sample | None) -> str:
+def _camera_info(message: Message, sample: Sample | None) -> str:
     numbers = ", ".join(f"{float(value):.4g}" for value in message.d)
     words = [f"{message.distortion_model or 'no distortion model'} ({numbers})", f"{message.width}x{message.height}"]
     words.append(f"fx {float(message.k[0]):.1f} fy {float(message.k[4]):.1f}")
@@ -120,7 +122,18 @@ def _camera_info(message: Message, _sample: Sample | None) -> str:
     if message.roi.width or message.roi.height:
         roi = message.roi
         words.append(f"region {roi.width}x{roi.height} from ({roi.x_offset}, {roi.y_offset})")
+    if isinstance(sample, CameraInfoSample):
+        words.extend(_lens_taken(message, sample.camera))
     return " ".join(words)
+
+
+def _lens_taken(message: Message, camera: CameraModel) -> list[str]:
+    """What the lens was taken for where that is not what the message calls it."""
+    words = [f"skew {camera.skew:.4g}"] if camera.skew else []
+    if camera.distortion_model != message.distortion_model:
+        numbers = f" ({len(camera.distortion)} coefficients)" if camera.distortion else ""
+        words.append(f"taken as {'no lens' if camera.distortion_model == 'none' else camera.distortion_model}{numbers}")
+    return words
 
 
 def _cloud(message: Message, sample: Sample | None) -> str:
@@ -131,13 +144,26 @@ def _cloud(message: Message, sample: Sample | None) -> str:
         for code, group in itertools.groupby(message.fields, key=lambda field: int(field.datatype))
     )
     shape = f"{message.height}x{message.width}" if message.height > 1 else f"{message.width}"
-    words = [f"{driver}{fields or 'no fields'}", f"{shape} points of {message.point_step} bytes"]
+    times = f" ({sample.times_taken_for})" if isinstance(sample, CloudSample) and sample.times_taken_for else ""
+    words = [f"{driver}{fields or 'no fields'}{times}", f"{shape} points of {message.point_step} bytes"]
     if message.is_bigendian:
         words.append("big-endian")
-    if isinstance(sample, CloudSample) and sample.time_ns is not None and sample.time_ns.size:
+    if message.height > 1 and message.row_step != message.width * message.point_step and lies_tight(message, len(message.data)):
+        words.append(f"rows without gaps (its row_step of {message.row_step} does not fit the data)")
+    if isinstance(sample, CloudSample):
+        words.extend(_cloud_times(sample))
+    return ", ".join(words)
+
+
+def _cloud_times(sample: CloudSample) -> list[str]:
+    """Where around the stamp the points' times put them."""
+    words = []
+    if sample.time_ns is not None and sample.time_ns.size:
         first, last = ((end - sample.stamp_ns) / 1e6 for end in (sample.start_ns, sample.end_ns))
         words.append(f"measured {first:+.1f} to {last:+.1f} ms from the stamp")
-    return ", ".join(words)
+    if sample.times_unknown:
+        words.append(f"{sample.times_unknown} of them at a time that no sweep can have (taken for its median)")
+    return words
 
 
 def _number(code: int) -> str:

@@ -12,6 +12,7 @@ from gemini_core.bag.reader import BagReader, TopicInfo
 from gemini_core.bag.topics import RigEntry
 from gemini_core.config.fusion import COMPRESSED_TYPE, FusionConfig, from_flat
 from gemini_core.decode.advice import advice
+from gemini_core.decode.compressed import source_encoding
 from gemini_core.decode.intake import READABLE_TYPES, Intake
 from gemini_core.errors import BagError
 from gemini_core.inspection.formats import colour_outcome, depth_outcome, describe, frames_of, tree_of
@@ -56,7 +57,8 @@ def topic_formats(
             found.append(TopicFormat(topic.name, topic.type, "", "", "", topic.problem))
             continue
         is_tree = topic.type in READABLE_TYPES["tf"]
-        messages = list(_first(bag, topic.name, _MOST_TRANSFORMS if is_tree else 1))
+        is_cloud = topic.type in READABLE_TYPES["lidar.points"]
+        messages = list(_first(bag, topic.name, _MOST_TRANSFORMS if is_tree else 2 if is_cloud else 1))
         role = roles.get(topic.name)
         if not messages:
             problem = f"expected {topic.type} in the first message, got one that does not fit the type's definition"
@@ -66,9 +68,9 @@ def topic_formats(
             trees[topic.name] = {*frames, *frames.values()}
             found.append(TopicFormat(topic.name, topic.type, role or "", tree_of(frames), ""))
         elif role is None:
-            found.append(_unused(topic, messages[0], config))
+            found.append(_unused(topic, messages, config))
         else:
-            found.append(_used(topic, role, messages[0], config))
+            found.append(_used(topic, role, messages, config))
     known = set().union(*(frames for name, frames in trees.items() if name in roles))
     return tuple(
         _with_fixed_frame(entry, trees[entry.topic], known, config) if entry.topic in trees else entry for entry in found
@@ -81,21 +83,25 @@ def _first(bag: BagReader, topic: str, most: int) -> Iterator[Message]:
             yield stored.message
 
 
-def _decode(role: Role, topic: TopicInfo, message: Message, config: FusionConfig) -> tuple[Sample | None, str]:
-    """What a role makes of a message, or None and the sentence why nothing."""
-    lenses = {f"{name}.rectified": value for name, value in _rectified(config).items()}
-    reading = from_flat({"modalities": MODALITIES, _KEYS.get(role, f"topics.{role}"): topic.name, **lenses})
+def _decode(role: Role, topic: TopicInfo, messages: Sequence[Message], config: FusionConfig) -> tuple[Sample | None, str]:
+    """What a role makes of the first message, or None and the sentence why nothing; others say how often they come."""
+    same = {f"{name}.rectified": value for name, value in _rectified(config).items()}
+    times = {"lidar.time_field": config.lidar.time_field, "lidar.time_unit": config.lidar.time_unit}
+    reading = from_flat({"modalities": MODALITIES, _KEYS.get(role, f"topics.{role}"): topic.name, **same, **times})
     intake = Intake(reading, {role: topic.type})
-    sample = intake.accept(role, message)
-    return sample, "".join(refusal.message for refusal in intake.last_refusals())
+    for message in messages:
+        intake.accept(role, message)
+    sample = intake.accept(role, messages[0])
+    return sample, "" if sample else "".join(refusal.message for refusal in intake.last_refusals())
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Topics of the rig
 
 
-def _used(topic: TopicInfo, role: Role, message: Message, config: FusionConfig) -> TopicFormat:
-    sample, problem = _decode(role, topic, message, config)
+def _used(topic: TopicInfo, role: Role, messages: Sequence[Message], config: FusionConfig) -> TopicFormat:
+    sample, problem = _decode(role, topic, messages, config)
+    message = messages[0]
     outcome = "" if sample is None else _outcome(role, message, sample, config)
     return TopicFormat(topic.name, topic.type, role, describe(message, topic.type, sample), outcome, problem)
 
@@ -137,19 +143,19 @@ def _image_outcome(message: Message, sample: ImageSample, config: FusionConfig) 
 
 
 def _encoding(message: Message) -> str:
-    """Encoding of an image, of a compressed one before it was compressed."""
-    return str(message.format.partition(";")[0].strip() if hasattr(message, "format") else message.encoding)
+    """Encoding of an image, of a compressed one before it was compressed, as it is written where it is known."""
+    return source_encoding(str(message.format if hasattr(message, "format") else message.encoding))
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Other topics
 
 
-def _unused(topic: TopicInfo, message: Message, config: FusionConfig) -> TopicFormat:
-    uses, refusals = [], []
+def _unused(topic: TopicInfo, messages: Sequence[Message], config: FusionConfig) -> TopicFormat:
+    uses, refusals, message = [], [], messages[0]
     described: Sample | None = None
     for role in _candidates(topic, message):
-        sample, problem = _decode(role, topic, message, config)
+        sample, problem = _decode(role, topic, messages, config)
         if sample is None:
             refusals.append(problem)
             continue
@@ -165,7 +171,7 @@ def _candidates(topic: TopicInfo, message: Message) -> list[Role]:
     """Roles that may read the topic; any picture could show events, so only one whose name says so is tried for that."""
     roles = [role for role in ROLES if topic.type in READABLE_TYPES[role] and role not in _TREE]
     if topic.type == COMPRESSED_TYPE:
-        is_depth = "compressedDepth" in message.format or _encoding(message) in {"16UC1", "32FC1"}
+        is_depth = "compresseddepth" in message.format.lower() or _encoding(message) in {"16UC1", "32FC1"}
         return [role for role in roles if (role == "depth.image") == is_depth]
     if "rgb.image" in roles and not any(word in topic.name.lower() for word in ("event", "dvs")):
         roles.remove("event.packets")

@@ -127,7 +127,7 @@ def _with_border(camera: CameraModel, border: int) -> CameraModel:
 _F32_2D = "Array(float32, 2, 'C', readonly=True, aligned=False)"  # these also take arrays that may be written to
 _F32_3D = "Array(float32, 3, 'C', readonly=True, aligned=False)"
 _F64_2D = "Array(float64, 2, 'C', readonly=True, aligned=False)"
-_OPTICS = "UniTuple(float64, 4), UniTuple(float32, 2), int64, UniTuple(float64, 8), float64"
+_OPTICS = "UniTuple(float64, 4), UniTuple(float32, 2), int64, UniTuple(float64, 18), float64"
 _HALF = "UniTuple(float32, 2)"
 
 # Row by row, so that everything but the z-buffer stays in the nearest cache; rows have one NaN more on each side. The loops are
@@ -229,7 +229,7 @@ def _register(  # noqa: PLR0917 - compiled functions take arguments by position
     intrinsics: tuple[float, float, float, float],
     end: tuple[np.float32, np.float32],
     lens: int,
-    coefficients: tuple[float, float, float, float, float, float, float, float],
+    coefficients: tuple[float, ...],  # 18
     limit: float,
     half: tuple[np.float32, np.float32],
     border: int,

@@ -39,6 +39,7 @@ def grid_camera(camera: CameraModel, geometry: GridGeometry) -> CameraModel:
         width=geometry.width,
         height=geometry.height,
         fx=camera.fx * geometry.scale_x,
+        skew=camera.skew * geometry.scale_x,
         fy=camera.fy * geometry.scale_y,
         cx=(camera.cx - geometry.left + 0.5) * geometry.scale_x - 0.5,
         cy=(camera.cy - geometry.top + 0.5) * geometry.scale_y - 0.5,

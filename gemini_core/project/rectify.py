@@ -21,13 +21,14 @@ _OUTSIDE = -2.0  # a place that is in no image
 def rectify(frame: SensorFrame) -> SensorFrame:
     """Bend the reference image to what a pinhole camera of the same intrinsics sees, and make that camera the reference.
 
-    Size and K stay. Pixels that the lens did not see are black; linear interpolation, to 1/32 of a pixel. A frame without
-    intrinsics of its reference, or with an image that has no distortion, stays as it is.
+    Size and K stay, but for its skew. Pixels that the lens did not see are black; linear interpolation, to 1/32 of a pixel. A
+    frame without intrinsics of its reference, or with an image that has no distortion, stays as it is.
     """
     calibration = frame.calibration
-    if calibration is None or calibration.reference is None or calibration.reference.distortion_model == "none":
+    camera = None if calibration is None else calibration.reference
+    if calibration is None or camera is None or (camera.distortion_model == "none" and not camera.skew):
         return frame
-    straight, places, fractions = _map(calibration.reference)
+    straight, places, fractions = _map(camera)
     pixels = np.asarray(cv2.remap(frame.rgb.pixels, places, fractions, cv2.INTER_LINEAR), np.uint8)
     return dataclasses.replace(
         frame,
@@ -39,7 +40,7 @@ def rectify(frame: SensorFrame) -> SensorFrame:
 @lru_cache(maxsize=2)  # one rig has one reference; the other place serves a resolution that changes and comes back
 def _map(camera: CameraModel) -> tuple[CameraModel, _I16, U16]:
     """The camera without distortion, and where each of its pixels is in the raw image, as OpenCV's remap takes it."""
-    straight = dataclasses.replace(camera, distortion_model="none", distortion=())
+    straight = dataclasses.replace(camera, distortion_model="none", distortion=(), skew=0.0)
     pixels, _, visible = project_points(camera, ray_table(straight).reshape(3, -1))
     last = np.array([[camera.width - 1], [camera.height - 1]], np.float32)
     pixels = np.where(visible, np.clip(pixels, 0.0, last), np.float32(_OUTSIDE))  # half a pixel at the edges is the edge's

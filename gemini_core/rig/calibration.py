@@ -37,6 +37,9 @@ _INFO_ROLE: dict[Modality, Role] = {"rgb": "rgb.camera_info", "depth": "depth.ca
 _KEPT_INFOS = 100
 """Different intrinsics kept of one camera: more than images can wait (``sync.max_pending_frames``), as a rule."""
 
+_ROUNDING_PX = 0.5
+"""By which a size may differ from the exact multiple of another one, on one axis at least."""
+
 _STEADY_NS = 1_000_000_000
 """CameraInfo of several stamps, the newest no older than this and ``sync.max_wait_ms``, come with the images."""
 
@@ -46,7 +49,8 @@ class CalibrationStore:
 
     Of a camera whose intrinsics change, a frame gets those of its image's own stamp, or the last before it; of one whose
     CameraInfo are all stamped later, the newest. It waits for its own where an earlier change, or the size of the image, shows
-    that the camera changes, and CameraInfo come steadily.
+    that the camera changes, and CameraInfo come steadily. One of another size is scaled to the image where both have the same
+    aspect ratio, and the status says so; where they have not, it is none.
 
     A modality beside the reference needs the reference's intrinsics, its own where it is a camera, and the transform to the
     reference's frame at the frame's stamp (none where both have the same frame_id). Events with ``event.alignment``
@@ -126,6 +130,9 @@ class CalibrationStore:
             lidar_motion=self._sweep(placements["lidar"], notes["lidar"]) if lidar else None,
             detections=self._detection_frames(frame.frame_id, frame.stamp_ns),
         )
+        notes = {
+            name: (note, "; ".join(filter(None, (why, self._scaling(placements[name]))))) for name, (note, why) in notes.items()
+        }
         status = tuple(
             _absent(entry, lacks[entry.modality]) if entry.modality in lacks else _noted(entry, notes.get(entry.modality))
             for entry in frame.status
@@ -164,7 +171,12 @@ class CalibrationStore:
             del infos[:-_KEPT_INFOS]
 
     def _camera(self, data: Placement) -> CameraModel | None:
-        """The intrinsics of a camera at its data's stamp, None where nothing is known."""
+        """The intrinsics of a camera at its data's stamp, for its size where they can be; None where nothing is known."""
+        camera = self._told(data)
+        return camera if camera is None or data.size is None else scaled(camera, data.size)
+
+    def _told(self, data: Placement) -> CameraModel | None:
+        """The intrinsics at the data's stamp as they came, of whatever size."""
         infos = self._infos.get(data.modality)
         if not infos:
             return None
@@ -174,7 +186,8 @@ class CalibrationStore:
         first_ns, newest_ns = self._info_span_ns.get(data.modality, (0, 0))
         if first_ns == newest_ns or not data.start_ns - self._steady_ns <= newest_ns < data.start_ns:
             return False
-        return data.modality in self._changing or self._wrong_size(data) is not None
+        told = self._told(data)
+        return data.modality in self._changing or (told is not None and data.size not in {None, (told.width, told.height)})
 
     def _wrong_size(self, data: Placement) -> Lack | None:
         camera = self._camera(data)
@@ -183,6 +196,17 @@ class CalibrationStore:
         return "no_camera_info", (
             f"expected CameraInfo for the {data.modality} image's {data.size[0]} x {data.size[1]} on topic "
             f"{self._topic(data.modality)!r}, got one for {camera.width} x {camera.height}"
+        )
+
+    def _scaling(self, data: Placement) -> str:
+        """One sentence where the intrinsics in use came for another size, else ""."""
+        told, used = self._told(data), self._camera(data)
+        if told is None or told == used or (data.modality == "event" and self._same_view):
+            return ""
+        width, height = data.size or (0, 0)
+        return (
+            f"the CameraInfo on topic {self._topic(data.modality)!r} is for {told.width} x {told.height}, and is scaled to the "
+            f"{data.modality} image's {width} x {height}, which has the same aspect ratio"
         )
 
     def _lack(self, data: Placement, reference: Placement) -> Lack | None:
@@ -240,6 +264,27 @@ def _placements(frame: SensorFrame) -> list[Placement]:
     return [Placement.of(data, frame.rgb) for data in there]
 
 
+def scaled(camera: CameraModel, size: tuple[int, int]) -> CameraModel:
+    """Give a camera's model for its image resized to (width, height), the same where the aspect ratio is another one.
+
+    Pixel centres are whole numbers on both sides: ``u_resized = (u + 0.5) * width / camera.width - 0.5``.
+    """
+    width, height = size
+    scale_x, scale_y = width / camera.width, height / camera.height
+    if min(abs(camera.width * scale_y - width), abs(camera.height * scale_x - height)) > _ROUNDING_PX:
+        return camera
+    return replace(
+        camera,
+        width=width,
+        height=height,
+        fx=camera.fx * scale_x,
+        skew=camera.skew * scale_x,
+        fy=camera.fy * scale_y,
+        cx=(camera.cx + 0.5) * scale_x - 0.5,
+        cy=(camera.cy + 0.5) * scale_y - 0.5,
+    )
+
+
 def _stamp(sample: CameraInfoSample) -> int:
     return sample.stamp_ns
 
@@ -250,4 +295,4 @@ def _absent(status: ModalityStatus, lack: Lack) -> ModalityStatus:
 
 
 def _noted(status: ModalityStatus, note: tuple[MotionNote, str] | None) -> ModalityStatus:
-    return status if note is None or not note[0] else replace(status, motion=note[0], detail=note[1])
+    return status if note is None or note == ("", "") else replace(status, motion=note[0], detail=note[1])

@@ -7,8 +7,9 @@ of a live node does not wait for a compiler. They run on one thread in the order
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +22,17 @@ from gemini_core.types import F32, F64, Bool, CameraModel
 # --------------------------------------------------------------------------------------------------------------------
 # Camera models
 
-DISTORTION_LENGTHS = {"none": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
-"""How many coefficients each distortion model of sensor_msgs/CameraInfo takes."""
+DISTORTION_LENGTHS = {"none": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+"""How many coefficients each distortion model takes: sensor_msgs/CameraInfo's, and OpenCV's thin prism (12) and tilt (14)."""
 
-_PINHOLE, _RATIONAL, _EQUIDISTANT = 0, 1, 2
+_PINHOLE, _RATIONAL, _EQUIDISTANT, _FULL, _SKEWED_EQUIDISTANT = range(5)
 _WIDEST = 50.0  # x/z (89 degrees from the axis) beyond which no image of a pinhole with distortion reaches
 _EXACT = 1e-9  # error of x/z after the inverse: a millionth of a pixel
 
 
 _I32: TypeAlias = npt.NDArray[np.int32]
-_Coefficients: TypeAlias = tuple[float, float, float, float, float, float, float, float]
+_Coefficients: TypeAlias = tuple[float, ...]  # 18
+_Radial: TypeAlias = tuple[float, ...]  # 8
 _Intrinsics: TypeAlias = tuple[float, float, float, float]
 _Size: TypeAlias = tuple[np.float32, np.float32]
 
@@ -38,7 +40,9 @@ _Size: TypeAlias = tuple[np.float32, np.float32]
 class _Lens(NamedTuple):
     """Distortion as the compiled loops take it.
 
-    ``coefficients``: k1 k2 p1 p2 k3 k4 k5 k6 (rational; plumb_bob has k4 = k5 = k6 = 0) or k1 k2 k3 k4 0 0 0 0 (equidistant).
+    ``coefficients``, 18: k1 k2 p1 p2 k3 k4 k5 k6 (rational; plumb_bob has k4 = k5 = k6 = 0) or k1 k2 k3 k4 0 0 0 0
+    (equidistant); s1 s2 s3 s4 (thin prism); a b c d e f, by which what is distorted is mapped once more (tilted sensor, skew):
+    (a x + b y, c x + d y) / (e x + f y + 1). The kinds _PINHOLE, _RATIONAL and _EQUIDISTANT have only the first eight.
     ``limit``: the model is monotone, so it can be inverted, for x² + y² < limit (rational) or angle < limit (equidistant).
     """
 
@@ -63,14 +67,43 @@ def _lens(camera: CameraModel) -> _Lens:
         )
         raise CalibrationError(msg)
     given = [float(value) for value in camera.distortion]
-    coefficients = cast("_Coefficients", tuple(given + [0.0] * (8 - len(given))))
-    if camera.distortion_model == "equidistant":
+    equidistant = camera.distortion_model == "equidistant"
+    prism, (tilt_x, tilt_y) = given[8:12] or [0.0] * 4, given[12:] or [0.0] * 2
+    radial = given[:8] + [0.0] * (8 - len(given[:8]))
+    mapped = _map_of_sensor(tilt_x, tilt_y, float(camera.skew) / float(camera.fx))
+    coefficients: _Coefficients = (*radial, *prism, *mapped)
+    plain = not any(prism) and mapped == _UNMAPPED
+    if equidistant:
         # d/dθ of θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸), a polynomial in θ²
-        slope = np.array([1.0, 3.0, 5.0, 7.0, 9.0]) * np.array([1.0, *coefficients[:4]])
-        return _Lens(_EQUIDISTANT, coefficients, min(math.pi / 2, math.sqrt(_first_positive_root(slope))))
-    if not any(coefficients):
+        slope = np.array([1.0, 3.0, 5.0, 7.0, 9.0]) * np.array([1.0, *radial[:4]])
+        limit = min(math.pi / 2, math.sqrt(_first_positive_root(slope)))
+        return _Lens(_EQUIDISTANT if plain else _SKEWED_EQUIDISTANT, coefficients, limit)
+    if plain and not any(radial):
         return _Lens(_PINHOLE, coefficients, math.inf)
-    k1, k2, _, _, k3, k4, k5, k6 = coefficients
+    limit = _radial_limit(radial)
+    if plain:
+        return _Lens(_RATIONAL, coefficients, _unfolded(coefficients, limit))
+    bends = any(radial) or any(given[8:])  # a skew alone folds nothing
+    return _Lens(_FULL, coefficients, _unfolded(coefficients, limit) if bends else math.inf)
+
+
+_UNMAPPED = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+
+
+def _map_of_sensor(tilt_x: float, tilt_y: float, shear: float) -> tuple[float, ...]:
+    """Numbers a to f of a sensor tilted by two angles, whose axes are not at right angles: ``shear`` is skew / fx.
+
+    OpenCV's computeTiltProjectionMatrix: R = R_y(tilt_y) R_x(tilt_x), and what it brings to the tilted plane is seen along z.
+    """
+    turn = Rotation.from_euler("xy", (-tilt_x, -tilt_y)).as_matrix() if tilt_x or tilt_y else np.eye(3)
+    onto = np.array([[turn[2, 2], 0.0, -turn[0, 2]], [0.0, turn[2, 2], -turn[1, 2]], [0.0, 0.0, 1.0]])
+    both = np.array([[1.0, shear, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]) @ onto @ turn / turn[2, 2]
+    return tuple(float(both[row, column]) for row in range(3) for column in range(2))
+
+
+def _radial_limit(radial: Sequence[float]) -> float:
+    """Largest x² + y² up to which the radial part grows, within what an image reaches."""
+    k1, k2, _, _, k3, k4, k5, k6 = radial
     top, bottom = np.array([1.0, k1, k2, k3]), np.array([1.0, k4, k5, k6])  # in s = x² + y²
     s = np.array([0.0, 2.0])  # 2 s
     polynomial = np.polynomial.polynomial
@@ -79,8 +112,7 @@ def _lens(camera: CameraModel) -> _Lens:
         polynomial.polymul(polynomial.polyder(top), bottom), polynomial.polymul(top, polynomial.polyder(bottom))
     )
     slope = polynomial.polyadd(polynomial.polymul(top, bottom), polynomial.polymul(s, change))
-    limit = min(_first_positive_root(slope), _first_positive_root(bottom), _WIDEST**2)
-    return _Lens(_RATIONAL, coefficients, _unfolded(coefficients, limit))
+    return min(_first_positive_root(slope), _first_positive_root(bottom), _WIDEST**2)
 
 
 def _intrinsics(camera: CameraModel) -> _Intrinsics:
@@ -97,7 +129,7 @@ def _first_positive_root(polynomial: F64) -> float:
 
 
 @compiled("UniTuple(float64, 6)(float64, float64, UniTuple(float64, 8))", error_model="numpy", inline="always")
-def _rational(x: float, y: float, k: _Coefficients) -> tuple[float, float, float, float, float, float]:
+def _rational(x: float, y: float, k: _Radial) -> tuple[float, float, float, float, float, float]:
     """Distort one point by OpenCV's rational model: (x', y', ∂x'/∂x, ∂x'/∂y = ∂y'/∂x, ∂y'/∂y, radial factor)."""
     k1, k2, p1, p2, k3, k4, k5, k6 = k
     s = x * x + y * y
@@ -115,20 +147,48 @@ def _rational(x: float, y: float, k: _Coefficients) -> tuple[float, float, float
     )
 
 
+@compiled("UniTuple(float64, 6)(float64, float64, UniTuple(float64, 18))", error_model="numpy")
+def _with_prism(x: float, y: float, k: _Coefficients) -> tuple[float, float, float, float, float, float]:
+    """Distort one point by the rational model and the thin prism: (x', y', ∂x'/∂x, ∂x'/∂y, ∂y'/∂x, ∂y'/∂y)."""
+    a, b, xx, xy, yy, _ = _rational(x, y, k[:8])
+    s1, s2, s3, s4 = k[8:12]
+    s = x * x + y * y
+    of_x, of_y = 2.0 * (s1 + 2.0 * s * s2), 2.0 * (s3 + 2.0 * s * s4)  # by what each moves for the change of s / 2
+    return a + s * (s1 + s * s2), b + s * (s3 + s * s4), xx + x * of_x, xy + y * of_x, xy + x * of_y, yy + y * of_y
+
+
+@compiled("UniTuple(float64, 3)(float64, float64, UniTuple(float64, 18))", error_model="numpy", inline="always")
+def _mapped(x: float, y: float, k: _Coefficients) -> tuple[float, float, float]:
+    """Bring a distorted point to the sensor, which may be tilted or skewed; with the divisor, positive where it is seen."""
+    divisor = k[16] * x + k[17] * y + 1.0
+    return (k[12] * x + k[13] * y) / divisor, (k[14] * x + k[15] * y) / divisor, divisor
+
+
+@compiled("UniTuple(float64, 2)(float64, float64, UniTuple(float64, 18))", error_model="numpy")
+def _unmapped(x: float, y: float, k: _Coefficients) -> tuple[float, float]:
+    """Invert :func:`_mapped`: the two lines (a - e u) x + (b - f u) y = u and (c - e v) x + (d - f v) y = v cross there."""
+    a, b = k[12] - k[16] * x, k[13] - k[17] * x
+    c, d = k[14] - k[16] * y, k[15] - k[17] * y
+    determinant = a * d - b * c
+    return (d * x - b * y) / determinant, (a * y - c * x) / determinant
+
+
 @compiled("float64(float64, UniTuple(float64, 8))", error_model="numpy")
-def _equidistant(angle: float, k: _Coefficients) -> float:
+def _equidistant(angle: float, k: _Radial) -> float:
     """Distorted angle of the equidistant (Kannala-Brandt) model."""
     s = angle * angle
     return angle * (1.0 + s * (k[0] + s * (k[1] + s * (k[2] + s * k[3]))))
 
 
-@compiled("float64(UniTuple(float64, 8), float64)", error_model="numpy")
+@compiled("float64(UniTuple(float64, 18), float64)", error_model="numpy")
 def _unfolded(k: _Coefficients, limit: float) -> float:
-    """Shrink a limit of x² + y² to where the tangential part does not fold the image either, in any direction.
+    """Shrink a limit of x² + y² to where nothing else folds the image either, in any direction.
 
-    Folding is where the Jacobian's determinant is not positive; looked for on 2000 circles, closer near the axis.
+    Tangential part and thin prism fold where the Jacobian's determinant is not positive; a tilted sensor where its divisor is
+    not. Looked for on 2000 circles, closer near the axis.
     """
-    if k[2] == 0.0 and k[3] == 0.0:
+    even = k[2] == 0.0 and k[3] == 0.0 and k[8] == 0.0 and k[9] == 0.0 and k[10] == 0.0 and k[11] == 0.0
+    if even and k[16] == 0.0 and k[17] == 0.0:
         return limit
     rings, directions = 2000, 72
     free = 0.0
@@ -136,8 +196,8 @@ def _unfolded(k: _Coefficients, limit: float) -> float:
         r = math.sqrt(limit) * (ring / rings) ** 2
         for direction in range(directions):
             angle = 2.0 * math.pi * direction / directions
-            _, _, xx, xy, yy, _ = _rational(r * math.cos(angle), r * math.sin(angle), k)
-            if not xx * yy > xy * xy:
+            x, y, xx, xy, yx, yy = _with_prism(r * math.cos(angle), r * math.sin(angle), k)
+            if not xx * yy > xy * yx or not k[16] * x + k[17] * y + 1.0 > 0.0:
                 return free
         free = r * r
     return limit
@@ -165,41 +225,78 @@ def _project_pinhole(  # noqa: PLR0917 - compiled functions take arguments by po
         visible[i] = (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
 
 
-@compiled(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 8), float64, {_PROJECTED})", error_model="numpy")
+@compiled(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 18), float64, {_PROJECTED})", error_model="numpy")
 def _project_rational(  # noqa: PLR0917 - compiled functions take arguments by position
     points: F32, intrinsics: _Intrinsics, end: _Size, k: _Coefficients, limit: float, pixels: F32, depth: F32, visible: Bool
 ) -> None:
     fx, fy, cx, cy = intrinsics
-    start = np.float32(-0.5)
+    radial, start = k[:8], np.float32(-0.5)
     for i in range(points.shape[1]):
         z = points[2, i]
         scale = 1.0 / z if z > np.float32(0.0) else np.nan
         x, y = points[0, i] * scale, points[1, i] * scale
-        a, b, _, _, _, _ = _rational(x, y, k)
+        a, b, _, _, _, _ = _rational(x, y, radial)
         u, v = np.float32(fx * a + cx), np.float32(fy * b + cy)
         pixels[0, i], pixels[1, i], depth[i] = u, v, z
         visible[i] = (x * x + y * y < limit) & (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
 
 
-@compiled(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 8), float64, {_PROJECTED})", error_model="numpy")
+@compiled(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 18), float64, {_PROJECTED})", error_model="numpy")
 def _project_equidistant(  # noqa: PLR0917 - compiled functions take arguments by position
     points: F32, intrinsics: _Intrinsics, end: _Size, k: _Coefficients, limit: float, pixels: F32, depth: F32, visible: Bool
 ) -> None:
     fx, fy, cx, cy = intrinsics
-    start = np.float32(-0.5)
+    radial, start = k[:8], np.float32(-0.5)
     for i in range(points.shape[1]):
         z = points[2, i]
         scale = 1.0 / z if z > np.float32(0.0) else np.nan
         x, y = points[0, i] * scale, points[1, i] * scale
         r = math.sqrt(x * x + y * y)
         angle = math.atan(r)
-        factor = _equidistant(angle, k) / r if r > 0.0 else 1.0
+        factor = _equidistant(angle, radial) / r if r > 0.0 else 1.0
         u, v = np.float32(fx * x * factor + cx), np.float32(fy * y * factor + cy)
         pixels[0, i], pixels[1, i], depth[i] = u, v, z
         visible[i] = (angle < limit) & (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
 
 
-@compiled(f"void({_POINTS}, {_IMAGE}, int64, UniTuple(float64, 8), float64, {_PROJECTED})")
+@compiled(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 18), float64, {_PROJECTED})", error_model="numpy")
+def _project_full(  # noqa: PLR0917 - compiled functions take arguments by position
+    points: F32, intrinsics: _Intrinsics, end: _Size, k: _Coefficients, limit: float, pixels: F32, depth: F32, visible: Bool
+) -> None:
+    fx, fy, cx, cy = intrinsics
+    start = np.float32(-0.5)
+    for i in range(points.shape[1]):
+        z = points[2, i]
+        scale = 1.0 / z if z > np.float32(0.0) else np.nan
+        x, y = points[0, i] * scale, points[1, i] * scale
+        a, b, _, _, _, _ = _with_prism(x, y, k)
+        a, b, divisor = _mapped(a, b, k)
+        u, v = np.float32(fx * a + cx), np.float32(fy * b + cy)
+        pixels[0, i], pixels[1, i], depth[i] = u, v, z
+        inside = (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
+        visible[i] = (x * x + y * y < limit) & (divisor > 0.0) & inside
+
+
+@compiled(f"void({_POINTS}, {_IMAGE}, UniTuple(float64, 18), float64, {_PROJECTED})", error_model="numpy")
+def _project_skewed_equidistant(  # noqa: PLR0917 - compiled functions take arguments by position
+    points: F32, intrinsics: _Intrinsics, end: _Size, k: _Coefficients, limit: float, pixels: F32, depth: F32, visible: Bool
+) -> None:
+    fx, fy, cx, cy = intrinsics
+    radial, start = k[:8], np.float32(-0.5)
+    for i in range(points.shape[1]):
+        z = points[2, i]
+        scale = 1.0 / z if z > np.float32(0.0) else np.nan
+        x, y = points[0, i] * scale, points[1, i] * scale
+        r = math.sqrt(x * x + y * y)
+        angle = math.atan(r)
+        factor = _equidistant(angle, radial) / r if r > 0.0 else 1.0
+        a, b, _ = _mapped(x * factor, y * factor, k)
+        u, v = np.float32(fx * a + cx), np.float32(fy * b + cy)
+        pixels[0, i], pixels[1, i], depth[i] = u, v, z
+        visible[i] = (angle < limit) & (u >= start) & (u < end[0]) & (v >= start) & (v < end[1])
+
+
+@compiled(f"void({_POINTS}, {_IMAGE}, int64, UniTuple(float64, 18), float64, {_PROJECTED})")
 def project_into(  # noqa: PLR0917 - compiled functions take arguments by position
     points: F32,
     intrinsics: _Intrinsics,
@@ -216,8 +313,12 @@ def project_into(  # noqa: PLR0917 - compiled functions take arguments by positi
         _project_pinhole(points, intrinsics, end, pixels, depth, visible)
     elif kind == _RATIONAL:
         _project_rational(points, intrinsics, end, k, limit, pixels, depth, visible)
-    else:
+    elif kind == _EQUIDISTANT:
         _project_equidistant(points, intrinsics, end, k, limit, pixels, depth, visible)
+    elif kind == _FULL:
+        _project_full(points, intrinsics, end, k, limit, pixels, depth, visible)
+    else:
+        _project_skewed_equidistant(points, intrinsics, end, k, limit, pixels, depth, visible)
 
 
 def optics(camera: CameraModel) -> tuple[_Intrinsics, _Size, int, _Coefficients, float]:
@@ -261,7 +362,7 @@ def project_points(camera: CameraModel, points: F32) -> tuple[F32, F32, Bool]:
 
 
 @compiled("float64(float64, int64, UniTuple(float64, 8), float64)", error_model="numpy")
-def _undistorted_radius(distorted: float, kind: int, k: _Coefficients, limit: float) -> float:
+def _undistorted_radius(distorted: float, kind: int, k: _Radial, limit: float) -> float:
     """Invert the radial part: r (rational) or the angle (equidistant) whose distorted value is given; NaN where none.
 
     Bisection on the monotone range; slow and sure, since it runs once for a camera's pixels.
@@ -282,40 +383,52 @@ def _undistorted_radius(distorted: float, kind: int, k: _Coefficients, limit: fl
     return 0.5 * (low + high)
 
 
-@compiled("UniTuple(float64, 2)(float64, float64, int64, UniTuple(float64, 8), float64)", error_model="numpy")
-def _undistorted(x: float, y: float, kind: int, k: _Coefficients, limit: float) -> tuple[float, float]:
-    """Invert the distortion of one point at z = 1; NaN where no point in front of the camera comes here."""
+@compiled("UniTuple(float64, 2)(float64, float64, int64, UniTuple(float64, 18), float64)", error_model="numpy")
+def _undistorted_lens(x: float, y: float, kind: int, k: _Coefficients, limit: float) -> tuple[float, float]:
+    """Invert what the lens alone does, kind _PINHOLE, _EQUIDISTANT or _RATIONAL, the last with its thin prism."""
     distorted = math.sqrt(x * x + y * y)
     if kind == _PINHOLE or (distorted == 0.0 and kind == _EQUIDISTANT):
         return x, y
     if kind == _EQUIDISTANT:
-        factor = math.tan(_undistorted_radius(distorted, kind, k, limit)) / distorted
+        factor = math.tan(_undistorted_radius(distorted, kind, k[:8], limit)) / distorted
         return x * factor, y * factor
-    # The radial part by bisection, then Newton's method for the tangential part.
-    radial = (k[0], k[1], 0.0, 0.0, k[4], k[5], k[6], k[7])
-    guess = _undistorted_radius(distorted, kind, radial, limit)
+    # The radial part by bisection, then Newton's method for the tangential part and the thin prism.
+    guess = _undistorted_radius(distorted, kind, k[:8], limit)
     if math.isnan(guess):
         # The tangential part may still bring a point here from inside the range.
         guess = 0.99 * math.sqrt(limit)
     factor = guess / distorted if distorted > 0.0 else 1.0
     a, b = x * factor, y * factor
     for _ in range(30):
-        u, v, xx, xy, yy, _ = _rational(a, b, k)
-        determinant = xx * yy - xy * xy
+        u, v, xx, xy, yx, yy = _with_prism(a, b, k)
+        determinant = xx * yy - xy * yx
         if not determinant > 0.0:
             return np.nan, np.nan
         du, dv = x - u, y - v
-        da, db = (yy * du - xy * dv) / determinant, (xx * dv - xy * du) / determinant
+        da, db = (yy * du - xy * dv) / determinant, (xx * dv - yx * du) / determinant
         a, b = a + da, b + db
         if abs(da) + abs(db) <= 1e-14 * (abs(a) + abs(b)):
             break
-    u, v, _, _, _, _ = _rational(a, b, k)
+    u, v, _, _, _, _ = _with_prism(a, b, k)
     if a * a + b * b < limit and abs(u - x) + abs(v - y) < _EXACT:
         return a, b
     return np.nan, np.nan
 
 
-@compiled("void(UniTuple(float64, 4), int64, UniTuple(float64, 8), float64, float32[:,:,::1])")
+@compiled("UniTuple(float64, 2)(float64, float64, int64, UniTuple(float64, 18), float64)", error_model="numpy")
+def _undistorted(x: float, y: float, kind: int, k: _Coefficients, limit: float) -> tuple[float, float]:
+    """Invert the distortion of one point at z = 1; NaN where no point in front of the camera comes here."""
+    if kind <= _EQUIDISTANT:
+        return _undistorted_lens(x, y, kind, k, limit)
+    x, y = _unmapped(x, y, k)
+    if not k[16] * x + k[17] * y + 1.0 > 0.0:
+        return np.nan, np.nan
+    if kind == _SKEWED_EQUIDISTANT:
+        return _undistorted_lens(x, y, _EQUIDISTANT, k, limit)
+    return _undistorted_lens(x, y, _PINHOLE if math.isinf(limit) else _RATIONAL, k, limit)
+
+
+@compiled("void(UniTuple(float64, 4), int64, UniTuple(float64, 18), float64, float32[:,:,::1])")
 def _fill_rays(intrinsics: _Intrinsics, kind: int, k: _Coefficients, limit: float, rays: F32) -> None:
     fx, fy, cx, cy = intrinsics
     for v in range(rays.shape[1]):

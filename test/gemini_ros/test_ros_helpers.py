@@ -112,8 +112,8 @@ def test_the_real_bridge_converts_what_the_core_does_not_know():
     metres = np.array([[0.5, 2.0], [np.nan, 3.25]])
     sample = front.decode("depth.image", images.converted("depth.image", image("64FC1", metres)))
     np.testing.assert_array_equal(sample.depth_m, metres.astype(np.float32))
-    millimetres = np.array([[500, 2000], [0, 3250]], np.uint16)
-    sample = front.decode("depth.image", images.converted("depth.image", image("mono16", millimetres)))
+    millimetres = np.array([[500, 2000], [0, 3250]], np.int16)
+    sample = front.decode("depth.image", images.converted("depth.image", image("16SC1", millimetres)))
     np.testing.assert_array_equal(sample.depth_m, np.where(millimetres == 0, np.nan, millimetres / 1000).astype(np.float32))
 
 

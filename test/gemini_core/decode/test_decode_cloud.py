@@ -257,6 +257,14 @@ def test_one_row_needs_no_row_step():
     np.testing.assert_array_equal(decode_cloud(message, "l").points, XYZ.T)
 
 
+@pytest.mark.parametrize("row_step", [0, 1, 11, 36, 71, 72, 10**9])
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (6, 1)])
+def test_rows_lie_without_gaps_where_only_that_fits_the_data(shape, row_step):
+    """Drivers leave row_step out, or write the size of one point or of the whole cloud."""
+    message = cloud(xyz(), [0, 4, 8], 12, shape=shape)
+    np.testing.assert_array_equal(decode_cloud(dataclasses.replace(message, row_step=row_step), "l").points, XYZ.T)
+
+
 GOOD = cloud({**xyz(), "intensity": INTENSITY}, [0, 4, 8, 12], 16, shape=(2, 3))
 
 
@@ -269,7 +277,13 @@ def renamed(**names):
     [
         ({"data": GOOD.data[:-1]}, "short_data", "96 bytes for 3 x 2 points in the cloud on topic 'lidar/points', got 95"),
         ({"height": 2**32 - 1, "width": 2**32 - 1, "row_step": 2**40}, "short_data", "got 96"),
-        ({"row_step": 47}, "short_row_step", "at least 48 for 3 points of 16 bytes"),
+        (
+            {"row_step": 47, "data": np.append(GOOD.data, GOOD.data[:1])},
+            "short_row_step",
+            "at least 48 for 3 points of 16 bytes",
+        ),
+        ({"row_step": 0, "data": GOOD.data[:-1]}, "short_row_step", "got 0, and 95 bytes, which are not those of 2 rows"),
+        ({"row_step": 96, "data": GOOD.data[:-1]}, "short_data", "got 95"),
         ({"point_step": 15}, "short_point_step", "at least 16 for field 'intensity' on topic 'lidar/points', got 15"),
         ({"point_step": 0}, "short_point_step", "got 0"),
         ({"fields": renamed(z={"name": "depth"})}, "no_position", "expected fields x, y, z"),

@@ -145,7 +145,16 @@ def transported(values, compression="png", a=0.0, b=0.0):
 
 @pytest.mark.parametrize(
     "image_format",
-    ["16UC1; compressedDepth", "16UC1; compressedDepth png", "16UC1; compressedDepth rvl", "16UC1;compressedDepth"],
+    [
+        "16UC1; compressedDepth",
+        "16UC1; compressedDepth png",
+        "16UC1; compressedDepth rvl",
+        "16UC1;compressedDepth",
+        "mono16; compressedDepth",
+        "mono16; compressedDepth png",
+        " mono16 ; compressedDepth rvl ",
+        "16uc1; compresseddepth PNG",
+    ],
 )
 def test_millimetres_of_compressed_depth(image_format):
     data = transported(MILLIMETRES, "rvl" if "rvl" in image_format else "png", 3.0, 4.0)  # A and B mean nothing here
@@ -283,7 +292,7 @@ def test_colours_that_cannot_be_read_are_one_clear_error(data, image_format, rea
         (JPEG, "jpeg", "wrong_pixels", "16-bit grey PNG on topic 't', got 3 channel(s) of 8 bits, format 'jpeg'"),
         (PNG, "16UC1; png compressed ", "wrong_pixels", "got 3 channel(s) of 8 bits"),
         (DEPTH_PNG, "32FC1; png compressed ", "unknown_encoding", "got '32FC1; png compressed '"),
-        (transported(MILLIMETRES), "64FC1; compressedDepth", "unknown_encoding", "<16UC1 or 32FC1>; compressedDepth"),
+        (transported(MILLIMETRES), "64FC1; compressedDepth", "unknown_encoding", "<16UC1 or 32FC1 or mono16>; compressedDepth"),
         (transported(MILLIMETRES), "16UC1; compressedDepth zstd", "unknown_encoding", "<nothing, png or rvl> on topic 't'"),
         (bytes(12), "16UC1; compressedDepth", "short_data", "more than the 12 bytes"),
         (bytes(15), "16UC1; compressedDepth rvl", "short_data", "the 8 bytes of an RVL image's size on topic 't', got 3"),

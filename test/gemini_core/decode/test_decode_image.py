@@ -220,6 +220,19 @@ def test_millimetres(order, padding):
     expected = np.array([[np.nan, 0.001, 1], [65.535, 1.234, np.nan]], np.float32)
     np.testing.assert_array_equal(sample.depth_m, expected)
     assert sample.depth_m.dtype == np.float32
+    for name in ("mono16", "16uc1", " MONO16 "):  # of drivers that know no 16UC1, or write it otherwise
+        again = decode_depth(image(data, name, 3, 2, step, is_bigendian=int(order == ">")), "depth/image")
+        np.testing.assert_array_equal(again.depth_m, expected)
+
+
+@pytest.mark.parametrize(("written", "encoding"), [("RGB8", "rgb8"), ("Bgr8 ", "bgr8"), ("MONO8", "mono8"), ("8uc3", "8UC3")])
+def test_names_of_encodings_in_another_case(written, encoding):
+    layout = LAYOUTS[encoding]
+    data = np.random.default_rng(0).integers(0, 256, 6 * layout.row_bytes(8), np.uint8)
+    as_written, as_known = (
+        decode_color(image(data, name, 8, 6, layout.row_bytes(8)), "rgb/image").pixels for name in (written, encoding)
+    )
+    np.testing.assert_array_equal(as_written, as_known)
 
 
 @pytest.mark.parametrize("order", "<>")

@@ -8,7 +8,8 @@ import pytest
 
 from gemini_core.config.sections import EVENT_TYPES
 from gemini_core.decode import cloud, event_clouds
-from gemini_core.decode.camera_info import COEFFICIENTS
+from gemini_core.decode.camera_info import ALIASES, COEFFICIENTS
+from gemini_core.decode.cloud_times import TIME_NAMES
 from gemini_core.decode.color import LAYOUTS
 from gemini_core.decode.event_packets import CODECS
 from gemini_core.decode.image import DEPTH_ENCODINGS
@@ -18,10 +19,10 @@ TEXT = (REPOSITORY / "docs" / "sensors.md").read_text(encoding="utf-8")
 NAMES = {
     "colour encodings": LAYOUTS,
     "depth encodings": DEPTH_ENCODINGS,
-    "lenses": COEFFICIENTS,
+    "lenses": (*COEFFICIENTS, *ALIASES),
     "event types": EVENT_TYPES,
     "packet encodings": CODECS,
-    "cloud fields": (*cloud.INTENSITY_NAMES, *cloud.RING_NAMES, *cloud.TIME_NAMES),
+    "cloud fields": (*cloud.INTENSITY_NAMES, *cloud.RING_NAMES, *TIME_NAMES),
     "event cloud fields": (*event_clouds.TIME_NAMES, *event_clouds.POLARITY_NAMES),
 }
 

@@ -94,6 +94,61 @@ def test_the_rigs_topics_say_what_they_are_and_what_becomes_of_them(inspection):
     assert {entry.role for entry in (image, info, points)} == {"rgb.image", "rgb.camera_info", "lidar.points"}
 
 
+def swept(path, values, field="t", **changes):
+    """A bag of two clouds at 10 Hz with these values in one field."""
+    points = np.ones(values.size, np.dtype([*((axis, "<f4") for axis in "xyz"), (field, values.dtype.str)]))
+    points[field] = values
+    with BagWriter(path) as bag:
+        for k in range(2):
+            stamp = STAMP + k * 100 * MS
+            bag.write("/lidar/points", dataclasses.replace(messages.point_cloud(points, stamp, "lidar"), **changes), stamp)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "words"),
+    [
+        (np.linspace(0, 99e6, 60).astype("<u4"), {}, "(t as nanoseconds after the stamp), 60 points"),
+        (np.linspace(0, 99e3, 60).astype("<u4"), {}, "(t as microseconds after the stamp), 60 points"),
+        (np.linspace(0, 1, 60).astype("<f4"), {}, "(t as fractions of a sweep of 100.0 ms), 60 points"),
+        (np.linspace(0, 1, 60).astype("<f4"), {"lidar.time_unit": "s"}, "(t as seconds after the stamp), 60 points"),
+        (np.linspace(0, 1, 60).astype("<f4"), {"lidar.time_unit": "none"}, "(no times, as lidar.time_unit says), 60 points"),
+        (np.linspace(9, 99, 60).astype("<f4"), {"lidar.time_field": "x"}, "(x as seconds after the stamp), 60 points"),
+        (np.full(60, 4e9, "<f4"), {}, "(no times: those of t (4000000000 to 4000000000, but for a quarter at either end)"),
+    ],
+)
+def test_point_times_are_named_with_what_they_were_taken_for(tmp_path, values, options, words):
+    found = inspect(swept(tmp_path / "bag", values), from_flat({"modalities": ["rgb", "lidar"], **options}))
+    assert words in of(found, "/lidar/points").format
+
+
+def test_a_bad_point_time_is_counted_in_the_words(tmp_path):
+    values = np.linspace(0, 99e6, 60).astype("<u4")
+    values[7] = 4_294_967_000
+    found = inspect(swept(tmp_path / "bag", values), from_flat({"modalities": ["rgb", "lidar"]}))
+    assert "measured +0.0 to +99.0 ms from the stamp, 1 of them at a time that no sweep can have" in to_text(found)
+    assert "Not used: 2 (lidar.points.times_unknown)" in to_text(found)
+
+
+def test_rows_and_lenses_that_are_taken_otherwise_than_they_say(tmp_path):
+    path = swept(tmp_path / "bag", np.zeros(60, "<u4"), height=6, width=10, row_step=960)
+    found = inspect(path, from_flat({"modalities": ["rgb", "lidar"]}))
+    assert "rows without gaps (its row_step of 960 does not fit the data)" in of(found, "/lidar/points").format
+    lens = dataclasses.replace(
+        LENS, distortion_model="plumb_bob", distortion=(0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), skew=2.0
+    )
+    with BagWriter(tmp_path / "lens") as bag:
+        bag.write("/rgb/camera_info", messages.camera_info(lens, STAMP, "camera"), STAMP)
+        bag.write(
+            "/depth/camera_info",
+            messages.camera_info(dataclasses.replace(LENS, distortion_model="none"), STAMP, "depth"),
+            STAMP,
+        )
+    found = inspect(tmp_path / "lens", from_flat({"modalities": ["rgb", "depth"]}))
+    assert of(found, "/rgb/camera_info").format.endswith("fx 40.0 fy 40.0 skew 2")
+    assert of(found, "/depth/camera_info").format.endswith("plumb_bob (0, 0, 0, 0, 0) 64x48 fx 40.0 fy 40.0 taken as no lens")
+
+
 def test_topics_that_the_rig_leaves_out_say_which_options_would_use_them(inspection):
     expected = {
         "/front/depth": ("16UC1 64x48 step 128", "could be depth.image: to read it, set topics.depth.image to /front/depth"),

@@ -6,9 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gemini_core.config.fusion import from_flat
-from gemini_core.rig.calibration import CalibrationStore
+from gemini_core.rig.calibration import CalibrationStore, scaled
+from gemini_core.rig.geometry import project_points
 from gemini_core.types import (
     CameraInfoSample,
     CameraModel,
@@ -182,15 +185,68 @@ def test_what_was_absent_stays_so_for_its_own_reason():
     assert (resolved.calibration.depth, resolved.calibration.reference_from_depth) == (None, None)
 
 
-def test_camera_info_of_another_size_is_no_camera_info():
-    resolved = store(*ALL, info("depth", CAMERAS["rgb"])).resolve(frame())
+def of_size(name, width, height):
+    return dataclasses.replace(CAMERAS[name], width=width, height=height)
+
+
+def test_camera_info_of_another_aspect_ratio_is_no_camera_info():
+    resolved = store(*ALL, info("depth", of_size("depth", 64, 40))).resolve(frame())
     assert reasons(resolved) == {"rgb": "", "depth": "no_camera_info", "event": "", "lidar": ""}
     assert "32 x 24" in resolved.status[1].detail
-    assert "64 x 48" in resolved.status[1].detail
-    resolved = store(*ALL, info("rgb", CAMERAS["depth"])).resolve(frame())
+    assert "64 x 40" in resolved.status[1].detail
+    resolved = store(*ALL, info("rgb", of_size("rgb", 32, 20))).resolve(frame())
     assert reasons(resolved) == {"rgb": "", "depth": "no_camera_info", "event": "no_camera_info", "lidar": "no_camera_info"}
     assert resolved.calibration.reference is None
-    assert "the rgb image's 64 x 48 on topic 'rgb/camera_info', got one for 32 x 24" in resolved.status[3].detail
+    assert "the rgb image's 64 x 48 on topic 'rgb/camera_info', got one for 32 x 20" in resolved.status[3].detail
+
+
+def test_camera_info_of_another_size_is_scaled_and_the_status_says_so():
+    full = dataclasses.replace(CAMERAS["rgb"], width=256, height=192, fx=200.0, fy=204.0, cx=127.5, cy=95.5, skew=2.0)
+    resolved = store(*ALL, info("rgb", full), info("depth", of_size("depth", 64, 48))).resolve(frame())
+    assert reasons(resolved) == dict.fromkeys(("rgb", "depth", "event", "lidar"), "")
+    camera = resolved.calibration.reference
+    assert (camera.width, camera.height, camera.fx, camera.fy, camera.skew) == (64, 48, 50.0, 51.0, 0.5)
+    assert (camera.cx, camera.cy) == (31.5, 23.5)  # the middle of the image stays the middle
+    assert (resolved.calibration.depth.width, resolved.calibration.depth.fx) == (32, CAMERAS["depth"].fx / 2)
+    assert "'rgb/camera_info' is for 256 x 192, and is scaled to the rgb image's 64 x 48" in resolved.status[0].detail
+    assert "'depth/camera_info' is for 64 x 48, and is scaled to the depth image's 32 x 24" in resolved.status[1].detail
+    assert [status.detail for status in resolved.status[2:]] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("told", "size", "same_aspect"),
+    [
+        ((1280, 720), (640, 360), True),
+        ((1280, 720), (427, 240), True),  # 426.7
+        ((1280, 720), (426, 240), True),  # 239.6
+        ((1280, 720), (640, 480), False),
+        ((640, 480), (641, 480), False),
+        ((640, 480), (640, 400), False),
+        ((1920, 1200), (1920, 1080), False),
+        ((640, 480), (1280, 960), True),
+    ],
+)
+def test_the_same_aspect_ratio_but_for_rounding(told, size, same_aspect):
+    camera = CameraModel(*told, 500.0, 500.0, 320.0, 240.0)
+    found = scaled(camera, size)
+    assert ((found.width, found.height) == size) == same_aspect
+    assert same_aspect or found == camera
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000), st.floats(0.05, 20.0))
+def test_a_point_stays_at_its_place_in_a_scaled_image(width, height, factor):
+    camera = CameraModel(
+        width, height, 0.8 * width, 0.9 * width, 0.4 * width, 0.6 * height, "plumb_bob", (-0.1, 0.02, 0.0, 0.0)
+    )
+    size = max(round(width * factor), 1), max(round(height * factor), 1)
+    found = scaled(camera, size)
+    if found == camera:
+        return
+    points = np.array([[0.1, -0.2, 0.0], [0.05, 0.1, 0.0], [1.0, 1.0, 1.0]], np.float32)
+    share, found_share = (
+        (project_points(each, points)[0] + 0.5) / np.array([[each.width], [each.height]]) for each in (camera, found)
+    )
+    np.testing.assert_allclose(found_share, share, atol=2e-5)
 
 
 def test_transforms_are_taken_at_the_frame_s_stamp():
@@ -242,7 +298,7 @@ def test_a_frame_waits_for_the_camera_info_of_another_size_where_they_come_stead
     steady = store(RIG, *(info("rgb", stamp_ns=STAMP - 20 + 10 * i) for i in range(2)))
     assert steady.must_wait(image)
     assert not steady.must_wait(placed("rgb", "rgb_frame", STAMP, size=(64, 48)))
-    steady.push(info("rgb", stamp_ns=STAMP))  # its own, and wrong
+    steady.push(info("rgb", stamp_ns=STAMP))  # its own, and of another size
     assert not steady.must_wait(image)
     assert not store(RIG, info("rgb", stamp_ns=STAMP - 20)).must_wait(image)  # sent once
     assert not store(RIG, *(info("rgb", stamp_ns=STAMP - 9_000_000_000 + i) for i in range(2))).must_wait(image)  # long ago

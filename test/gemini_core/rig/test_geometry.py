@@ -37,6 +37,14 @@ RATIONAL = CameraModel(
     640, 480, 500.0, 510.0, 320.0, 240.0, "rational_polynomial", (0.5, -2.6, 0.001, -0.0003, 1.5, 0.4, -2.4, 1.4)
 )
 FISHEYE = CameraModel(640, 480, 280.0, 285.0, 320.0, 240.0, "equidistant", (0.01, -0.02, 0.003, -0.001))
+PRISM = dataclasses.replace(RATIONAL, distortion=(*RATIONAL.distortion, 0.002, -0.001, -0.003, 0.0005))
+TILTED = dataclasses.replace(RATIONAL, distortion=(*PRISM.distortion, 0.03, -0.05))
+ONLY_TILTED = dataclasses.replace(RATIONAL, distortion=(*[0.0] * 12, -0.2, 0.15))
+SKEWED = dataclasses.replace(PINHOLE, skew=4.0)
+SKEWED_TILTED = dataclasses.replace(TILTED, skew=-3.0)
+SKEWED_PLUMB_BOB = dataclasses.replace(PLUMB_BOB, skew=2.5)
+SKEWED_FISHEYE = dataclasses.replace(FISHEYE, skew=5.0)
+RARE = [PRISM, TILTED, ONLY_TILTED, SKEWED, SKEWED_TILTED, SKEWED_PLUMB_BOB, SKEWED_FISHEYE]
 
 
 def test_a_point_by_hand():
@@ -46,7 +54,7 @@ def test_a_point_by_hand():
     assert visible[0]
 
 
-@pytest.mark.parametrize("camera", [PINHOLE, PLUMB_BOB, RATIONAL, FISHEYE])
+@pytest.mark.parametrize("camera", [PINHOLE, PLUMB_BOB, RATIONAL, FISHEYE, *RARE])
 def test_points_behind_have_no_pixel_and_the_axis_has_the_principal_point(camera):
     points = np.array([[0, 0, 0, 0, np.nan], [0, 0, 0, 0, 0], [1, 0, -1, -1e-30, 1]], np.float32)
     pixels, _, visible = project_points(camera, points)
@@ -65,29 +73,43 @@ def test_the_image_ends_half_a_pixel_beyond_its_outer_centres():
     assert inside.max() <= 3
 
 
-@pytest.mark.parametrize("camera", [PINHOLE, PLUMB_BOB, RATIONAL, FISHEYE])
+@pytest.mark.parametrize("camera", [PINHOLE, PLUMB_BOB, RATIONAL, FISHEYE, *RARE])
 def test_projection_equals_opencv(camera):
     points = np.random.default_rng(0).uniform([[-2], [-1.5], [3]], [[2], [1.5], [9]], (3, 1000)).astype(np.float32)
     pixels, _, _ = project_points(camera, points)
     rows, zero, distortion = points.T.astype(np.float64)[:, None], np.zeros(3), np.array(camera.distortion)
+    straight = dataclasses.replace(camera, skew=0.0)  # cv2.projectPoints does not look at K[0, 1]; its fisheye takes skew / fx
     if camera.distortion_model == "equidistant":
-        expected, _ = cv2.fisheye.projectPoints(rows, zero, zero, camera.matrix, distortion)
+        alpha = camera.skew / camera.fx
+        expected, _ = cv2.fisheye.projectPoints(rows, zero, zero, straight.matrix, distortion, alpha=alpha)
+        expected = expected.reshape(-1, 2).T
     else:
-        expected, _ = cv2.projectPoints(rows, zero, zero, camera.matrix, distortion)
-    np.testing.assert_allclose(pixels, expected.reshape(-1, 2).T, atol=1e-4)
+        expected = cv2.projectPoints(rows, zero, zero, straight.matrix, distortion)[0].reshape(-1, 2).T
+        expected[0] += camera.skew * (expected[1] - camera.cy) / camera.fy
+    np.testing.assert_allclose(pixels, expected, atol=1e-4)
 
 
 def coefficients(*limits):
     return st.tuples(*(st.floats(-limit, limit) for limit in limits))
 
 
-cameras = st.one_of(
+lenses = st.one_of(
     st.tuples(st.just("none"), st.just(())),
     st.tuples(st.just("plumb_bob"), coefficients(0.5, 0.3, 0.01, 0.01, 0.1)),
     st.tuples(st.just("plumb_bob"), coefficients(0.5, 0.3, 0.01, 0.01)),
     st.tuples(st.just("rational_polynomial"), coefficients(0.6, 3.0, 0.003, 0.003, 2.0, 0.6, 3.0, 2.0)),
+    st.tuples(
+        st.just("rational_polynomial"), coefficients(0.6, 3.0, 0.003, 0.003, 2.0, 0.6, 3.0, 2.0, 0.005, 0.005, 0.005, 0.005)
+    ),
+    st.tuples(
+        st.just("rational_polynomial"),
+        coefficients(0.6, 3.0, 0.003, 0.003, 2.0, 0.6, 3.0, 2.0, 0.005, 0.005, 0.005, 0.005, 0.2, 0.2),
+    ),
     st.tuples(st.just("equidistant"), coefficients(0.1, 0.05, 0.02, 0.01)),
-).map(lambda lens: CameraModel(48, 36, 30.0, 31.0, 24.3, 17.1, *lens))
+)
+cameras = st.tuples(lenses, st.one_of(st.just(0.0), st.floats(-2, 2))).map(
+    lambda drawn: CameraModel(48, 36, 30.0, 31.0, 24.3, 17.1, *drawn[0], drawn[1])
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -109,8 +131,8 @@ def test_a_pixel_s_ray_projects_to_the_pixel(camera):
 def test_what_is_visible_has_no_second_origin(camera, seed):
     points = np.random.default_rng(seed).uniform([[-9], [-9], [0.1]], [[9], [9], [3]], (3, 300)).astype(np.float32)
     pixels, _, visible = project_points(camera, points)
-    kind, _, limit = _parts(camera)
-    border = math.tan(min(limit, 1.57)) if kind == _parts(FISHEYE)[0] else math.sqrt(limit)
+    limit = _parts(camera)[2]
+    border = math.tan(min(limit, 1.57)) if camera.distortion_model == "equidistant" else math.sqrt(limit)
     for (u, v), (x, y, z) in zip(pixels[:, visible].T.astype(float), points[:, visible].T.astype(float), strict=True):
         a, b = _undistorted((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, *(_parts(camera)))
         if math.isnan(a):  # within a rounding error of the border of the range, and nowhere else
@@ -203,7 +225,7 @@ def test_the_border_of_the_monotone_range_is_the_border_of_what_is_visible(camer
             x, y = border * share * math.cos(angle), border * share * math.sin(angle)
             _, _, visible = project_points(huge, np.array([[x], [y], [1.0]], np.float32))
             assert visible[0] == expected
-    assert len(coefficients) == 8
+    assert len(coefficients) == 18
 
 
 def test_kitti_sweep_falls_into_the_image_as_known(real_dir):
@@ -226,7 +248,7 @@ def test_kitti_sweep_falls_into_the_image_as_known(real_dir):
 # Depth, points, z-buffer
 
 
-@pytest.mark.parametrize("camera", [PINHOLE, PLUMB_BOB, RATIONAL, FISHEYE])
+@pytest.mark.parametrize("camera", [PINHOLE, PLUMB_BOB, RATIONAL, FISHEYE, *RARE])
 def test_depth_to_points_and_back(camera):
     depth = np.random.default_rng(2).uniform(0.5, 9, (480, 640)).astype(np.float32)
     rays = ray_table(camera)
