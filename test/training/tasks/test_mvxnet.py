@@ -276,7 +276,7 @@ def test_weights_that_do_not_fit_a_run_are_refused(learnt, pair, mvxnet_recipe, 
 def test_spconv_that_is_asked_for_and_missing_is_named(pair, node, mvxnet_recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "spconv", None)
     monkeypatch.setitem(sys.modules, "spconv.pytorch", None)
-    words = r"expected the package spconv for MVX-Net \(pip install 'gemini_ros\[mvxnet\]'\)"
+    words = r"MVX-Net: expected spconv to be installed \(pip install 'gemini_ros\[mvxnet\]'\)"
     with pytest.raises(ConfigError, match=words):
         make_predictor(node(detections__sparse="spconv"))
     with pytest.raises(ConfigError, match=words):
