@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from gemini_core.config.fusion import FusionConfig
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.inspection.topics import READ_TYPES, TopicFormat, topic_formats
 from gemini_core.replay import Progress, Replay
-from gemini_core.tables import Distribution, Missing, distributions_text, missing_text, table
-from gemini_core.types import Count, Modality, MotionNote, SensorFrame
+from gemini_core.tables import Distribution, Finding, Findings, distributions_text, findings_text, table
+from gemini_core.types import Count
 
-_MOTION: dict[MotionNote, str] = {
+_MOTION: dict[str, str] = {
     "compensated": "brought to where the camera was at its stamp",
     "no_point_times": "sweep without point times, brought there as one piece",
     "no_odometry": "taken as if nothing had moved",
@@ -29,15 +28,15 @@ _MOTION: dict[MotionNote, str] = {
 class Motion:
     """What was done in ``frames`` frames about the motion of one modality; ``detail`` says of the last one why nothing."""
 
-    modality: Modality
-    note: MotionNote
+    modality: str
+    note: str
     frames: int
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class SyncQuality:
-    """What decode and synchronize really make of the bag: frames, complete ones, skews in milliseconds, what is missing.
+    """What decode and synchronize really make of the bag: frames, complete ones, skews in milliseconds, missing, doubtful.
 
     ``clock`` is how the event sensor's own clock went against its stamps, None where it has none.
     """
@@ -45,7 +44,8 @@ class SyncQuality:
     frames: int
     complete: int
     skews: tuple[Distribution, ...]
-    missing: tuple[Missing, ...]
+    missing: tuple[Finding, ...]
+    doubts: tuple[Finding, ...]
     motion: tuple[Motion, ...]
     clock: ClockState | None
     refusals: tuple[str, ...]
@@ -80,38 +80,23 @@ def inspect(path: str | Path, config: FusionConfig, progress: Progress | None = 
         damage, sync = bag.damage, None
         if any(not entry.problem for entry in rig if entry.role not in ("tf", "tf_static")):
             run = Replay(bag, config, progress=progress, needs_reference=False)
-            tally = _MotionTally()
+            motion = Findings()
             for frame in run.frames():
-                tally.take(frame)
+                for status in (status for status in frame.status if status.motion):
+                    motion.add(status.modality, status.motion, status.detail)
             sync = SyncQuality(
                 frames=run.closed,
                 complete=run.complete,
                 skews=run.skews(),
                 missing=run.missing(),
-                motion=tally.rows(),
+                doubts=run.doubts(),
+                motion=tuple(Motion(row.modality, row.reason, row.number, row.detail) for row in motion.rows()),
                 clock=run.clock(),
                 refusals=run.last_refusals(),
                 counts=run.counts(),
             )
             damage = run.damage
     return Inspection(str(path), topics, rig, formats, sync, damage)
-
-
-class _MotionTally:
-    """Counts what frames say of motion."""
-
-    def __init__(self) -> None:
-        self._frames: Counter[tuple[Modality, MotionNote]] = Counter()
-        self._details: dict[tuple[Modality, MotionNote], str] = {}
-
-    def take(self, frame: SensorFrame) -> None:
-        for status in frame.status:
-            if status.motion:
-                self._frames[status.modality, status.motion] += 1
-                self._details[status.modality, status.motion] = status.detail
-
-    def rows(self) -> tuple[Motion, ...]:
-        return tuple(Motion(*key, number, self._details[key]) for key, number in sorted(self._frames.items()))
 
 
 def to_json(inspection: Inspection) -> str:
@@ -182,7 +167,8 @@ def _sync_text(sync: SyncQuality) -> str:
     if sync.skews:
         lines.append("Sync skew (size of stamp minus reference stamp):")
         lines.append(distributions_text(sync.skews))
-    lines.extend(missing_text(sync.missing))
+    lines.extend(findings_text("Missing", sync.missing))
+    lines.extend(findings_text("Doubtful", sync.doubts))
     lines.extend(f"Refused: {sentence}" for sentence in sync.refusals)
     unused = [count for count in sync.counts if count.number and (".dropped." in count.what or ".refused." in count.what)]
     lines.extend(f"Not used: {count.number} ({count.what})" for count in unused)
