@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,16 @@ _MOTION: dict[str, str] = {
     "no_point_times": "sweep without point times, brought there as one piece",
     "no_odometry": "taken as if nothing had moved",
 }
+
+_FEW = 0.1
+"""Share of the frames that may lack a sensor, as at the start of a recording, or be doubtful."""
+
+_ROLES: dict[str, tuple[str, ...]] = {
+    "depth": ("depth.image", "depth.camera_info", "rgb.camera_info"),
+    "event": ("event.packets", "event.camera_info", "rgb.camera_info"),
+    "lidar": ("lidar.points", "rgb.camera_info"),
+}
+"""What frames need to have a modality, the most needed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,8 @@ class SyncQuality:
 class Inspection:
     """Everything that ``gemini-fusion inspect`` says; ``sync`` is None where the bag has no topic of the rig's sensors.
 
-    ``formats`` has the topics of a type that some role reads.
+    ``formats`` has the topics of a type that some role reads. ``first_to_do`` is the most important thing that keeps the bag
+    from being used well, "" where it is ready.
     """
 
     path: str
@@ -65,6 +77,7 @@ class Inspection:
     formats: tuple[TopicFormat, ...]
     sync: SyncQuality | None
     damage: str
+    first_to_do: str
 
 
 def inspect(path: str | Path, config: FusionConfig, progress: Progress | None = None) -> Inspection:
@@ -96,7 +109,35 @@ def inspect(path: str | Path, config: FusionConfig, progress: Progress | None = 
                 counts=run.counts(),
             )
             damage = run.damage
-    return Inspection(str(path), topics, rig, formats, sync, damage)
+    return Inspection(str(path), topics, rig, formats, sync, damage, _first_to_do(rig, sync, damage))
+
+
+def _first_to_do(rig: Sequence[RigEntry], sync: SyncQuality | None, damage: str) -> str:
+    """The most important of all that is wrong: what keeps frames from being made, then what most of them lack, then doubts."""
+    if damage:
+        return damage
+    for entry in rig:
+        if entry.role == "rgb.image" and entry.problem:
+            return f"{entry.role} on {entry.topic}: {entry.problem}"
+    if sync is None or not sync.frames:
+        return "; ".join(sync.refusals if sync else ()) or "no image of the reference camera could be used"
+    worst = max(sync.missing, key=lambda row: row.number, default=None)
+    if worst is not None and worst.number > _FEW * sync.frames:
+        problem = next((entry for entry in rig if entry.problem and entry.role in _ROLES.get(worst.modality, ())), None)
+        why = f"{problem.role} on {problem.topic}: {problem.problem}" if problem else worst.detail
+        unread = not problem and worst.reason in {"never_seen", "no_camera_info"}
+        refused = next((text for text in sync.refusals if unread and _of(text, rig, worst.modality)), "")
+        return f"{worst.modality} is missing in {worst.number} of {sync.frames} frames: {refused or why}"
+    doubt = max(sync.doubts, key=lambda row: row.number, default=None)
+    if doubt is not None and doubt.number > _FEW * sync.frames:
+        return doubt.detail
+    refused_messages = sum(count.number for count in sync.counts if ".refused." in count.what)
+    return sync.refusals[0] if sync.refusals and refused_messages > _FEW * sync.frames else ""
+
+
+def _of(refusal: str, rig: Sequence[RigEntry], modality: str) -> bool:
+    """Whether the sentence of a refusal is about a topic of a modality, or of the reference's calibration."""
+    return any(f"{entry.topic!r}" in refusal for entry in rig if entry.role in _ROLES.get(modality, ()))
 
 
 def to_json(inspection: Inspection) -> str:
@@ -131,7 +172,14 @@ def to_text(inspection: Inspection) -> str:
         parts.append(_sync_text(inspection.sync))
     if inspection.damage:
         parts.append(f"DAMAGED: {inspection.damage}")
+    parts.append(f"To do first: {inspection.first_to_do}" if inspection.first_to_do else _ready(inspection.sync))
     return "\n".join(parts)
+
+
+def _ready(sync: SyncQuality | None) -> str:
+    frames = 0 if sync is None else sync.frames
+    complete = 0 if sync is None else sync.complete
+    return f"Ready: {complete} of {frames} frames have every sensor."
 
 
 def _formats_text(inspection: Inspection) -> list[str]:
