@@ -118,6 +118,10 @@ class Replay:
             began_ns = time.perf_counter_ns()
         for frame in self._front.finish():
             yield self._closed(frame)
+        said = {(row.modality, row.reason) for row in self.doubts()}
+        for doubt in self._front.doubts():  # of data that no frame came after, such as images whose stamps stand still
+            if (doubt.about, doubt.reason) not in said:
+                self._doubts.add(doubt.about, doubt.reason, doubt.detail)
 
     def record(self, stage: str, duration_ns: int) -> None:
         """Add the time that one frame took in one stage."""

@@ -27,6 +27,9 @@ _MOTION: dict[str, str] = {
 _FEW = 0.1
 """Share of the frames that may lack a sensor, as at the start of a recording, or be doubtful."""
 
+_CAUSES = {"no_stamps", "several_frames", "several_sizes", "two_parents"}
+"""Doubts that explain what is missing, rather than follow from the same."""
+
 _ROLES: dict[str, tuple[str, ...]] = {
     "depth": ("depth.image", "depth.camera_info", "rgb.camera_info"),
     "event": ("event.packets", "event.camera_info", "rgb.camera_info"),
@@ -113,7 +116,7 @@ def inspect(path: str | Path, config: FusionConfig, progress: Progress | None = 
 
 
 def _first_to_do(rig: Sequence[RigEntry], sync: SyncQuality | None, damage: str) -> str:
-    """The most important of all that is wrong: what keeps frames from being made, then what most of them lack, then doubts."""
+    """The most important of all that is wrong, "" where nothing is: no frames, then what is wrong with them."""
     if damage:
         return damage
     for entry in rig:
@@ -121,18 +124,32 @@ def _first_to_do(rig: Sequence[RigEntry], sync: SyncQuality | None, damage: str)
             return f"{entry.role} on {entry.topic}: {entry.problem}"
     if sync is None or not sync.frames:
         return "; ".join(sync.refusals if sync else ()) or "no image of the reference camera could be used"
+    return _wrong_with_frames(rig, sync)
+
+
+def _wrong_with_frames(rig: Sequence[RigEntry], sync: SyncQuality) -> str:
+    """What is wrong with more than few frames: a cause, else a sensor that they lack, else what is doubtful or refused."""
+    in_order = sorted(sync.doubts, key=lambda row: (-row.number, row.modality != "rgb"))
+    doubts = [row for row in in_order if row.number > _FEW * sync.frames]
+    for doubt in doubts:
+        if doubt.reason in _CAUSES:
+            return doubt.detail
     worst = max(sync.missing, key=lambda row: row.number, default=None)
     if worst is not None and worst.number > _FEW * sync.frames:
-        problem = next((entry for entry in rig if entry.problem and entry.role in _ROLES.get(worst.modality, ())), None)
-        why = f"{problem.role} on {problem.topic}: {problem.problem}" if problem else worst.detail
-        unread = not problem and worst.reason in {"never_seen", "no_camera_info"}
-        refused = next((text for text in sync.refusals if unread and _of(text, rig, worst.modality)), "")
-        return f"{worst.modality} is missing in {worst.number} of {sync.frames} frames: {refused or why}"
-    doubt = max(sync.doubts, key=lambda row: row.number, default=None)
-    if doubt is not None and doubt.number > _FEW * sync.frames:
-        return doubt.detail
+        return f"{worst.modality} is missing in {worst.number} of {sync.frames} frames: {_why_missing(worst, rig, sync)}"
+    if doubts:
+        return doubts[0].detail
     refused_messages = sum(count.number for count in sync.counts if ".refused." in count.what)
     return sync.refusals[0] if sync.refusals and refused_messages > _FEW * sync.frames else ""
+
+
+def _why_missing(row: Finding, rig: Sequence[RigEntry], sync: SyncQuality) -> str:
+    """The bag has no such topic, or its messages were refused, or what the frames say."""
+    for entry in rig:
+        if entry.problem and entry.role in _ROLES.get(row.modality, ()):
+            return f"{entry.role} on {entry.topic}: {entry.problem}"
+    unread = row.reason in {"never_seen", "no_camera_info"}
+    return next((text for text in sync.refusals if unread and _of(text, rig, row.modality)), row.detail)
 
 
 def _of(refusal: str, rig: Sequence[RigEntry], modality: str) -> bool:

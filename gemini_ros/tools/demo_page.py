@@ -63,7 +63,7 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
         frames_skipped=run.counter("frames.skipped_busy"),
         problems=problems,
         drops=_drops(run.counters),
-        missing=_missing(run),
+        missing=missing_of(run),
         doubts=replay.doubts(),
         skews=_distributions(run, "skew_ms."),
         stages=_stages(run),
@@ -188,7 +188,8 @@ def _drops(counters: Mapping[str, str]) -> tuple[Count, ...]:
     return tuple(Count(key, number) for key, number in sorted(found.items()) if number and not key.endswith(".refused"))
 
 
-def _missing(run: LiveRun) -> tuple[Finding, ...]:
+def missing_of(run: LiveRun) -> tuple[Finding, ...]:
+    """What the published frames lacked, with the latest sentence of each reason."""
     found = Findings()
     for timing in run.timings:
         for key, reason in timing.items():

@@ -179,7 +179,9 @@ def test_a_real_drive(real_dir, tmp_path):
 # Sentences
 
 
-def write_doubtful(path, *, clock_ms=0, info_size=(64, 48), lidar_parent="base_link", two_parents=False, frames=20):
+def write_doubtful(
+    path, *, clock_ms=0, info_size=(64, 48), lidar_parent="base_link", two_parents=False, stamped=True, second="", frames=20
+):
     """A camera and a LiDAR at 10 Hz, whose clock, CameraInfo or place may be wrong."""
     points = np.zeros(200, np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")]))
     points["z"] = np.linspace(3, 9, 200)  # ahead of the camera, as everything has its axes
@@ -192,8 +194,9 @@ def write_doubtful(path, *, clock_ms=0, info_size=(64, 48), lidar_parent="base_l
             for parent in ("odom", "map")[: 1 + two_parents]:
                 bag.write("/tf", messages.tf_message([StampedTransform(stamp, parent, "base_link", np.eye(4))]), stamp)
             bag.write("/rgb/camera_info", messages.camera_info(lens, stamp, "camera"), stamp)
-            bag.write("/rgb/image", mosaic(stamp), stamp)
-            bag.write("/lidar/points", messages.point_cloud(points, stamp + clock_ms * MS, "lidar"), stamp)
+            bag.write("/rgb/image", mosaic(stamp if stamped else 0), stamp)
+            frame_id = second if second and k % 2 else "lidar"
+            bag.write("/lidar/points", messages.point_cloud(points, stamp + clock_ms * MS, frame_id), stamp)
     return path
 
 
@@ -243,6 +246,23 @@ def test_two_parents_are_said_and_both_are_known(tmp_path):
     assert (row.modality, row.reason) == ("tf", "two_parents")
     assert "'base_link' has two parents, 'map' and 'odom'" in row.detail
     assert "there is no frame" not in "".join(entry.outcome for entry in found.formats)
+    assert text.endswith(f"\nTo do first: {row.detail}")
+
+
+def test_images_without_stamps_are_said_though_they_make_no_frames(tmp_path):
+    found, text = sentences(tmp_path, stamped=False)
+    (row,) = found.sync.doubts
+    assert (row.modality, row.reason, found.sync.frames) == ("rgb", "no_stamps", 1)
+    assert text.endswith(
+        "\nTo do first: all stamps of rgb are zero, 20 of 20 messages: expected the time when they were measured"
+    )
+
+
+def test_two_frames_on_one_topic_are_what_to_do_first(tmp_path):
+    found, text = sentences(tmp_path, second="rear")
+    (row,) = found.sync.doubts
+    assert (row.modality, row.reason) == ("lidar", "several_frames")
+    assert "'lidar' (10) and 'rear' (10)" in row.detail
     assert text.endswith(f"\nTo do first: {row.detail}")
 
 
