@@ -13,7 +13,9 @@ _X, _Z = np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])
 _MOST_POINTS = 2000
 """Of a sweep, spread over it; a camera that sees a hundredth of it has 20 of these in its image."""
 
-_FEWEST_POINTS = 100
+_FEWEST_POINTS, _FEWEST_WITH_AXES = 100, 10
+"""None of so many in the image says something; where the axes say the same, of so few."""
+
 _MARGIN = 0.2
 """Of an image's size, for the distortion, which is not looked at here."""
 
@@ -40,7 +42,8 @@ def axes_doubts(frame: SensorFrame) -> tuple[Doubt, ...]:
 def _lidar_doubts(sweep: CloudSample, reference_from_lidar: F64, camera: CameraModel, frame_id: str) -> list[Doubt]:
     """Doubts where a sweep has points, and none of them is in the image."""
     points = sweep.points[:, :: max(1, sweep.points.shape[1] // _MOST_POINTS)]  # (3, n)
-    if points.shape[1] < _FEWEST_POINTS:
+    looks_up = _Z @ reference_from_lidar[:3, :3] @ _Z > _NEARLY  # the line of sight is the LiDAR's up
+    if points.shape[1] < (_FEWEST_WITH_AXES if looks_up else _FEWEST_POINTS):
         return []
     x, y, z = reference_from_lidar[:3, :3] @ points + reference_from_lidar[:3, 3:]  # (n,) each
     ahead = z > 0
@@ -49,7 +52,7 @@ def _lidar_doubts(sweep: CloudSample, reference_from_lidar: F64, camera: CameraM
     if np.any((u > -wide) & (u < camera.width + wide) & (v > -high) & (v < camera.height + high)):
         return []
     sentence = f"no point of the sweep in {sweep.frame_id!r} falls into the image of {frame_id!r}"
-    if _Z @ reference_from_lidar[:3, :3] @ _Z > _NEARLY:  # the line of sight is the LiDAR's up
+    if looks_up:
         return [Doubt("rgb", "body_axes", f"{sentence}, as if the camera looked straight up: {_question(frame_id)}")]
     return [Doubt("lidar", "outside_image", f"{sentence}: is the transform between them right?")]
 

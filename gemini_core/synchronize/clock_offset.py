@@ -23,6 +23,9 @@ _STEADY_SHARE = 0.75
 _ARRIVAL_JITTER_NS, _NEAREST_JITTER_NS = 250_000_000, 10_000_000
 """Offsets are steady when most lie no farther from the median; messages are late by more or less, so by arrival more is."""
 
+_MAY_BE_LATE_NS = 1 * _NS
+"""Messages are that late at times, on a network or for their processing; by arrival that looks like a clock that is behind."""
+
 _KNOWN = (
     (18 * _NS, "GPS time against UTC?"),  # GPS is ahead of UTC by 18 s and TAI by 37 s since 2017 (IERS Bulletin C)
     (19 * _NS, "TAI against GPS time?"),
@@ -90,11 +93,12 @@ class ClockOffsets:
             if sentence := self._no_stamps(topic):
                 return sentence
         offset_ns = self._offset(modality)
-        if offset_ns is None:
-            offset_ns = steady(nearest_ns, _NEAREST_JITTER_NS)
-            if offset_ns is None or abs(offset_ns) <= slop_ns:
-                return ""
-        return self._sentence(modality, offset_ns)
+        if offset_ns is not None:
+            return self._sentence(modality, offset_ns)
+        offset_ns = steady(nearest_ns, _NEAREST_JITTER_NS)
+        if offset_ns is None or abs(offset_ns) <= slop_ns:
+            return ""
+        return f"the stamps of {modality} are steadily {_length(abs(offset_ns))} {_direction(offset_ns)} rgb's"
 
     def doubts(self) -> tuple[Doubt, ...]:
         """Say which topics have no stamps, and which are ahead of the reference by more than frames wait.
@@ -124,9 +128,10 @@ class ClockOffsets:
         return most_ns if least_ns >= self._max_wait_ns or most_ns <= -self._max_wait_ns else None
 
     def _sentence(self, modality: Modality, offset_ns: int) -> str:
-        where = "ahead of" if offset_ns > 0 else "behind"
-        sentence = f"the stamps of {modality} are {_length(abs(offset_ns))} {where} rgb's"
+        sentence = f"the stamps of {modality} are {_length(abs(offset_ns))} {_direction(offset_ns)} rgb's"
         hint = self._epoch(modality, offset_ns) or _known(abs(offset_ns))
+        if not hint and abs(offset_ns) < _MAY_BE_LATE_NS:
+            hint = f"a clock that is off, or {'rgb' if offset_ns > 0 else modality} comes late?"
         return f"{sentence}: {hint}" if hint else sentence
 
     def _epoch(self, modality: Modality, offset_ns: int) -> str:
@@ -156,6 +161,10 @@ def _known(size_ns: int) -> str:
     if half_hours and size_ns <= _MOST_HOURS_NS and abs(size_ns - half_hours * _HALF_HOUR_NS) <= _KNOWN_WITHIN_NS:
         return f"{half_hours / 2:g} h: local time against UTC?"
     return ""
+
+
+def _direction(offset_ns: int) -> str:
+    return "ahead of" if offset_ns > 0 else "behind"
 
 
 def _length(size_ns: int) -> str:

@@ -173,6 +173,7 @@ def test_a_real_drive(real_dir, tmp_path):
     assert "no point times" in points.outcome
     assert image.format == "bgr8 1242x375 step 3726"
     assert "there is no frame 'odom'" in of(found, "/tf_static").outcome
+    assert (found.sync.doubts, found.first_to_do) == ((), "")  # a rig that is right
 
 
 # --------------------------------------------------------------------------------------------------------------------
