@@ -10,8 +10,8 @@ from gemini_core.types import F64, CameraModel, CloudSample, Doubt, Modality, Se
 
 _NEARLY = math.cos(math.radians(30))
 _X, _Z = np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])
-_MOST_POINTS = 2000
-"""Of a sweep, spread over it; a camera that sees a hundredth of it has 20 of these in its image."""
+_MOST_POINTS = 1000
+"""Of a sweep, spread over it; a camera that sees a hundredth of it has 10 of these in its image."""
 
 _FEWEST_POINTS, _FEWEST_WITH_AXES = 100, 10
 """None of so many in the image says something; where the axes say the same, of so few."""
@@ -41,7 +41,7 @@ def axes_doubts(frame: SensorFrame) -> tuple[Doubt, ...]:
 
 def _lidar_doubts(sweep: CloudSample, reference_from_lidar: F64, camera: CameraModel, frame_id: str) -> list[Doubt]:
     """Doubts where a sweep has points, and none of them is in the image."""
-    points = sweep.points[:, :: max(1, sweep.points.shape[1] // _MOST_POINTS)]  # (3, n)
+    points = sweep.points[:, :: -(-sweep.points.shape[1] // _MOST_POINTS) or 1].astype(np.float64)  # (3, n)
     looks_up = _Z @ reference_from_lidar[:3, :3] @ _Z > _NEARLY  # the line of sight is the LiDAR's up
     if points.shape[1] < (_FEWEST_WITH_AXES if looks_up else _FEWEST_POINTS):
         return []
