@@ -19,7 +19,7 @@ from gemini_core.pipeline.back import Back, PredictorLike
 from gemini_core.pipeline.front import Front
 from gemini_core.pipeline.published_boxes import outgoing_boxes
 from gemini_core.project.points import labelled_sweep
-from gemini_core.tables import Distribution, Missing
+from gemini_core.tables import Distribution, Finding, Findings
 from gemini_core.types import Count, Perception, SensorFrame
 
 MASK_TOPIC = "/gemini_fusion/segmentation/mask"
@@ -36,7 +36,8 @@ class ReplayResult:
     """What a replay did: frames that came out, and of these the complete ones; times per frame; what was counted.
 
     ``network`` says what ran, ``trained`` is False for weights from a seed (None without a network). ``rig`` has the rig's
-    topics and their problems. ``damage`` is "" or says how the bag ends early.
+    topics and their problems; ``missing`` and ``doubts`` have the latest sentence of each reason. ``damage`` is "" or says how
+    the bag ends early.
     """
 
     frames: int
@@ -45,7 +46,8 @@ class ReplayResult:
     trained: bool | None
     rig: tuple[RigEntry, ...]
     stages: tuple[Distribution, ...]
-    missing: tuple[Missing, ...]
+    missing: tuple[Finding, ...]
+    doubts: tuple[Finding, ...]
     counts: tuple[Count, ...]
     damage: str
 
@@ -83,7 +85,8 @@ class Replay:
         self._back = Back(config, predictor, clock=time.perf_counter_ns)
         self._read_ns = 0
         self._durations_ns: dict[str, list[int]] = {stage: [] for stage in ("read", "decode", "synchronize")}
-        self._missing: Counter[tuple[str, str]] = Counter()
+        self._missing = Findings()
+        self._doubts = Findings()
         self._skews_ns: dict[str, list[int]] = {name: [] for name in config.modalities if name != "rgb"}
         self._unreadable: Counter[str] = Counter()
 
@@ -115,6 +118,10 @@ class Replay:
             began_ns = time.perf_counter_ns()
         for frame in self._front.finish():
             yield self._closed(frame)
+        said = {(row.modality, row.reason) for row in self.doubts()}
+        for doubt in self._front.doubts():  # of data that no frame came after, such as images whose stamps stand still
+            if (doubt.about, doubt.reason) not in said:
+                self._doubts.add(doubt.about, doubt.reason, doubt.detail)
 
     def record(self, stage: str, duration_ns: int) -> None:
         """Add the time that one frame took in one stage."""
@@ -128,9 +135,13 @@ class Replay:
         """How far the stamps of each modality were from the reference's, without sign."""
         return tuple(Distribution.of_ns(name, map(abs, skews)) for name, skews in self._skews_ns.items())
 
-    def missing(self) -> tuple[Missing, ...]:
+    def missing(self) -> tuple[Finding, ...]:
         """How many frames lacked which modality, and why."""
-        return tuple(Missing(modality, reason, number) for (modality, reason), number in sorted(self._missing.items()))
+        return self._missing.rows()
+
+    def doubts(self) -> tuple[Finding, ...]:
+        """What is probably wrong with the data, and in how many frames it was."""
+        return self._doubts.rows()
 
     def counts(self) -> tuple[Count, ...]:
         """Everything that was counted on the way."""
@@ -172,9 +183,11 @@ class Replay:
         self.complete += all(status.present for status in frame.status)
         for status in frame.status:
             if not status.present:
-                self._missing[status.modality, status.reason] += 1
+                self._missing.add(status.modality, status.reason, status.detail)
             elif status.skew_ns is not None and status.modality in self._skews_ns:
                 self._skews_ns[status.modality].append(status.skew_ns)
+        for doubt in self._front.doubts():
+            self._doubts.add(doubt.about, doubt.reason, doubt.detail)
         return frame
 
 
@@ -225,6 +238,7 @@ def replay(
         rig=run.rig,
         stages=run.stages(),
         missing=run.missing(),
+        doubts=run.doubts(),
         counts=run.counts(),
         damage=run.damage,
     )

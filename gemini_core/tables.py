@@ -1,4 +1,4 @@
-"""Distributions of figures, and tables of them for terminals."""
+"""Distributions of figures, findings with their latest sentences, and tables of them for terminals."""
 
 from __future__ import annotations
 
@@ -39,17 +39,38 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
-    """How often a modality was absent, and why."""
+class Finding:
+    """In how many frames something was said of a modality: a stable reason, and the latest sentence, "" for none."""
 
     modality: str
     reason: str
     number: int
+    detail: str = ""
 
 
-def missing_text(missing: Sequence[Missing]) -> list[str]:
-    """One line per modality and reason."""
-    return [f"Missing: {row.modality} in {row.number} frame(s), {row.reason}" for row in missing]
+class Findings:
+    """Counts what frames say of each modality, by reason, and keeps the latest sentence of each."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], Finding] = {}
+
+    def add(self, modality: str, reason: str, detail: str) -> None:
+        """Take what one frame says."""
+        before = self._rows.get((modality, reason))
+        self._rows[modality, reason] = Finding(modality, reason, 1 if before is None else before.number + 1, detail)
+
+    def rows(self) -> tuple[Finding, ...]:
+        """All that was said, by modality and reason."""
+        return tuple(row for _, row in sorted(self._rows.items()))
+
+
+def findings_text(what: str, rows: Sequence[Finding]) -> list[str]:
+    """A line per modality and reason, its latest sentence below it."""
+    lines = []
+    for row in rows:
+        lines.append(f"{what}: {row.modality} in {row.number} frame(s), {row.reason}")
+        lines.extend([f"  {row.detail}"] if row.detail else [])
+    return lines
 
 
 def distributions_text(rows: Sequence[Distribution]) -> str:

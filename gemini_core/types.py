@@ -227,6 +227,26 @@ class ModalityStatus:
     motion: MotionNote = ""
 
 
+DoubtReason = Literal[
+    "clock_offset",  # stamps are ahead of the reference's by more than frames wait
+    "no_stamps",  # all stamps are zero
+    "several_frames",  # messages of one topic name several frames
+    "several_sizes",  # images of one topic have several sizes
+    "two_parents",  # transforms give one frame several parents
+    "outside_image",  # no point of a sweep falls into the reference's image
+    "body_axes",  # the frame of a camera has the axes of a body, not optical ones
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is probably wrong with data that comes all the same; ``detail`` is one sentence for people."""
+
+    about: Modality | Literal["tf"]
+    reason: DoubtReason
+    detail: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EventWindow:
     """Events with ``start_ns`` <= t < ``end_ns`` joined over packets; arrays as in EventSample.

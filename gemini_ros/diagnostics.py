@@ -16,7 +16,8 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.pipeline.published_boxes import why_no_boxes
-from gemini_core.types import Count, MissingReason, Modality, ModalityStatus, MotionNote, Role, SensorFrame
+from gemini_core.tables import Findings
+from gemini_core.types import Count, Doubt, MissingReason, Modality, ModalityStatus, MotionNote, Role, SensorFrame
 
 # rclpy has the levels as bytes
 OK, WARN, ERROR, STALE = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE)
@@ -120,7 +121,7 @@ class Absence:
 
 
 class InputHealth:
-    """Follows every input topic and what the frames say of each modality."""
+    """Follows every input topic and what the frames say of each modality; ``doubts`` are those of the latest data."""
 
     def __init__(self, modalities: tuple[Modality, ...], topics: Mapping[Role, str]) -> None:
         self._modalities = modalities
@@ -128,6 +129,8 @@ class InputHealth:
         self._absences: dict[Modality, Absence] = {}
         self._unmoved: dict[Modality, Absence] = {}
         self._motion: dict[Modality, MotionNote] = {}
+        self._missing = Findings()
+        self.doubts: tuple[Doubt, ...] = ()
         self._may_move = False
 
     def saw_frame(self, status: tuple[ModalityStatus, ...], now: float, may_move: bool) -> None:
@@ -135,6 +138,8 @@ class InputHealth:
         self._may_move = may_move
         for entry in status:
             absence = self._absences.get(entry.modality)
+            if not entry.present:
+                self._missing.add(entry.modality, entry.reason, entry.detail)
             if entry.present:
                 self._absences.pop(entry.modality, None)
                 self._saw_motion(entry, now)
@@ -200,6 +205,7 @@ class InputHealth:
             "modalities": ", ".join(self._modalities),
             "missing": ", ".join(troubles),
             **{f"{modality}.missing": trouble.reason for modality, trouble in troubles.items()},
+            **{f"doubt.{doubt.about}.{doubt.reason}": doubt.detail for doubt in self.doubts},
         }
         found = [status(f"{name}: inputs", level, message, summary, hardware_id)]
         for modality in self._modalities:
@@ -212,7 +218,12 @@ class InputHealth:
             message = "ok" if trouble is None else trouble.sentence
             if self._motion.get(modality):
                 values[f"{modality}.motion"] = self._motion[modality]
-            doubt, still = _doubt(self.records[DATA_ROLE[modality]]), self._standing_still(modality, now)
+            for row in self._missing.rows():
+                if row.modality == modality:
+                    values[f"{modality}.missing_detail.{row.reason}"] = f"{row.detail} (in {row.number} frames, the latest)"
+            said = [each.detail for each in self.doubts if each.about == modality]
+            doubt = "; ".join(filter(None, [_doubt(self.records[DATA_ROLE[modality]]), *said]))
+            still = self._standing_still(modality, now)
             if trouble is None and (doubt or still):
                 severity, message = (WARN if doubt or self._may_move else OK), doubt or still
             found.append(status(f"{name}: input {modality}", severity, message, values, hardware_id))
@@ -231,7 +242,9 @@ class InputHealth:
 
     def _summary(self, troubles: Mapping[Modality, Trouble]) -> tuple[bytes, str]:
         if not troubles:
-            return OK, "all there: " + ", ".join(self._modalities)
+            there = "all there: " + ", ".join(self._modalities)
+            doubtful = "; ".join(f"{doubt.about} doubtful: {doubt.detail}" for doubt in self.doubts)
+            return (WARN, f"{there}; {doubtful}") if doubtful else (OK, there)
         missing = "; ".join(f"{modality} missing: {trouble.sentence}" for modality, trouble in troubles.items())
         if "rgb" not in troubles:
             return WARN, missing

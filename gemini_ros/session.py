@@ -93,7 +93,8 @@ class Session:
         return (*own_counts, *self._images.counts(), *self._front.counts(), *self._back.counts())
 
     def take_up_clocks(self) -> None:
-        """Note in the inputs' records how the clocks of the sensors go."""
+        """Note in the inputs' records how the clocks of the sensors go, and what is doubtful of the data."""
+        self.health.doubts = self._front.doubts()
         for role, state in self._front.clocks():
             self.health.records[role].clock = state
 

@@ -122,7 +122,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _print_replay(result: ReplayResult, out: Path) -> None:
-    from gemini_core.tables import distributions_text, missing_text
+    from gemini_core.tables import distributions_text, findings_text
 
     print(f"wrote {out}: {result.frames} masks, {result.complete} from frames with every sensor")
     print(f"network: {result.network}")
@@ -131,7 +131,7 @@ def _print_replay(result: ReplayResult, out: Path) -> None:
     for entry in result.rig:
         if entry.problem:
             print(f"{entry.role} on {entry.topic}: {entry.problem}")
-    for line in missing_text(result.missing):
+    for line in (*findings_text("Missing", result.missing), *findings_text("Doubtful", result.doubts)):
         print(line)
     print("Time per frame:")
     print(distributions_text(result.stages))

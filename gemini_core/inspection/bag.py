@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,29 +14,42 @@ from gemini_core.config.fusion import FusionConfig
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.inspection.topics import READ_TYPES, TopicFormat, topic_formats
 from gemini_core.replay import Progress, Replay
-from gemini_core.tables import Distribution, Missing, distributions_text, missing_text, table, without_nan
-from gemini_core.types import Count, Modality, MotionNote, SensorFrame
+from gemini_core.tables import Distribution, Finding, Findings, distributions_text, findings_text, table, without_nan
+from gemini_core.types import Count
 
-_MOTION: dict[MotionNote, str] = {
+_MOTION: dict[str, str] = {
     "compensated": "brought to where the camera was at its stamp",
     "no_point_times": "sweep without point times, brought there as one piece",
     "no_odometry": "taken as if nothing had moved",
 }
+
+_FEW = 0.1
+"""Share of the frames that may lack a sensor, as at the start of a recording, or be doubtful."""
+
+_CAUSES = {"no_stamps", "several_frames", "several_sizes", "two_parents"}
+"""Doubts that explain what is missing, rather than follow from the same."""
+
+_ROLES: dict[str, tuple[str, ...]] = {
+    "depth": ("depth.image", "depth.camera_info", "rgb.camera_info"),
+    "event": ("event.packets", "event.camera_info", "rgb.camera_info"),
+    "lidar": ("lidar.points", "rgb.camera_info"),
+}
+"""What frames need to have a modality, the most needed first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
     """What was done in ``frames`` frames about the motion of one modality; ``detail`` says of the last one why nothing."""
 
-    modality: Modality
-    note: MotionNote
+    modality: str
+    note: str
     frames: int
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class SyncQuality:
-    """What decode and synchronize really make of the bag: frames, complete ones, skews in milliseconds, what is missing.
+    """What decode and synchronize really make of the bag: frames, complete ones, skews in milliseconds, missing, doubtful.
 
     ``clock`` is how the event sensor's own clock went against its stamps, None where it has none.
     """
@@ -44,7 +57,8 @@ class SyncQuality:
     frames: int
     complete: int
     skews: tuple[Distribution, ...]
-    missing: tuple[Missing, ...]
+    missing: tuple[Finding, ...]
+    doubts: tuple[Finding, ...]
     motion: tuple[Motion, ...]
     clock: ClockState | None
     refusals: tuple[str, ...]
@@ -55,7 +69,8 @@ class SyncQuality:
 class Inspection:
     """Everything that ``gemini-fusion inspect`` says; ``sync`` is None where the bag has no topic of the rig's sensors.
 
-    ``formats`` has the topics of a type that some role reads. ``notes``: what is odd about the bag and was read all the same.
+    ``formats`` has the topics of a type that some role reads. ``first_to_do`` is the most important thing that keeps the bag
+    from being used well, "" where it is ready. ``notes``: what is odd about the bag and was read all the same.
     """
 
     path: str
@@ -64,6 +79,7 @@ class Inspection:
     formats: tuple[TopicFormat, ...]
     sync: SyncQuality | None
     damage: str
+    first_to_do: str
     notes: tuple[str, ...] = ()
 
 
@@ -80,39 +96,66 @@ def inspect(path: str | Path, config: FusionConfig, progress: Progress | None = 
         damage, sync = bag.damage, None
         if any(not entry.problem for entry in rig if entry.role not in ("tf", "tf_static")):
             run = Replay(bag, config, progress=progress, needs_reference=False)
-            tally = _MotionTally()
+            motion = Findings()
             for frame in run.frames():
-                tally.take(frame)
+                for status in (status for status in frame.status if status.motion):
+                    motion.add(status.modality, status.motion, status.detail)
             sync = SyncQuality(
                 frames=run.closed,
                 complete=run.complete,
                 skews=run.skews(),
                 missing=run.missing(),
-                motion=tally.rows(),
+                doubts=run.doubts(),
+                motion=tuple(Motion(row.modality, row.reason, row.number, row.detail) for row in motion.rows()),
                 clock=run.clock(),
                 refusals=run.last_refusals(),
                 counts=run.counts(),
             )
             damage = run.damage
         notes = bag.notes
-    return Inspection(str(path), topics, rig, formats, sync, damage, notes)
+    return Inspection(str(path), topics, rig, formats, sync, damage, _first_to_do(rig, sync, damage), notes)
 
 
-class _MotionTally:
-    """Counts what frames say of motion."""
+def _first_to_do(rig: Sequence[RigEntry], sync: SyncQuality | None, damage: str) -> str:
+    """The most important of all that is wrong, "" where nothing is: no frames, then what is wrong with them."""
+    if damage:
+        return damage
+    for entry in rig:
+        if entry.role == "rgb.image" and entry.problem:
+            return f"{entry.role} on {entry.topic}: {entry.problem}"
+    if sync is None or not sync.frames:
+        return "; ".join(sync.refusals if sync else ()) or "no image of the reference camera could be used"
+    return _wrong_with_frames(rig, sync)
 
-    def __init__(self) -> None:
-        self._frames: Counter[tuple[Modality, MotionNote]] = Counter()
-        self._details: dict[tuple[Modality, MotionNote], str] = {}
 
-    def take(self, frame: SensorFrame) -> None:
-        for status in frame.status:
-            if status.motion:
-                self._frames[status.modality, status.motion] += 1
-                self._details[status.modality, status.motion] = status.detail
+def _wrong_with_frames(rig: Sequence[RigEntry], sync: SyncQuality) -> str:
+    """What is wrong with more than few frames: a cause, else a sensor that they lack, else what is doubtful or refused."""
+    in_order = sorted(sync.doubts, key=lambda row: (-row.number, row.modality != "rgb"))
+    doubts = [row for row in in_order if row.number > _FEW * sync.frames]
+    for doubt in doubts:
+        if doubt.reason in _CAUSES:
+            return doubt.detail
+    worst = max(sync.missing, key=lambda row: row.number, default=None)
+    if worst is not None and worst.number > _FEW * sync.frames:
+        return f"{worst.modality} is missing in {worst.number} of {sync.frames} frames: {_why_missing(worst, rig, sync)}"
+    if doubts:
+        return doubts[0].detail
+    refused_messages = sum(count.number for count in sync.counts if ".refused." in count.what)
+    return sync.refusals[0] if sync.refusals and refused_messages > _FEW * sync.frames else ""
 
-    def rows(self) -> tuple[Motion, ...]:
-        return tuple(Motion(*key, number, self._details[key]) for key, number in sorted(self._frames.items()))
+
+def _why_missing(row: Finding, rig: Sequence[RigEntry], sync: SyncQuality) -> str:
+    """The bag has no such topic, or its messages were refused, or what the frames say."""
+    for entry in rig:
+        if entry.problem and entry.role in _ROLES.get(row.modality, ()):
+            return f"{entry.role} on {entry.topic}: {entry.problem}"
+    unread = row.reason in {"never_seen", "no_camera_info"}
+    return next((text for text in sync.refusals if unread and _of(text, rig, row.modality)), row.detail)
+
+
+def _of(refusal: str, rig: Sequence[RigEntry], modality: str) -> bool:
+    """Whether the sentence of a refusal is about a topic of a modality, or of the reference's calibration."""
+    return any(f"{entry.topic!r}" in refusal for entry in rig if entry.role in _ROLES.get(modality, ()))
 
 
 def to_json(inspection: Inspection) -> str:
@@ -143,7 +186,14 @@ def to_text(inspection: Inspection) -> str:
         parts.append(_sync_text(inspection.sync))
     if inspection.damage:
         parts.append(f"DAMAGED: {inspection.damage}")
+    parts.append(f"To do first: {inspection.first_to_do}" if inspection.first_to_do else _ready(inspection.sync))
     return "\n".join(parts)
+
+
+def _ready(sync: SyncQuality | None) -> str:
+    frames = 0 if sync is None else sync.frames
+    complete = 0 if sync is None else sync.complete
+    return f"Ready: {complete} of {frames} frames have every sensor."
 
 
 def _formats_text(inspection: Inspection) -> list[str]:
@@ -183,7 +233,8 @@ def _sync_text(sync: SyncQuality) -> str:
     if sync.skews:
         lines.append("Sync skew (size of stamp minus reference stamp):")
         lines.append(distributions_text(sync.skews))
-    lines.extend(missing_text(sync.missing))
+    lines.extend(findings_text("Missing", sync.missing))
+    lines.extend(findings_text("Doubtful", sync.doubts))
     lines.extend(f"Refused: {sentence}" for sentence in sync.refusals)
     kinds = (".dropped.", ".refused.", ".times_unknown")
     unused = [count for count in sync.counts if count.number and any(kind in count.what for kind in kinds)]

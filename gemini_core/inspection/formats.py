@@ -69,19 +69,20 @@ def depth_outcome(encoding: str) -> str:
     return "millimetres to metres, 0 is no reading"
 
 
-def frames_of(messages: Sequence[Message]) -> dict[str, str]:
-    """The parent of every child frame in TFMessages, names without a leading "/"."""
-    return {
-        transform.child_frame_id.lstrip("/"): transform.header.frame_id.lstrip("/")
+def frames_of(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Every pair of parent and child frame in TFMessages, names without a leading "/"; a child should have one parent."""
+    pairs = {
+        (transform.header.frame_id.lstrip("/"), transform.child_frame_id.lstrip("/"))
         for message in messages
         for transform in message.transforms
     }
+    return sorted(pairs)
 
 
-def tree_of(frames: dict[str, str]) -> str:
+def tree_of(frames: Sequence[tuple[str, str]]) -> str:
     """Show the parent of every child as trees."""
     children: dict[str, list[str]] = {}
-    for child, parent in frames.items():
+    for parent, child in frames:
         children.setdefault(parent, []).append(child)
     return "; ".join(f"{parent} > {', '.join(sorted(names))}" for parent, names in children.items())
 

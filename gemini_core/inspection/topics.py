@@ -65,7 +65,7 @@ def topic_formats(
             found.append(TopicFormat(topic.name, topic.type, role or "", "", "", problem))
         elif is_tree:
             frames = frames_of(messages)
-            trees[topic.name] = {*frames, *frames.values()}
+            trees[topic.name] = {name for pair in frames for name in pair}
             found.append(TopicFormat(topic.name, topic.type, role or "", tree_of(frames), ""))
         elif role is None:
             found.append(_unused(topic, messages, config))

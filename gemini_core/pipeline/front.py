@@ -16,9 +16,21 @@ from gemini_core.decode.intake import Intake, Refusal
 from gemini_core.decode.message import Message
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.pipeline.published_boxes import NO_POINTS, why_no_boxes
+from gemini_core.rig.axes import axes_doubts
 from gemini_core.rig.calibration import CalibrationStore
+from gemini_core.synchronize.shared_topics import SharedTopics
 from gemini_core.synchronize.synchronizer import Synchronizer
-from gemini_core.types import CameraInfoSample, Count, ImageSample, Role, Sample, SensorFrame, StageTime, TransformSample
+from gemini_core.types import (
+    CameraInfoSample,
+    Count,
+    Doubt,
+    ImageSample,
+    Role,
+    Sample,
+    SensorFrame,
+    StageTime,
+    TransformSample,
+)
 
 
 class Front:
@@ -37,6 +49,16 @@ class Front:
         self._intake = Intake(config, types)
         self._calibration = CalibrationStore(config)
         self._synchronizer = Synchronizer(config, lambda data: not self._calibration.must_wait(data))
+        topics = config.topics_by_role()
+        self._shared = SharedTopics(
+            {
+                "rgb": topics.get("rgb.image", "rgb"),
+                "depth": topics.get("depth.image", "depth"),
+                "event": topics.get("event.packets", "event"),
+                "lidar": topics.get("lidar.points", "lidar"),
+            }
+        )
+        self._axes: tuple[Doubt, ...] = ()
         self._tally: Counter[str] = Counter()
         self._spent_ns = {"decode": 0, "synchronize": 0}
 
@@ -69,6 +91,7 @@ class Front:
         if isinstance(sample, CameraInfoSample | TransformSample):
             self._calibration.push(sample)
             return self._resolved(self._synchronizer.recheck())
+        self._shared.saw(sample)
         before = self._begin_anew() if self._synchronizer.jumped_back(sample) else []
         if isinstance(sample, ImageSample):
             self._calibration.begin(sample.stamp_ns)
@@ -85,6 +108,10 @@ class Front:
     def last_refusals(self) -> tuple[Refusal, ...]:
         """The latest message that was refused, of every role and reason."""
         return self._intake.last_refusals()
+
+    def doubts(self) -> tuple[Doubt, ...]:
+        """What is probably wrong with the latest data, that frames took all the same or not."""
+        return (*self._synchronizer.doubts(), *self._shared.doubts(), *self._calibration.doubts(), *self._axes)
 
     def clocks(self) -> tuple[tuple[Role, ClockState], ...]:
         """How the clocks of sensors that have their own go against the ROS clock; none before their first data."""
@@ -110,6 +137,7 @@ class Front:
     def _resolved(self, frames: list[SensorFrame]) -> list[SensorFrame]:
         resolved = [self._calibration.resolve(frame) for frame in frames]
         for frame in resolved:
+            self._axes = axes_doubts(frame)
             self._tally.update(f"{entry.modality}.missing.{entry.reason}" for entry in frame.status if not entry.present)
             self._tally.update(f"{entry.modality}.motion.{entry.motion}" for entry in frame.status if entry.motion)
             if lack := why_no_boxes(frame):

@@ -17,6 +17,7 @@ from gemini_core.types import (
     CameraModel,
     Count,
     DetectionFrames,
+    Doubt,
     FrameCalibration,
     MissingReason,
     Modality,
@@ -95,7 +96,10 @@ class CalibrationStore:
         if frame_name(data.frame_id) == frame_name(data.reference_frame_id):
             return None
         reason = self._tree.why_not(data.reference_frame_id, data.frame_id, data.stamp_ns)
-        return ("no_transform", reason) if reason else None
+        if not reason:
+            return None
+        named = all(repr(frame_name(name)) in reason for name in (data.frame_id, data.reference_frame_id))
+        return "no_transform", reason if named else f"from {data.frame_id!r} to {data.reference_frame_id!r}: {reason}"
 
     def must_wait(self, data: Placement) -> bool:
         """Whether a frame should wait before it takes this data: for what is missing, its own CameraInfo, or odometry.
@@ -147,6 +151,10 @@ class CalibrationStore:
         self._info_span_ns.clear()
         for infos in self._infos.values():
             del infos[:-1]
+
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Which frames have several parents."""
+        return tuple(Doubt("tf", "two_parents", sentence) for sentence in self._tree.conflicts())
 
     def counts(self) -> tuple[Count, ...]:
         """Transforms that were refused, dropped or that replaced others."""

@@ -39,6 +39,7 @@ class _Step:
 
 _MOST_STAMPS = 20_000  # of one moving frame: 20 s at 1 kHz; stamps that hardly advance would fill the memory
 _MOST_FRAMES = 1000  # that move; robots have tens, a tracker of people that numbers its frames would fill the memory
+_MOST_CONFLICTS = 10  # frames of several parents that are named
 _MOST_PATHS = 1000  # that are kept; a rig needs a few, a driver that numbers its frames would fill the memory
 
 
@@ -57,6 +58,7 @@ class TransformTree:
         self._edges: dict[str, _Edge] = {}
         self._paths: dict[tuple[str, str], tuple[_Step, ...] | str] = {}
         self._counts: Counter[str] = Counter()
+        self._parents: dict[str, tuple[str, str]] = {}
 
     def add(self, transform: StampedTransform, static: bool) -> None:
         """Learn one transform; ``static`` ones hold at any time."""
@@ -68,6 +70,8 @@ class TransformTree:
                 return
             if edge is not None:
                 self._counts["tf.replaced_parent"] += 1
+                if edge.parent != parent:
+                    self._note_conflict(child, edge.parent, parent)
             elif not static:
                 self._make_room()
             edge = self._edges[child] = _Edge(parent, static)
@@ -154,6 +158,7 @@ class TransformTree:
     def clear(self) -> None:
         """Forget the moving transforms, as after a jump of the clock; fixed ones hold at any time and stay."""
         self._edges = {child: edge for child, edge in self._edges.items() if edge.static}
+        self._parents.clear()
         self._paths.clear()
 
     def frames(self) -> tuple[str, ...]:
@@ -163,6 +168,19 @@ class TransformTree:
     def counts(self) -> tuple[Count, ...]:
         """What was refused, dropped or replaced since the start."""
         return tuple(Count(what, number) for what, number in sorted(self._counts.items()))
+
+    def conflicts(self) -> tuple[str, ...]:
+        """A sentence for each frame whose parent was replaced by another one, with the latest two."""
+        why = "each transform replaces the one before, where a frame may have one parent (do two publishers give it?)"
+        return tuple(
+            f"frame {child!r} has two parents, {first!r} and {second!r}: {why}"
+            for child, (first, second) in sorted(self._parents.items())
+        )
+
+    def _note_conflict(self, child: str, before: str, parent: str) -> None:
+        first, second = sorted((before, parent))
+        if child in self._parents or len(self._parents) < _MOST_CONFLICTS:
+            self._parents[child] = (first, second)
 
     def _ancestors(self, frame: str) -> Iterator[str]:
         """Yield the frame itself, its parent, and so on to the root."""

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gemini_core.config.fusion import FusionConfig
 from gemini_core.synchronize.clock import StreamTime
+from gemini_core.synchronize.clock_offset import SINCE_1970_NS, ClockOffsets
 from gemini_core.synchronize.tracks import AnyTrack, NearestTrack, WindowTrack
 from gemini_core.types import (
     CloudSample,
     Count,
     DepthSample,
+    Doubt,
     FrameHeader,
     ImageSample,
     Modality,
@@ -31,9 +33,6 @@ from gemini_core.types import (
     SensorFrame,
     SensorSample,
 )
-
-_SINCE_1970_NS = 10**18
-"""The year 2001: such stamps are of a clock that counts from 1970. It is never set to zero: a stamp of zero is none there."""
 
 Ready = Callable[[Placement], bool]
 """Whether what is known is enough to bring this data to the reference camera; a frame waits for it."""
@@ -75,6 +74,7 @@ class Synchronizer:
         self._tracks = {track.modality: track for track in tracks if track.modality in self._modalities}
         self._pending: deque[_Waiting] = deque()
         self._time = StreamTime(max_wait_ns, _ns(config.sync.reset_jump_ms))
+        self._clocks = ClockOffsets(max_wait_ns)
         self._index = 0
         self._tally: Counter[str] = Counter()
 
@@ -127,6 +127,11 @@ class Synchronizer:
         for modality, track in self._tracks.items():
             self._tally[f"{modality}.dropped.reset"] += track.clear()
         self._time.clear()
+        self._clocks.clear()
+
+    def doubts(self) -> tuple[Doubt, ...]:
+        """What the latest stamps say of the clocks of the sensors."""
+        return self._clocks.doubts()
 
     def counts(self) -> tuple[Count, ...]:
         """Everything counted since the start, by stable keys.
@@ -145,6 +150,7 @@ class Synchronizer:
         """File one sample; False when it had to be dropped."""
         modality = _modality(sample)
         self._tally[f"{modality}.received"] += 1
+        self._clocks.received(modality, sample.stamp_ns)
         if self._is_unstamped(modality, sample.stamp_ns):
             self._tally[f"{modality}.dropped.no_stamp"] += 1
             return False
@@ -156,6 +162,7 @@ class Synchronizer:
             self._tally[f"{modality}.dropped.{reason}"] += 1
             return False
         self._begin_or_go_on(modality, sample.stamp_ns)
+        self._clocks.accepted(modality, sample.stamp_ns)
         if isinstance(sample, ImageSample):
             ahead = self._time.ahead(sample.stamp_ns)
             self._tally.update(f"{topic}.ahead_of_images" for topic in ahead)
@@ -171,7 +178,7 @@ class Synchronizer:
         return True
 
     def _is_unstamped(self, modality: Modality, stamp_ns: int) -> bool:
-        return stamp_ns == 0 and (self._time.newest(modality) or 0) >= _SINCE_1970_NS
+        return stamp_ns == 0 and (self._time.newest(modality) or 0) >= SINCE_1970_NS
 
     def _refusal(self, modality: Modality, stamp_ns: int) -> str:
         """Why a sample has to be dropped, "" where it can be used."""
@@ -230,13 +237,21 @@ class Synchronizer:
         event, event_status = self._event.take(stamp_ns)
         by_modality = {"depth": depth_status, "lidar": lidar_status, "event": event_status}
         by_modality["rgb"] = ModalityStatus("rgb", present=True, reason="", skew_ns=0)
-        status = tuple(by_modality[modality] for modality in self._modalities)
+        status = tuple(self._explained(by_modality[modality]) for modality in self._modalities)
         self._index += 1
         self._tally["rgb.used"] += 1
         self._tally["frames.closed"] += 1
         self._tally["frames.complete"] += all(entry.present for entry in status)
         header = FrameHeader(self._index - 1, stamp_ns, image.frame_id, status)
         return SensorFrame(header, image, depth, lidar, event)
+
+    def _explained(self, status: ModalityStatus) -> ModalityStatus:
+        """Add what stamps say of a sensor's clock, where a frame has no data of it."""
+        if status.present:
+            return status
+        track = self._tracks[status.modality]
+        why = self._clocks.explain(status.modality, track.nearest_ns, track.slop_ns)
+        return replace(status, detail=f"{status.detail}; {why}") if why else status
 
     def _forget(self) -> None:
         """Drop what no frame can use any more: neither one that waits nor a reference image that arrives in time.

@@ -32,6 +32,8 @@ _IMAGES_PER_S, _FEWEST_IMAGES = 100, 64
 _PACKETS_PER_S, _FEWEST_PACKETS = 5000, 1000
 """Samples that are kept of one topic: of rates that no sensor has, over the time that a frame may need them; or some more."""
 
+_LATEST_FRAMES = 20
+
 
 _Sample = TypeVar("_Sample", DepthSample, CloudSample, EventSample)
 
@@ -50,11 +52,17 @@ class _Kept(Generic[_Sample]):
 
 
 class Track(ABC, Generic[_Sample]):
-    """The kept samples of one modality, in the order of their stamps; ``most`` at a time."""
+    """The kept samples of one modality, in the order of their stamps; ``most`` at a time.
 
-    def __init__(self, modality: Modality, most: int) -> None:
+    ``nearest_ns``: of the latest frames that took something, or looked for it in vain, how far the nearest sample was ahead
+    of the frame; negative where it was behind.
+    """
+
+    def __init__(self, modality: Modality, most: int, slop_ns: int) -> None:
         self.modality = modality
+        self.slop_ns = slop_ns
         self.used = 0
+        self.nearest_ns: list[int] = []
         self._most = most
         self._kept: deque[_Kept[_Sample]] = deque()
         self._first_ns: int | None = None
@@ -92,6 +100,7 @@ class Track(ABC, Generic[_Sample]):
         unused = self.waiting()
         self._kept.clear()
         self._first_ns = self._first_stamp_ns = self._reach_ns = None
+        self.nearest_ns.clear()
         return unused
 
     def waiting(self) -> int:
@@ -116,8 +125,7 @@ class NearestTrack(Track[_Nearest]):
     """Depth images and sweeps: the first that covers the stamp, else the nearest; the earlier one where two are as near."""
 
     def __init__(self, modality: Modality, slop_ns: int, min_interval_ns: int, max_wait_ns: int) -> None:
-        super().__init__(modality, max(_FEWEST_IMAGES, _IMAGES_PER_S * 2 * (max_wait_ns + slop_ns) // 10**9))
-        self._slop_ns = slop_ns
+        super().__init__(modality, max(_FEWEST_IMAGES, _IMAGES_PER_S * 2 * (max_wait_ns + slop_ns) // 10**9), slop_ns)
         self._min_interval_ns = min_interval_ns
 
     def add(self, sample: _Nearest, start_ns: int, end_ns: int) -> bool:
@@ -133,14 +141,18 @@ class NearestTrack(Track[_Nearest]):
     def placement(self, image: ImageSample) -> Placement | None:
         """Say of which sensor and time the nearest sample is, None where there is none within the slop."""
         kept, _ = self._choose(image.stamp_ns)
-        if kept is None or kept.distance_ns(image.stamp_ns) > self._slop_ns:
+        if kept is None or kept.distance_ns(image.stamp_ns) > self.slop_ns:
             return None
         return Placement.of(kept.sample, image)
 
     def take(self, stamp_ns: int) -> tuple[_Nearest | None, ModalityStatus]:
         """Give what a frame at this stamp gets, None with the reason where it gets nothing."""
         kept, settled = self._choose(stamp_ns)
-        if kept is None or kept.distance_ns(stamp_ns) > self._slop_ns:
+        if kept is not None:
+            distance_ns = kept.distance_ns(stamp_ns)
+            self.nearest_ns.append(distance_ns if kept.start_ns > stamp_ns else -distance_ns)
+            del self.nearest_ns[:-_LATEST_FRAMES]
+        if kept is None or kept.distance_ns(stamp_ns) > self.slop_ns:
             return None, self._missing(stamp_ns, kept, settled)
         self._use(kept)
         skew_ns = kept.sample.stamp_ns - stamp_ns if kept.distance_ns(stamp_ns) else 0
@@ -152,7 +164,7 @@ class NearestTrack(Track[_Nearest]):
         A sweep may end later than the one after it, where a point has a wrong time; then it stays, and what follows with it.
         """
         unused = 0
-        while len(self._kept) > 1 and max(self._kept[0].end_ns, self._kept[1].end_ns) + self._slop_ns < floor_ns:
+        while len(self._kept) > 1 and max(self._kept[0].end_ns, self._kept[1].end_ns) + self.slop_ns < floor_ns:
             unused += not self._kept.popleft().used
         return unused
 
@@ -168,19 +180,19 @@ class NearestTrack(Track[_Nearest]):
 
     def _next_is_farther(self, kept: _Kept[_Nearest], stamp_ns: int, distance_ns: int) -> bool:
         """Whether the promised interval proves that what follows ``kept`` is no nearer than a sample already found."""
-        if not self._min_interval_ns or distance_ns > self._slop_ns:
+        if not self._min_interval_ns or distance_ns > self.slop_ns:
             return False
         return kept.start_ns + self._min_interval_ns - stamp_ns >= distance_ns
 
     def _missing(self, stamp_ns: int, nearest: _Kept[_Nearest] | None, settled: bool) -> ModalityStatus:
-        if nearest is None or self._first_ns is None or self._first_ns > stamp_ns + self._slop_ns:
+        if nearest is None or self._first_ns is None or self._first_ns > stamp_ns + self.slop_ns:
             return _missing(self.modality, "never_seen", f"no {self.modality} sample up to this stamp since the start")
         away_ms = nearest.distance_ns(stamp_ns) / 1e6
         if not settled:
             return _missing(
                 self.modality, "late", f"the newest {self.modality} sample is {away_ms:.1f} ms older than the image"
             )
-        slop_ms, later = self._slop_ns / 1e6, "later" if nearest.start_ns > stamp_ns else "earlier"
+        slop_ms, later = self.slop_ns / 1e6, "later" if nearest.start_ns > stamp_ns else "earlier"
         return _missing(
             self.modality,
             "outside_slop",
@@ -199,7 +211,7 @@ class WindowTrack(Track[EventSample]):
     """
 
     def __init__(self, window_ns: int, most_events: int | None, max_wait_ns: int) -> None:
-        super().__init__("event", max(_FEWEST_PACKETS, _PACKETS_PER_S * (window_ns + 2 * max_wait_ns) // 10**9))
+        super().__init__("event", max(_FEWEST_PACKETS, _PACKETS_PER_S * (window_ns + 2 * max_wait_ns) // 10**9), window_ns)
         self._window_ns = window_ns
         self._most_events = most_events
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from gemini_core.pipeline.published_boxes import outgoing_boxes
 from gemini_core.predictor import BoxPredictor, Predictor, make_predictor
 from gemini_core.render import grid_image, mask_image
 from gemini_core.replay import Replay
-from gemini_core.tables import Distribution, Missing
+from gemini_core.tables import Distribution, Finding, Findings
 from gemini_core.types import U8, AlignedGrids, Count, Detection3D, ModalityStatus, Perception
 from gemini_ros.tools.demo_boxes import BoxPage, truth_by_stamp
 from gemini_ros.tools.demo_report import DemoReport, Fact, FrameRow, Picture, render_demo_page
@@ -64,7 +63,8 @@ def write_page(out: Path, bag: Path, config: FusionConfig, run: LiveRun, problem
         frames_skipped=run.counter("frames.skipped_busy"),
         problems=problems,
         drops=_drops(run.counters),
-        missing=_missing(run),
+        missing=missing_of(run),
+        doubts=replay.doubts(),
         skews=_distributions(run, "skew_ms."),
         stages=_stages(run),
         ages=_ages(run),
@@ -188,13 +188,15 @@ def _drops(counters: Mapping[str, str]) -> tuple[Count, ...]:
     return tuple(Count(key, number) for key, number in sorted(found.items()) if number and not key.endswith(".refused"))
 
 
-def _missing(run: LiveRun) -> tuple[Missing, ...]:
-    tally: Counter[tuple[str, str]] = Counter()
+def missing_of(run: LiveRun) -> tuple[Finding, ...]:
+    """What the published frames lacked, with the latest sentence of each reason."""
+    found = Findings()
     for timing in run.timings:
-        for key, value in timing.items():
+        for key, reason in timing.items():
             if key.startswith("missing."):
-                tally[key.removeprefix("missing."), value] += 1
-    return tuple(Missing(modality, reason, number) for (modality, reason), number in sorted(tally.items()))
+                modality = key.removeprefix("missing.")
+                found.add(modality, reason, timing.get(f"missing_detail.{modality}", ""))
+    return found.rows()
 
 
 def _distribution(run: LiveRun, key: str, name: str) -> Distribution:

@@ -11,7 +11,7 @@ import numpy as np
 from gemini_core.errors import DataError
 from gemini_core.files import write_whole
 from gemini_core.render import palette
-from gemini_core.tables import Distribution, Missing
+from gemini_core.tables import Distribution, Finding
 from gemini_core.types import Count
 
 
@@ -48,6 +48,7 @@ class DemoReport:
 
     ``trained`` is False when the weights came from a seed. ``frames_in`` reference images went in, ``frames_out`` masks came
     out, and ``frames_skipped`` were skipped because the network was busy. ``drops`` have the stable keys of the counters.
+    ``missing`` (live) and ``doubts`` (of the replayed bag) have the latest sentence of each reason.
     ``skews`` (one per modality), ``stages`` (one per stage, in order) and ``ages`` (age at publish, total latency) are in
     milliseconds. ``problems`` are sentences, empty when all is well.
     """
@@ -60,7 +61,8 @@ class DemoReport:
     frames_skipped: int
     problems: tuple[str, ...]
     drops: tuple[Count, ...]
-    missing: tuple[Missing, ...]
+    missing: tuple[Finding, ...]
+    doubts: tuple[Finding, ...]
     skews: tuple[Distribution, ...]
     stages: tuple[Distribution, ...]
     ages: tuple[Distribution, ...]

@@ -126,7 +126,8 @@ def test_replay_goes_on_without_a_sensor_and_says_which(capsys, tmp_path):
     assert code == 0
     assert f"{FRAMES} masks, 0 from frames with every sensor" in text
     assert "depth.image on /depth/image: not in the bag" in text
-    assert f"Missing: depth in {FRAMES} frame(s), never_seen" in text
+    sentence = "no depth sample up to this stamp since the start"
+    assert f"Missing: depth in {FRAMES} frame(s), never_seen\n  {sentence}\n" in text
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

@@ -16,7 +16,7 @@ from gemini_core import render
 from gemini_core.config.sections import ModelConfig
 from gemini_core.errors import DataError
 from gemini_core.files import write_png
-from gemini_core.tables import Distribution, Missing
+from gemini_core.tables import Distribution, Finding
 from gemini_core.types import (
     UNLABELLED,
     AlignedGrid,
@@ -189,7 +189,8 @@ def make_report(**changes) -> DemoReport:
         "frames_skipped": 1,
         "problems": ("one frame has no output",),
         "drops": (Count("frames.skipped_busy", 7),),
-        "missing": (Missing("depth", "late", 3),),
+        "missing": (Finding("depth", "late", 3, "the newest depth sample is 40.0 ms older"),),
+        "doubts": (Finding("lidar", "clock_offset", 11, "the stamps of lidar are 37.0 s ahead of rgb's: TAI against UTC?"),),
         "skews": (Distribution.of("depth", [1.0, 2.0, 3.0]),),
         "stages": (Distribution.of_ns("project", [12_000_000] * 5),),
         "ages": (Distribution.of("age at publish", []),),
@@ -213,6 +214,8 @@ def test_the_page_holds_everything_and_needs_nothing_else(tmp_path):
         "one frame has no output",
         "never trained",
         "frames.skipped_busy",
+        "the newest depth sample is 40.0 ms older",
+        "the stamps of lidar are 37.0 s ahead of rgb's: TAI against UTC?",
         "without depth (late)",
         "stamp 1.500 s",
         "lane_marking",

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("rclpy", reason="no rclpy on this machine")
 
 from gemini_core.decode.sensor_clock import ClockState
-from gemini_core.types import ModalityStatus
+from gemini_core.types import Doubt, ModalityStatus
 from gemini_ros.diagnostics import OK, WARN, InputHealth, TopicRecord
 
 MS = 1_000_000
@@ -85,3 +85,28 @@ def test_the_status_says_since_when_and_why_data_is_not_moved():
     assert "no frame 'odom' (for 2.6 s, 3 frames)" in found.message
     found, values = lidar_status(5.0, "")
     assert (found.level, "lidar.motion" in values) == (OK, False)
+
+
+def test_the_latest_sentence_of_each_reason_stays_with_its_count():
+    health = InputHealth(("rgb", "lidar"), {"rgb.image": "/cam/image", "lidar.points": "/points"})
+    for now, (reason, detail) in enumerate([("late", "300 ms older"), ("never_seen", "none"), ("late", "450 ms older")]):
+        health.saw_frame((ModalityStatus("lidar", present=False, reason=reason, skew_ns=None, detail=detail),), now, False)
+    health.saw_frame((ModalityStatus("lidar", present=True, reason="", skew_ns=0),), 4.0, False)
+    found = {entry.name: entry for entry in health.statuses("n", "", {}, 4.0)}["n: input lidar"]
+    values = {pair.key: pair.value for pair in found.values}
+    assert found.level == OK
+    assert values["lidar.missing_detail.late"] == "450 ms older (in 2 frames, the latest)"
+    assert values["lidar.missing_detail.never_seen"] == "none (in 1 frames, the latest)"
+
+
+def test_a_doubt_is_a_warning_with_its_sentence():
+    health = InputHealth(("rgb", "lidar"), {"rgb.image": "/cam/image", "lidar.points": "/points"})
+    health.doubts = (
+        Doubt("lidar", "clock_offset", "the stamps of lidar are 37.0 s ahead of rgb's"),
+        Doubt("tf", "two_parents", "frame 'base' has two parents"),
+    )
+    found = {entry.name: entry for entry in health.statuses("n", "", {}, 4.0)}
+    values = {pair.key: pair.value for pair in found["n: inputs"].values}
+    assert values["doubt.lidar.clock_offset"] == found["n: input lidar"].message == health.doubts[0].detail
+    assert (found["n: input lidar"].level, found["n: input rgb"].level, found["n: inputs"].level) == (WARN, OK, WARN)
+    assert "tf doubtful: frame 'base' has two parents" in found["n: inputs"].message

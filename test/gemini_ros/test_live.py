@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from gemini_core.predictor import Predictor
 from gemini_core.replay import Replay
 from gemini_core.simulation.record import simulate
 from gemini_core.simulation.rig import default_rig
+from gemini_core.tables import Finding
 from gemini_core.types import StampedTransform
 from gemini_ros.dds import config_file
 from gemini_ros.tools import play
 from gemini_ros.tools.demo import judge
-from gemini_ros.tools.demo_page import write_page
+from gemini_ros.tools.demo_page import missing_of, write_page
 from gemini_ros.tools.live import LivePlan, LiveRun, LiveRunError, run_live
 
 # A long queue and much patience: these tests are about what comes out, on a machine of any speed.
@@ -169,6 +171,12 @@ def test_every_frame_of_the_demo_is_held_to_account():
     assert "came out too many" in judge(run_of(10, 11))[0]
     assert judge(run_of(10, 0, skipped_busy=10)) == ("no mask came out of the node",)
     assert judge(run_of(10, 10, node_exit=-9)) == ("the node ended with exit code -9",)
+
+
+def test_the_page_has_the_latest_sentence_of_each_reason_with_its_count():
+    lacking = [{"missing.depth": "late", "missing_detail.depth": f"{age} ms older"} for age in (200, 300)]
+    run = dataclasses.replace(run_of(3, 3), timings=(*lacking, {"missing.lidar": "never_seen"}))
+    assert missing_of(run) == (Finding("depth", "late", 2, "300 ms older"), Finding("lidar", "never_seen", 1))
 
 
 def test_restamping_moves_headers_and_transforms_exactly():

@@ -111,6 +111,24 @@ def test_a_sensor_that_falls_silent_is_named(running):
     running.node.set_parameters([Parameter("node.stale_after_s", value=30.0)])
 
 
+def test_a_clock_that_is_off_is_on_diagnostics(running):
+    """As inspect and replay say it: by how much, and what it may be."""
+    running.activate("rgb", "lidar")
+    running.makers = {**MAKERS, "lidar.points": lambda stamp_ns: cloud(stamp_ns + 37_000 * MS)}
+    try:
+        said = "the stamps of lidar are 37.0 s ahead of rgb's: TAI against UTC?"
+        deadline = time.monotonic() + 15
+        while said not in values(running.diagnostics()["inputs"]).get("doubt.lidar.clock_offset", ""):
+            assert time.monotonic() < deadline
+            running.send(10)
+        running.spin_until(lambda: said in running.diagnostics()["input lidar"].message)
+        report = running.last_diagnostics()
+        assert report["input lidar"].level == DiagnosticStatus.WARN
+        assert said in values(report["input lidar"])["lidar.missing_detail.never_seen"]
+    finally:
+        running.makers = MAKERS
+
+
 def test_the_nearest_topic_of_the_right_type_is_named(running):
     stray = running.rig.create_publisher(Image, "/rgb/image_raw", 10)
     running.activate("lidar")

@@ -228,3 +228,100 @@ def test_a_real_drive(real_dir, tmp_path):
     assert "no point times" in points.outcome
     assert image.format == "bgr8 1242x375 step 3726"
     assert "there is no frame 'odom'" in of(found, "/tf_static").outcome
+    assert (found.sync.doubts, found.first_to_do) == ((), "")  # a rig that is right
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Sentences
+
+
+def write_doubtful(
+    path, *, clock_ms=0, info_size=(64, 48), lidar_parent="base_link", two_parents=False, stamped=True, second="", frames=20
+):
+    """A camera and a LiDAR at 10 Hz, whose clock, CameraInfo or place may be wrong."""
+    points = np.zeros(200, np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")]))
+    points["z"] = np.linspace(3, 9, 200)  # ahead of the camera, as everything has its axes
+    fixed = [StampedTransform(STAMP, *pair, np.eye(4)) for pair in (("base_link", "camera"), (lidar_parent, "lidar"))]
+    lens = dataclasses.replace(LENS, width=info_size[0], height=info_size[1])
+    with BagWriter(path) as bag:
+        bag.write("/tf_static", messages.tf_message(fixed), STAMP - 200 * MS)
+        for k in range(frames):
+            stamp = STAMP + k * 100 * MS
+            for parent in ("odom", "map")[: 1 + two_parents]:
+                bag.write("/tf", messages.tf_message([StampedTransform(stamp, parent, "base_link", np.eye(4))]), stamp)
+            bag.write("/rgb/camera_info", messages.camera_info(lens, stamp, "camera"), stamp)
+            bag.write("/rgb/image", mosaic(stamp if stamped else 0), stamp)
+            frame_id = second if second and k % 2 else "lidar"
+            bag.write("/lidar/points", messages.point_cloud(points, stamp + clock_ms * MS, frame_id), stamp)
+    return path
+
+
+def sentences(path, **wrong):
+    found = inspect(write_doubtful(path / "bag", **wrong), from_flat({"modalities": ["rgb", "lidar"]}))
+    assert json.loads(to_json(found))["first_to_do"] == found.first_to_do
+    return found, to_text(found)
+
+
+def test_a_good_bag_ends_with_ready(tmp_path):
+    found, text = sentences(tmp_path)
+    assert (found.sync.missing, found.sync.doubts, found.first_to_do) == ((), (), "")
+    assert text.endswith("\nReady: 20 of 20 frames have every sensor.")
+
+
+def test_the_size_of_a_clocks_offset_is_the_last_word(tmp_path):
+    found, text = sentences(tmp_path, clock_ms=37_000)
+    (row,) = found.sync.missing
+    assert (row.modality, row.reason, row.number) == ("lidar", "never_seen", 20)
+    assert row.detail.endswith("; the stamps of lidar are 37.0 s ahead of rgb's: TAI against UTC?")
+    assert f"Missing: lidar in 20 frame(s), never_seen\n  {row.detail}\n" in text
+    assert text.endswith(f"\nTo do first: lidar is missing in 20 of 20 frames: {row.detail}")
+    assert json.loads(to_json(found))["sync"]["missing"] == [dataclasses.asdict(row)]
+
+
+def test_camera_info_of_another_size_is_said_with_both_sizes(tmp_path):
+    found, text = sentences(tmp_path, info_size=(96, 50))
+    (row,) = found.sync.missing
+    assert row.reason == "no_camera_info"
+    assert "64 x 48" in row.detail
+    assert "96 x 50" in row.detail
+    assert text.endswith(row.detail)
+
+
+def test_a_missing_transform_is_said_with_both_frames(tmp_path):
+    found, text = sentences(tmp_path, lidar_parent="mast")
+    (row,) = found.sync.missing
+    assert row.reason == "no_transform"
+    assert "'lidar'" in row.detail
+    assert "'camera'" in row.detail
+    assert text.endswith(row.detail)
+
+
+def test_two_parents_are_said_and_both_are_known(tmp_path):
+    found, text = sentences(tmp_path, two_parents=True)
+    (row,) = found.sync.doubts
+    assert (row.modality, row.reason) == ("tf", "two_parents")
+    assert "'base_link' has two parents, 'map' and 'odom'" in row.detail
+    assert "there is no frame" not in "".join(entry.outcome for entry in found.formats)
+    assert text.endswith(f"\nTo do first: {row.detail}")
+
+
+def test_images_without_stamps_are_said_though_they_make_no_frames(tmp_path):
+    found, text = sentences(tmp_path, stamped=False)
+    (row,) = found.sync.doubts
+    assert (row.modality, row.reason, found.sync.frames) == ("rgb", "no_stamps", 1)
+    assert text.endswith(
+        "\nTo do first: all stamps of rgb are zero, 20 of 20 messages: expected the time when they were measured"
+    )
+
+
+def test_two_frames_on_one_topic_are_what_to_do_first(tmp_path):
+    found, text = sentences(tmp_path, second="rear")
+    (row,) = found.sync.doubts
+    assert (row.modality, row.reason) == ("lidar", "several_frames")
+    assert "'lidar' (10) and 'rear' (10)" in row.detail
+    assert text.endswith(f"\nTo do first: {row.detail}")
+
+
+def test_a_bag_without_the_reference_says_that_first(tmp_path):
+    found = inspect(write(tmp_path / "bag"), from_flat({"modalities": ["rgb", "lidar"], "topics.rgb.image": "/front/image"}))
+    assert found.first_to_do.startswith("rgb.image on /front/image: ")

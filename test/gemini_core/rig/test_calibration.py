@@ -156,6 +156,15 @@ def test_what_is_missing_is_named(modality, samples, reason, words):
     assert (status.present, status.reason, status.detail) == (False, *lack)
 
 
+def test_a_transform_that_lacks_the_stamp_is_said_with_the_frames_of_both_sensors():
+    """The transform on the way alone says neither whose data it is nor where it should go."""
+    fixed = transforms(True, ("mast", "lidar_frame", 1.0), ("base", "rgb_frame", 1.0))
+    calibration = store(info("rgb"), fixed, transforms(False, ("base", "mast", 1.0), stamp_ns=STAMP - 10**9))
+    reason, sentence = calibration.missing(placed("lidar", "lidar_frame"))
+    assert reason == "no_transform"
+    assert sentence.startswith("from 'lidar_frame' to 'rgb_frame': expected the transform from 'mast' to 'base' at ")
+
+
 def test_nothing_is_missing_of_a_whole_rig_nor_ever_of_the_reference():
     for modality in ("rgb", "depth", "event", "lidar"):
         assert store(*ALL).missing(placed(modality, f"{modality}_frame")) is None

@@ -179,6 +179,19 @@ def test_loops_are_refused_and_a_new_parent_replaces_the_old():
     tree.add(stamped("a", "c", pose(7), SECOND), static=False)
     assert tree.why_not("a", "c", 0)
     assert {count.what: count.number for count in tree.counts()} == {"tf.refused.loop": 2, "tf.replaced_parent": 2}
+    (sentence,) = tree.conflicts()  # that the parent is the same, and moves now, is none
+    assert "frame 'c' has two parents, 'a' and 'b'" in sentence
+
+
+def test_two_parents_of_a_frame_are_named_until_a_reset():
+    tree = TransformTree()
+    for k in range(3):
+        tree.add(stamped("odom", "base", pose(1), k * SECOND), static=False)
+        tree.add(stamped("/map", "base", pose(1), k * SECOND), static=False)
+    (sentence,) = tree.conflicts()
+    assert "frame 'base' has two parents, 'map' and 'odom'" in sentence
+    tree.clear()
+    assert tree.conflicts() == ()
 
 
 def test_clear_forgets_what_moves():
