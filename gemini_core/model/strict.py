@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gemini_core.errors import WeightsError
+from gemini_core.files import check_regular
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -40,6 +41,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    check_regular(path, WeightsError, "safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
             yield file

@@ -24,7 +24,7 @@ from gemini_core.simulation.record import simulate
 from gemini_core.simulation.rig import default_rig
 from gemini_core.types import StampedTransform
 from gemini_ros.dds import config_file
-from gemini_ros.tools import play
+from gemini_ros.tools import play, player
 from gemini_ros.tools.demo import judge
 from gemini_ros.tools.demo_page import write_page
 from gemini_ros.tools.live import LivePlan, LiveRun, LiveRunError, run_live
@@ -175,10 +175,10 @@ def test_restamping_moves_headers_and_transforms_exactly():
     store = messages.typestore()
     stamp_ns, offset_ns = 1_700_000_000_999_999_999, 95_380_186_123_456_789
     image = messages.image(np.zeros((2, 2, 3), np.uint8), "rgb8", stamp_ns, "camera")
-    moved = play.shift_header(bytes(store.serialize_cdr(image, "sensor_msgs/msg/Image")), offset_ns)
+    moved = player.shift_header(bytes(store.serialize_cdr(image, "sensor_msgs/msg/Image")), offset_ns)
     stamp = store.deserialize_cdr(moved, "sensor_msgs/msg/Image").header.stamp
     assert stamp.sec * 10**9 + stamp.nanosec == stamp_ns + offset_ns
-    back = play.shift_header(moved, -offset_ns)
+    back = player.shift_header(moved, -offset_ns)
     assert back == bytes(store.serialize_cdr(image, "sensor_msgs/msg/Image"))
 
 
@@ -187,7 +187,7 @@ def test_restamping_moves_every_transform():
     stamps_ns = (10**9 + 7, 2 * 10**9 + 999_999_999)
     transforms = [StampedTransform(stamp_ns, "odom", f"link{stamp_ns}", np.eye(4)) for stamp_ns in stamps_ns]
     data = bytes(store.serialize_cdr(messages.tf_message(transforms), "tf2_msgs/msg/TFMessage"))
-    moved = store.deserialize_cdr(play.shift_transforms(data, 1), "tf2_msgs/msg/TFMessage")
+    moved = store.deserialize_cdr(player.shift_transforms(data, 1), "tf2_msgs/msg/TFMessage")
     stamps = [transform.header.stamp for transform in moved.transforms]
     assert [stamp.sec * 10**9 + stamp.nanosec for stamp in stamps] == [stamp_ns + 1 for stamp_ns in stamps_ns]
 
@@ -196,7 +196,7 @@ def test_the_player_refuses_what_it_cannot_play(tmp_path, capsys):
     assert play.main([str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="no_such_msgs"):
-        play.message_class("no_such_msgs/msg/Thing")
+        player.message_class("no_such_msgs/msg/Thing")
 
 
 @pytest.mark.ros
