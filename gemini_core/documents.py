@@ -181,7 +181,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
                     problem = f"the key {shown(key.value)} comes twice"
-                    raise yaml.composer.ComposerError(None, None, problem, cast("yaml.Mark", key.start_mark))
+                    raise yaml.composer.ComposerError(None, None, problem, cast("yaml.error.Mark", key.start_mark))
                 seen.add((key.tag, key.value))
         return node
 

@@ -162,6 +162,10 @@ def load(path: str | Path) -> tuple[Segmenter, CheckpointInfo]:
     """
     tensors, content = read(path, SEGMENTER)
     config, info = parse_description(content, str(path))
+    blocks = sum(config.backbone_config.depths)
+    if blocks > len(tensors):  # each has some; what is planned for each block would take the memory before the first is made
+        msg = f"{path}: expected no more blocks than the file's {len(tensors)} tensors, got metadata that asks for {blocks}"
+        raise WeightsError(msg)
     return fill(lambda: Segmenter(config), tensors, str(path)), info
 
 

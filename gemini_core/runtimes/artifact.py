@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from gemini_core.documents import read_json
 from gemini_core.errors import WeightsError, shown
 from gemini_core.files import check_regular, is_file, whole_folder
@@ -120,9 +123,23 @@ def read_description(folder: str | Path) -> Export:
         others["detector"] = None if detector is None else DetectorFile(**detector)
         return Export(segmenter=segmenter, checkpoint=checkpoint, graphs=graphs, **others)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        broken = f"{type(error).__name__}: {shown(str(error))}"
-        msg = f"{where}: expected the description of an export, got something that breaks at {broken}"
+        reason = f"{type(error).__name__}: {shown(str(error))}"
+        msg = f"{where}: expected the description of an export, got something that breaks at {reason}"
         raise WeightsError(msg) from None
+
+
+def check_numbers(name: str, weights: npt.NDArray[Any], where: Path) -> None:
+    """Check weights that a runtime is to open: OpenVINO's ReLU makes 0 of NaN, and the mask would be of one class.
+
+    Infinity stands in whole graphs, too: Swin masks windows with it.
+
+    Raises:
+        WeightsError: some are NaN.
+    """
+    if np.issubdtype(weights.dtype, np.floating) and np.isnan(weights).any():
+        wrong = int(np.isnan(weights).sum())
+        msg = f"{where}: expected weights that are numbers, got NaN in {wrong} of the {weights.size} of {shown(name)}"
+        raise WeightsError(msg)
 
 
 def check_files(folder: str | Path, export: Export) -> None:

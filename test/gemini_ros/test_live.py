@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +217,38 @@ def test_the_player_says_who_does_not_listen(tmp_path, capsys):
     assert play.main([str(bag), "--rate", "nan"]) == 2
     assert play.main([str(bag), "--report", str(report)]) == 0
     assert json.loads(report.read_text(encoding="utf-8"))["sent"] == {"/lonely": 1}
+
+
+@pytest.mark.ros
+@pytest.mark.timeout(120)
+def test_a_message_that_cannot_be_published_does_not_end_the_player(tmp_path, monkeypatch, capsys):
+    bag, report = tmp_path / "two", tmp_path / "report.json"
+    with BagWriter(bag) as writer:
+        for name in ("/broken", "/whole"):
+            for stamp_ns in (10**9, 10**9 + 10**7):
+                image = messages.image(np.zeros((4, 4, 3), np.uint8), "rgb8", stamp_ns, "camera")
+                writer.write(name, image, stamp_ns)
+    shifted = player.Player._shifted
+
+    def broken(self, topic, data, offset_ns):
+        return 7 if topic == "/broken" else shifted(self, topic, data, offset_ns)  # no message: rclpy raises
+
+    monkeypatch.setattr(player.Player, "_shifted", broken)
+    assert play.main([str(bag), "--report", str(report)]) == 0
+    told = json.loads(report.read_text(encoding="utf-8"))
+    assert (told["sent"], told["failed"]) == ({"/whole": 2}, {"/broken": 2})
+    assert "2 that could not be published" in capsys.readouterr().out
+
+
+@pytest.mark.ros
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_player_with_its_exit_code(tmp_path, number):
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.write("/a", messages.image(np.zeros((4, 4, 3), np.uint8), "rgb8", 10**9, "camera"), 10**9)
+    command = [sys.executable, "-m", "gemini_ros.tools.play", str(tmp_path / "bag"), "--wait-for", "/a"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    time.sleep(4.0)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in said) == (128 + number, False), said
