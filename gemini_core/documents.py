@@ -164,7 +164,8 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         if isinstance(event, yaml.AliasEvent):
             if id(node) not in self._sizes:
-                raise yaml.composer.ComposerError(None, None, "an alias of what it stands in itself", event.start_mark)
+                problem, mark = "an alias of what it stands in itself", cast("yaml.error.Mark", event.start_mark)
+                raise yaml.composer.ComposerError(None, None, problem, mark)
             self._count += self._sizes[id(node)]
         else:
             self._count += 1

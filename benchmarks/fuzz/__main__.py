@@ -35,8 +35,8 @@ _METHOD = (
     "whole, through `Intake.accept` in a process of its own. The arrays of each lie between two forbidden pages (mprotect), "
     "three of four messages ending and one beginning right at one, so that a byte read outside of them is a segmentation "
     f"fault. A message may take {worker.SECONDS:g} s of CPU and {worker.ROOM / 2**30:g} GiB. A sample that comes out is "
-    "checked for shapes, types and ranges; the counts of the intake have to account for every message. The kind parameters is of files and values: each is read, or "
-    "refused in one sentence."
+    "checked for shapes, types and ranges; the counts of the intake have to account for every message. The kind "
+    "parameters is of files and values: each is read, or refused in one sentence."
 )
 
 
