@@ -7,7 +7,9 @@ Code raises these or counts them, never both (docs/architecture.md, "Rules").
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class GeminiError(Exception):
@@ -44,6 +46,30 @@ class ShapeError(GeminiError, ValueError):
 
 class DataError(GeminiError):
     """Data, in a folder, a file or an array, that is not what its format promises."""
+
+
+MOST_SHOWN = 80
+"""Characters of what came that an error shows at most."""
+
+MOST_OF_A_PATH = 200
+
+
+def shown(value: object) -> str:
+    """Show what came, in at most ``MOST_SHOWN`` characters, however large or deep it is."""
+    short = reprlib.Repr()
+    short.maxlist = short.maxtuple = short.maxdict = short.maxset = 20
+    short.maxstring = short.maxother = short.maxlong = MOST_SHOWN
+    try:
+        text = short.repr(value)
+    except ValueError:  # a whole number of more digits than Python prints
+        text = f"{type(value).__name__} too long to show"
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+
+
+def shown_path(path: str | Path) -> str:
+    """A path for an error, the middle left out of one that is very long."""
+    text = str(path)
+    return text if len(text) <= MOST_OF_A_PATH else f"{text[: MOST_OF_A_PATH // 2]}...{text[-MOST_OF_A_PATH // 2 :]}"
 
 
 def nearest_names(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +13,82 @@ from pathlib import Path
 
 import cv2
 
-from gemini_core.errors import DataError, GeminiError
+from gemini_core.errors import DataError, GeminiError, shown_path
 from gemini_core.types import U8
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a regular file; unlike ``Path.is_file`` also False where the path is too long or forbidden."""
+    return os.path.isfile(path)  # noqa: PTH113 - see above
+
+
+def check_regular(
+    path: str | Path, error: type[GeminiError] | Callable[[str], GeminiError] = DataError, kind: str = "file"
+) -> None:
+    """Check, before a file is opened, that it is one: opening a FIFO or a device may wait for ever. ``kind`` is its name.
+
+    Raises:
+        GeminiError: ``error``; it is missing, forbidden, too long a path, a circle of links, or no regular file.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - also of a path that pathlib does not take
+    except (OSError, ValueError) as failed:
+        msg = f"{shown_path(path)}: expected a readable {kind}, got {getattr(failed, 'strerror', None) or failed}"
+        raise error(msg) from None
+    if not stat.S_ISREG(mode):
+        msg = f"{shown_path(path)}: expected a regular file, got {_KINDS.get(stat.S_IFMT(mode), 'something else')}"
+        raise error(msg)
+
+
+def read_bytes(
+    path: str | Path,
+    error: type[GeminiError] | Callable[[str], GeminiError] = DataError,
+    most_bytes: int = 1 << 30,
+    kind: str = "file",
+) -> bytes:
+    """Read a regular file of at most ``most_bytes``; ``kind`` is what an error calls it.
+
+    Raises:
+        GeminiError: ``error``; as of ``check_regular``, or it is larger or cannot be read.
+    """
+    check_regular(path, error, kind)
+    try:
+        with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(most_bytes + 1) if size <= most_bytes else b""
+    except OSError as failed:
+        msg = f"{shown_path(path)}: expected a readable {kind}, got {failed.strerror or failed}"
+        raise error(msg) from None
+    if size > most_bytes or len(content) > most_bytes:
+        msg = f"{shown_path(path)}: expected a file of at most {most_bytes} bytes, got {max(size, len(content))}"
+        raise error(msg)
+    return content
+
+
+def read_text(
+    path: str | Path,
+    error: type[GeminiError] | Callable[[str], GeminiError] = DataError,
+    most_bytes: int = 1 << 30,
+    kind: str = "file",
+) -> str:
+    """Read a regular file of UTF-8; arguments as of ``read_bytes``.
+
+    Raises:
+        GeminiError: ``error``; as of ``read_bytes``, or it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, error, most_bytes, kind).decode()
+    except UnicodeDecodeError as broken:
+        msg = f"{shown_path(path)}: expected text in UTF-8, got byte {broken.object[broken.start]:#04x} at {broken.start}"
+        raise error(msg) from None
 
 
 def write_whole(

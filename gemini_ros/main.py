@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
 
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-
+from gemini_core.programs import Signals
 from gemini_core.runtimes.process_settings import prepare_process
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; then publish what waits and leave. A second signal ends it at once.
 
-    Gives exit code 0; 2 where ROS refuses the command line (a parameter file that is not there, a wrong remapping).
+    Gives exit code 0; 2 where ROS refuses the command line (a parameter file that is not there, a wrong remapping). A signal
+    while the program is loaded, or one after which it does not end in time, ends it with 130 or 143 (``Signals``).
     """
+    signals = Signals("gemini_fusion_node")  # before what takes seconds to import
     prepare_process()
+    import rclpy  # noqa: PLC0415 - see above
+    from rclpy.executors import SingleThreadedExecutor  # noqa: PLC0415 - see above
+
     from gemini_ros.node import FusionNode  # noqa: PLC0415 - it loads torch, which reads what was just set
 
     # rclpy's own handlers end the context, and then what waits could no longer be published
@@ -26,20 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
     except RuntimeError as error:  # what all errors of rcl are
         sys.stderr.write(f"gemini_fusion_node: {error}\n")
         return 2
-    stopping = False
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        signal.signal(number, signal.SIG_DFL)
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
     node = FusionNode()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    signals.running()
     node.start()
-    while not stopping:
+    while not signals.stopping:
         # a timeout that varies would make rclpy forget whose turn it is, and the first topics would starve the others
         executor.spin_once(timeout_sec=0.1)
     node.stop()

@@ -49,6 +49,7 @@ class FusionNode(LifecycleNode):
         super().__init__("gemini_fusion", automatically_declare_parameters_from_overrides=True, **options)
         self._state = "unconfigured"
         self._failure = ""
+        self._diagnostics_failed, self._diagnostics_failure = 0, ""
         self._declared = NodeParameters(self, lambda: self._state, self._take_live_options)
         self._config: FusionConfig | None = None
         self._predictor: Predictor | BoxPredictor | None = None
@@ -231,6 +232,17 @@ class FusionNode(LifecycleNode):
         return self.create_timer(period_s, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _diagnose(self) -> None:
+        """Publish the diagnostics; where that fails, the node lives, logs the first failure of a kind, and counts them all."""
+        try:
+            self._publish_diagnostics()
+        except Exception as error:  # noqa: BLE001 - the timer would hand it to the executor, which ends the node
+            self._diagnostics_failed += 1
+            sentence = f"/diagnostics: expected to publish, got {error!r}"
+            if sentence != self._diagnostics_failure:
+                self.get_logger().error(sentence)
+            self._diagnostics_failure = sentence
+
+    def _publish_diagnostics(self) -> None:
         message = DiagnosticArray(status=[self._state_status(), self._connection_status()])
         message.header.stamp = self.get_clock().now().to_msg()
         if self._config is not None:
@@ -245,7 +257,12 @@ class FusionNode(LifecycleNode):
     def _state_status(self) -> DiagnosticStatus:
         level = ERROR if self._failure else OK if self._state == "active" else WARN
         transport = "set" if has_large_message_transport(os.environ) else "not set"
-        values = {"state": self._state, "failure": self._failure, PROFILE_VARIABLE: transport}
+        values = {
+            "state": self._state,
+            "failure": self._failure,
+            PROFILE_VARIABLE: transport,
+            "diagnostics.failed": str(self._diagnostics_failed),
+        }
         return self._status("state", level, self._failure or self._state, values)
 
     def _connection_status(self) -> DiagnosticStatus:

@@ -33,7 +33,9 @@ from gemini_core import __version__
 from gemini_core.bag.labels import LabelTopics
 from gemini_core.config.engine import to_flat
 from gemini_core.config.fusion import FusionConfig
-from gemini_core.errors import DataError
+from gemini_core.documents import read_json
+from gemini_core.errors import DataError, shown
+from gemini_core.files import is_file
 from gemini_core.simulation.clip import describe
 from gemini_core.types import F32, U8, UNLABELLED, AlignedGrids
 from training.config import DataConfig
@@ -97,7 +99,7 @@ def cache_bag(
     if boxes:
         config = dataclasses.replace(config, detections=dataclasses.replace(config.detections, enabled=True))
     folder = cache / f"{bag.stem}-{_key(bag, config, topics, boxes)}"
-    if (folder / "index.json").is_file():
+    if is_file(folder / "index.json"):
         return open_cached(folder)
     building = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
@@ -135,14 +137,15 @@ def open_cached(folder: Path) -> CachedBag:
         DataError: it is not what this version writes.
     """
     try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        index = read_json(folder / "index.json", DataError)
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in index.items() if key != "format"
         }
         fields["shards"] = tuple(tuple(shard) for shard in index["shards"])
         cached = CachedBag(folder=folder, **fields)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        msg = f"{folder}: expected aligned frames of format {FORMAT}, got {type(error).__name__} {error}; delete the folder"
+    except (DataError, ValueError, TypeError, LookupError, AttributeError) as error:
+        broken = error if isinstance(error, DataError) else f"{type(error).__name__} {shown(str(error))}"
+        msg = f"{folder}: expected aligned frames of format {FORMAT}, got {broken}; delete the folder"
         raise DataError(msg) from None
     if index["format"] != FORMAT:
         msg = f"{folder}: expected aligned frames of format {FORMAT}, got {index['format']}; delete the folder"

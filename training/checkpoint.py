@@ -16,12 +16,13 @@ from torch import Tensor
 
 from gemini_core import __version__
 from gemini_core.errors import WeightsError
-from gemini_core.files import write_whole
+from gemini_core.files import check_regular, read_bytes, write_whole
 from gemini_core.model import checkpoints
 from training.cache import CachedBag
 from training.config import TrainingConfig, to_flat_lists
 
 FORMAT = 1
+_MOST_BYTES = 1 << 36
 _NOT_PART_OF_A_RUN = ("run.out", "run.log_every", "run.checkpoint_every", "data.workers", "data.cache")
 
 
@@ -62,6 +63,7 @@ def load_state(path: Path, run: str) -> TrainingState:
     Raises:
         WeightsError: it cannot be read, or belongs to a run with another configuration, other frames or another version.
     """
+    check_regular(path, WeightsError)
     try:
         fields = torch.load(path, map_location="cpu", weights_only=True)
         written = fields.pop("format")
@@ -84,7 +86,7 @@ def load_state(path: Path, run: str) -> TrainingState:
 def run_hash(config: TrainingConfig, bags: Sequence[CachedBag], world: int) -> str:
     """Hash what must stay the same for a run to go on bit for bit: options, frames, and the weights that it began with."""
     weights = config.model.weights
-    begun = hashlib.sha256(checkpoints.find(weights).read_bytes()).hexdigest() if weights else ""
+    begun = hashlib.sha256(read_bytes(checkpoints.find(weights), WeightsError, _MOST_BYTES)).hexdigest() if weights else ""
     options = {key: value for key, value in to_flat_lists(config).items() if key not in _NOT_PART_OF_A_RUN}
     content = [
         __version__,

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import yaml
-
 from gemini_core.config.engine import build, named_numbers, option, to_flat
 from gemini_core.config.sections import BACKBONES
-from gemini_core.errors import ConfigError
+from gemini_core.documents import parse_yaml
+from gemini_core.errors import ConfigError, shown
 from gemini_core.model.detection.mvxnet.config import MvxNetConfig
 from gemini_core.model.detection.mvxnet.sparse import AUTO, RUNTIMES
 from gemini_core.model.detection.pillars.detector import FUSIONS as DETECTOR_FUSIONS
@@ -405,10 +404,10 @@ def parse_override(text: str) -> tuple[str, object]:
     """Read ``section.option=value``, the value as YAML.
 
     Raises:
-        ConfigError: it has no ``=``.
+        ConfigError: it has no ``=``, or a value that is not YAML.
     """
     key, equals, value = text.partition("=")
     if not equals:
-        msg = f"{text!r}: expected section.option=value"
+        msg = f"{shown(text)}: expected section.option=value"
         raise ConfigError(msg)
-    return key, yaml.safe_load(value)
+    return key, parse_yaml(value, shown(key)[1:-1], ConfigError)

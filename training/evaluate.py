@@ -20,10 +20,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gemini_core.config.fusion import FusionConfig, load_config
-from gemini_core.errors import ConfigError, GeminiError, WeightsError
+from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
 from gemini_core.model import checkpoints
 from gemini_core.model.segmentation import Segmenter, upsample
+from gemini_core.programs import run_program
 from gemini_core.render import mask_image, palette
 from gemini_core.types import U8, UNLABELLED
 from training.box_finders import load_box_finder
@@ -75,7 +76,11 @@ class Evaluation:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 done, 1 an error in one sentence."""
+    """Run the command; 0 done, 1 an error in one sentence, 130 and 143 after a signal, 141 where nobody reads on."""
+    return run_program("error", lambda: _run(arguments), wrong_input=1)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description="Score trained weights on labelled bags.")
     parser.add_argument("--weights", required=True, type=Path, help="safetensors file that training wrote")
     parser.add_argument("--data", required=True, nargs="+", help="bags, folders of bags, or patterns")
@@ -98,24 +103,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source_help = "whose points it was trained with (detection.points): no subsets then, but for auto"
     boxes.add_argument("--points", default="auto", choices=("auto", "lidar", "depth"), help=source_help)
     given = parser.parse_args(arguments)
-    try:
-        if given.every < 1:
-            msg = f"--every: expected 1 or more, got {given.every}"
-            raise ConfigError(msg)
-        fusion = load_config(given.fusion)
-        if given.task == "detection":
-            print(_evaluate_boxes(given, fusion))
-            return 0
-        if not given.labels:
-            msg = "--labels: expected a topic of label images, but for --task detection, got none"
-            raise ConfigError(msg)
-        bags = _cached(given, fusion)
-        subsets_wanted = not given.only_all
-        evaluation = evaluate(given.weights, bags, given.out, every=given.every, subsets=subsets_wanted, workers=given.workers)
-        write_evaluation(evaluation, given.out)
-    except GeminiError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if given.every < 1:
+        msg = f"--every: expected 1 or more, got {given.every}"
+        raise ConfigError(msg)
+    fusion = load_config(given.fusion)
+    if given.task == "detection":
+        print(_evaluate_boxes(given, fusion))
+        return 0
+    if not given.labels:
+        msg = "--labels: expected a topic of label images, but for --task detection, got none"
+        raise ConfigError(msg)
+    bags = _cached(given, fusion)
+    subsets_wanted = not given.only_all
+    evaluation = evaluate(given.weights, bags, given.out, every=given.every, subsets=subsets_wanted, workers=given.workers)
+    write_evaluation(evaluation, given.out)
     overall = evaluation.results[0]
     print(f"mean IoU {100 * overall.scores.mean_iou:.1f} % over {overall.frames} frames; {given.out / 'index.html'}")
     return 0

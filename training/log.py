@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from gemini_core.documents import parse_json
 from gemini_core.errors import DataError, WeightsError
 from gemini_core.files import write_whole
 
@@ -23,7 +24,8 @@ class Log:
     def __init__(self, out: Path, step: int) -> None:
         self._path = out / "log.jsonl"
         before = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
-        kept = [line for line in before if line.startswith("{") and line.endswith("}") and json.loads(line)["step"] <= step]
+        whole = [line for line in before if line.startswith("{") and line.endswith("}")]
+        kept = [line for line in whole if parse_json(line, str(self._path), DataError)["step"] <= step]
         write_whole(self._path, "".join(f"{line}\n" for line in kept), WeightsError)
         with self._written():
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)

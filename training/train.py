@@ -29,8 +29,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from gemini_core.config.fusion import FusionConfig, load_config
-from gemini_core.errors import ConfigError, GeminiError, WeightsError
-from gemini_core.files import write_whole
+from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.files import is_file, write_whole
+from gemini_core.programs import run_program
 from training.cache import CachedBag, cached
 from training.checkpoint import TrainingState, load_state, run_hash, save_state
 from training.config import RunConfig, TrainingConfig, load_training_config, parse_override, to_flat_lists
@@ -43,18 +44,18 @@ from training.tasks.interface import AnyTask
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 done, 1 an error in one sentence."""
+    """Run the command; 0 done, 1 an error in one sentence, 130 and 143 after a signal, 141 where nobody reads on."""
+    return run_program("error", lambda: _run(arguments), wrong_input=1, interrupted="interrupted; started again it goes on")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.train", description="Train GeminiFusion from recorded bags.")
     parser.add_argument("--config", required=True, help="a recipe of training/recipes by name, or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="section.option=value", help="options that win over the recipe's")
     given = parser.parse_args(arguments)
-    try:
-        config = load_training_config(given.config, dict(parse_override(each) for each in given.overrides))
-        with process_group():
-            train(config)
-    except GeminiError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    config = load_training_config(given.config, dict(parse_override(each) for each in given.overrides))
+    with process_group():
+        train(config)
     return 0
 
 
@@ -232,7 +233,7 @@ def _begin(config: TrainingConfig, place: Place, task: AnyTask, frames: FrameDat
     optimizer = torch.optim.AdamW(groups, lr=config.optimizer.lr, betas=betas)
     key = run_hash(config, bags, place.world)
     run = Run(config, place, task, Path(config.run.out), key, network, averaged, optimizer, forward=network)
-    if (run.out / "last.pt").is_file():
+    if is_file(run.out / "last.pt"):
         _go_on(run, load_state(run.out / "last.pt", key))
     elif place.main:
         write_whole(run.out / "config.yaml", yaml.safe_dump(to_flat_lists(config), sort_keys=False), WeightsError)

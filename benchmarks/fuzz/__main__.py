@@ -1,5 +1,7 @@
 """Damages messages of every kind and gives them to the intake: ``python -m benchmarks.fuzz [--messages 200000]``.
 
+The kind ``parameters`` is of files instead: parameter files, recipes and ``--set`` values (``--files 1000``).
+
 Goes on where it was stopped (out/fuzz); the result becomes a part of benchmarks/results/sensors.md. Exit code 1 when a
 message crashed the decoder, hung it, left it as an error, was not counted, or had it read outside of the message.
 """
@@ -19,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fuzz import worker
+from benchmarks.fuzz import parameters, worker
 from benchmarks.fuzz.kinds import all_kinds
 from benchmarks.page import replace_section
 from gemini_core.files import write_whole
@@ -33,7 +35,8 @@ _METHOD = (
     "whole, through `Intake.accept` in a process of its own. The arrays of each lie between two forbidden pages (mprotect), "
     "three of four messages ending and one beginning right at one, so that a byte read outside of them is a segmentation "
     f"fault. A message may take {worker.SECONDS:g} s of CPU and {worker.ROOM / 2**30:g} GiB. A sample that comes out is "
-    "checked for shapes, types and ranges; the counts of the intake have to account for every message."
+    "checked for shapes, types and ranges; the counts of the intake have to account for every message. The kind "
+    "parameters is of files and values: each is read, or refused in one sentence."
 )
 
 
@@ -62,10 +65,11 @@ def run_kind(name: str, messages: int, folder: Path) -> Findings:
     """Run the chunks of one kind that are missing in ``folder``."""
     file, place = folder / f"{name}.json", folder / "at"
     found = Findings(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else Findings()
-    chunks = -(-messages // CHUNK)
+    module, size = ("parameters", parameters.CHUNK) if name == parameters.KIND else ("worker", CHUNK)
+    chunks = -(-messages // size)
     while (first := found.missing(chunks)) < chunks:
         place.write_bytes(bytes(8))
-        command = [sys.executable, "-m", "benchmarks.fuzz.worker", name, str(first), str(chunks), str(CHUNK), str(place)]
+        command = [sys.executable, "-m", f"benchmarks.fuzz.{module}", name, str(first), str(chunks), str(size), str(place)]
         with (
             (folder / f"{name}.log").open("w", encoding="utf-8") as log,  # libpng's complaints, and a worker's own
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -118,13 +122,16 @@ def main() -> int:
     """Run what is missing, print and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=200_000, help="of each kind (default 200,000)")
-    parser.add_argument("--kinds", nargs="*", choices=list(all_kinds()), help="default: all")
+    parser.add_argument("--files", type=int, default=1_000, help=f"of the kind {parameters.KIND} (default 1,000)")
+    kinds = [*all_kinds(), parameters.KIND]
+    parser.add_argument("--kinds", nargs="*", choices=kinds, help="default: all")
     parser.add_argument("--out", type=Path, default=Path("out/fuzz"), help="where it goes on from (default out/fuzz)")
     parser.add_argument("--page", action="store_true", help="write the results into benchmarks/results/sensors.md")
     options = parser.parse_args()
     os.nice(10)
     options.out.mkdir(parents=True, exist_ok=True)
-    found = {name: run_kind(name, options.messages, options.out) for name in options.kinds or all_kinds()}
+    numbers = dict.fromkeys(kinds, options.messages) | {parameters.KIND: options.files}
+    found = {name: run_kind(name, numbers[name], options.out) for name in options.kinds or kinds}
     text = section(found)
     print(text)
     if options.page:

@@ -7,30 +7,30 @@ commands of one kind: ``add`` declares them.
 from __future__ import annotations
 
 import argparse
-import sys
 
-from gemini_core.cli import bags, frames, simulate, weights
-from gemini_core.cli.common import EXIT_INTERRUPTED, EXIT_WRONG_INPUT
-from gemini_core.errors import GeminiError
+from gemini_core.programs import run_program, starting
 from gemini_core.runtimes.process_settings import prepare_process
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and give its exit code: 0 done, 2 wrong input, 3 a sensor is off (check-alignment), 130 interrupted."""
+    """Run one command and give its exit code.
+
+    0 done, 2 wrong input, 3 a sensor is off (check-alignment), 130 interrupted, 141 nobody reads on, 143 terminated.
+    """
+    return run_program("gemini-fusion", lambda: _run(arguments), interrupted="interrupted; nothing unfinished was left behind")
+
+
+def _run(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
-    prepare_process()
-    try:
-        code: int = options.run(options)
-    except GeminiError as error:
-        print(f"gemini-fusion: {error}", file=sys.stderr)
-        return EXIT_WRONG_INPUT
-    except KeyboardInterrupt:
-        print("gemini-fusion: interrupted; nothing unfinished was left behind", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    code: int = options.run(options)
     return code
 
 
 def _parser() -> argparse.ArgumentParser:
+    prepare_process()
+    with starting():
+        from gemini_core.cli import bags, frames, simulate, weights
+
     parser = argparse.ArgumentParser(
         prog="gemini-fusion",
         description="Perception from camera, depth camera, event camera and LiDAR, on recorded bags and without ROS.",

@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-import yaml
 from tqdm import tqdm
 
 from gemini_core.config.fusion import FusionConfig, from_flat, load_config
-from gemini_core.errors import ConfigError
+from gemini_core.documents import parse_yaml
+from gemini_core.errors import ConfigError, shown
+from gemini_core.files import is_file, read_text
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse has no public name for it
 
-EXIT_DONE, EXIT_WRONG_INPUT, EXIT_MISALIGNED, EXIT_INTERRUPTED = 0, 2, 3, 130
+EXIT_DONE, EXIT_WRONG_INPUT, EXIT_MISALIGNED = 0, 2, 3
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -57,9 +58,12 @@ def whole_number(text: str) -> int:
 
 def name_list(text: str) -> tuple[str, ...]:
     """Read names separated by commas, or the lines of a file."""
-    path = Path(text)
-    if "," not in text and path.is_file():
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if "," not in text and is_file(text):
+        try:
+            lines = read_text(text, ConfigError).splitlines()
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return tuple(line.strip() for line in lines if line.strip())
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
@@ -73,13 +77,9 @@ def read_config(path: Path | None, overrides: list[str]) -> FusionConfig:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
-            msg = f"--set: expected KEY=VALUE, got {text!r}"
+            msg = f"--set: expected KEY=VALUE, got {shown(text)}"
             raise ConfigError(msg)
-        try:
-            values[key.strip()] = yaml.safe_load(value) if value.strip() else ""
-        except yaml.YAMLError:
-            msg = f"--set {key}: expected a value that YAML can read, got {value!r}"
-            raise ConfigError(msg) from None
+        values[key.strip()] = parse_yaml(value, f"--set {shown(key)[1:-1]}", ConfigError) if value.strip() else ""
     return from_flat(values, where="--set") if path is None else load_config(path, values)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_type_hints
 
-from gemini_core.errors import ConfigError, nearest_names
+from gemini_core.errors import ConfigError, nearest_names, shown
 
 OptionValue = bool | int | float | str | tuple[str, ...]
 
@@ -77,24 +77,27 @@ def check_value(known: Option, value: object) -> OptionValue:
     """
     if known.type is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            msg = f"{known.key}: expected a list of strings, got {value!r}"
+            msg = f"{known.key}: expected a list of strings, got {shown(value)}"
             raise ConfigError(msg)
         return tuple(value)
     if known.type is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.copysign(math.inf, value)
     if type(value) is not known.type:
         names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
-        msg = f"{known.key}: expected {names[known.type]}, got {value!r}"
+        msg = f"{known.key}: expected {names[known.type]}, got {shown(value)}"
         raise ConfigError(msg)
     if isinstance(value, int | float) and not isinstance(value, bool):
         low = -math.inf if known.minimum is None else known.minimum
         high = math.inf if known.maximum is None else known.maximum
         if not low <= value <= high:
             wanted = f"{low:g}" if low == high else f"a value from {low:g} to {high:g}"
-            msg = f"{known.key}: expected {wanted}, got {value!r}"
+            msg = f"{known.key}: expected {wanted}, got {shown(value)}"
             raise ConfigError(msg)
     if known.choices and value not in known.choices:
-        msg = f"{known.key}: expected one of {', '.join(known.choices)}, got {value!r}"
+        msg = f"{known.key}: expected one of {', '.join(known.choices)}, got {shown(value)}"
         raise ConfigError(msg)
     return cast("OptionValue", value)
 
@@ -108,7 +111,7 @@ def build(kind: type[_Section], values: Mapping[str, object], where: str) -> _Se
     known = {item.key: item for item in options(kind)}
     for key in values:
         if key not in known:
-            msg = f"{where}: unknown key {key!r} ({nearest_names(key, known)})"
+            msg = f"{where}: unknown key {shown(key)} ({nearest_names(key, known)})"
             raise ConfigError(msg)
     try:
         checked = {key: check_value(known[key], value) for key, value in values.items()}

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-
 from gemini_core.config.engine import build
-from gemini_core.errors import ConfigError
+from gemini_core.documents import read_yaml
+from gemini_core.errors import ConfigError, shown
 
 _Section = TypeVar("_Section")
 
@@ -27,18 +26,17 @@ def read_flat(path: str | Path) -> dict[str, object]:
     """Read a YAML file of options as dotted keys, unchecked; the wrapper of a ROS 2 parameter file is taken off.
 
     Raises:
-        ConfigError: the file is missing, or is not YAML of the expected shape.
+        ConfigError: the file is missing, is not YAML of the expected shape, or has an option twice, nested and dotted.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"{path}: expected a readable configuration file, got {error.strerror}"
-        raise ConfigError(msg) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"{path}: expected YAML, got {' '.join(str(error).split())}"
-        raise ConfigError(msg) from None
-    return dict(_flatten(_unwrap({} if content is None else content, path), path, ""))
+    content = read_yaml(path, ConfigError)
+    flat: dict[str, object] = {}
+    for key, value in _flatten(_unwrap({} if content is None else content, path), path, ""):
+        if key in flat:
+            msg = f"{path}: expected each option once, got {shown(key)} twice"
+            raise ConfigError(msg)
+        flat[key] = value
+    return flat
 
 
 def _unwrap(content: object, path: Path) -> object:
@@ -50,14 +48,15 @@ def _unwrap(content: object, path: Path) -> object:
     if not nodes:
         return content
     if len(nodes) > 1 or len(content) > 1:
-        msg = f"{path}: expected the parameters of one node, got {', '.join(map(str, content))}"
+        msg = f"{path}: expected the parameters of one node, got {shown(list(content))}"
         raise ConfigError(msg)
     return content[nodes[0]]["ros__parameters"]
 
 
 def _flatten(content: object, path: Path, prefix: str) -> Iterator[tuple[str, object]]:
     if not isinstance(content, dict):
-        msg = f"{path}: expected a mapping of options at {prefix.rstrip('.') or 'the top'}, got {content!r}"
+        at = shown(prefix.rstrip(".")) if prefix else "the top"
+        msg = f"{path}: expected a mapping of options at {at}, got {shown(content)}"
         raise ConfigError(msg)
     for name, value in content.items():
         if isinstance(value, dict):

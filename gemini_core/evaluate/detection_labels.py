@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from gemini_core.bag.kitti import LABEL_COLUMNS, Calibration, read_labels
 from gemini_core.errors import DataError
 from gemini_core.evaluate.detection import TruthFrame
+from gemini_core.files import read_text
 from gemini_core.model.detection.boxes import BOX_SIZE, corners_3d
 from gemini_core.types import F32, F64, CameraModel, Detection3D
 
@@ -62,7 +63,7 @@ def read_kitti_truth(path: Path, calibration: Calibration, frame_from_camera: F6
     objects = read_labels(path, calibration)
     rows: list[list[float]] = []
     areas: list[list[float]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         columns = line.split()
         if columns:
             values = _image_columns(path, number, columns)

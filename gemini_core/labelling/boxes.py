@@ -14,8 +14,9 @@ from typing import Any
 
 from gemini_core.bag.labels import where_labels_are
 from gemini_core.bag.reader import BagReader
+from gemini_core.documents import read_json
 from gemini_core.errors import DataError, nearest_names
-from gemini_core.labelling.index import BOXES, Index, read_json
+from gemini_core.labelling.index import BOXES, Index
 from gemini_core.types import Detection3D
 
 BOXES_TOPIC = "/ground_truth/detections"
@@ -33,7 +34,7 @@ def read_boxes(folder: Path, index: Index) -> dict[str, tuple[Detection3D, ...]]
     path = folder / BOXES
     if not path.exists():
         return {}
-    content = read_json(path, str(path))
+    content = read_json(path, DataError)
     if not isinstance(content, dict) or not all(isinstance(boxes, list) for boxes in content.values()):
         msg = f"{path}: expected an object with a list of boxes for each frame, got {str(content)[:80]}"
         raise DataError(msg)

@@ -13,9 +13,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from gemini_core.documents import read_json
 from gemini_core.errors import DataError
 from gemini_core.extras import need
-from gemini_core.labelling.index import COCO, Index, IndexedFrame, read_json
+from gemini_core.labelling.index import COCO, Index, IndexedFrame
 from gemini_core.labelling.masks import LabelReader, class_value
 from gemini_core.types import U8, UNLABELLED, Bool
 
@@ -99,7 +100,7 @@ def open_coco(folder: Path, index: Index) -> LabelReader | None:
     path = folder / COCO
     if not path.exists():
         return None
-    content = read_json(path, str(path))
+    content = read_json(path, DataError)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _TABLES):
         msg = f"{path}: expected COCO with lists {', '.join(_TABLES)}, got {_found(content)}"
         raise DataError(msg)

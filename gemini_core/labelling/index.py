@@ -16,13 +16,13 @@ NAME is the stamp, seconds and nanoseconds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gemini_core.errors import DataError, nearest_names
+from gemini_core.documents import read_json
+from gemini_core.errors import DataError, nearest_names, shown
+from gemini_core.files import is_file
 
 INDEX = Path("frames.json")
 IMAGES = Path("images")
@@ -36,6 +36,8 @@ CVAT_LABELS = Path("cvat_labels.json")
 
 FORMAT = 1
 _NANOSECONDS = 1_000_000_000
+MOST_PIXELS = 1 << 28
+"""Of one image: 268 million, more than any camera has; a mask of as many takes 256 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,39 +82,23 @@ def name_of(stamp_ns: int) -> str:
     return f"{seconds}_{nanoseconds:09d}"
 
 
-def read_json(path: Path, where: str) -> Any:  # noqa: ANN401 - whatever stands in the file
-    """Read a JSON file; ``where`` is the name to call it by.
-
-    Raises:
-        DataError: it cannot be read, or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{where}: expected a file that can be read, got {getattr(error, 'strerror', None) or error}"
-        raise DataError(msg) from None
-    except (ValueError, RecursionError) as error:
-        msg = f"{where}: expected JSON, got a file that breaks off or is none ({error})"
-        raise DataError(msg) from None
-
-
 def read_index(folder: Path) -> Index:
     """Read ``frames.json`` of a folder that frames were exported to.
 
     Raises:
         DataError: the folder is none of those, or the file was changed to something else.
     """
-    if folder.is_file():
+    if is_file(folder):
         msg = f"{folder}: expected the folder that 'frames export' wrote, got a file; unpack an archive into that folder first"
         raise DataError(msg)
     path = folder / INDEX
-    if not path.is_file():
+    if not is_file(path):
         msg = f"{folder}: expected the folder that 'frames export' wrote, got one without {INDEX}"
         raise DataError(msg)
-    content = read_json(path, str(path))
+    content = read_json(path, DataError)
     try:
         if content["format"] != FORMAT:
-            msg = f"{path}: expected format {FORMAT}, got {content['format']!r}; export the frames again"
+            msg = f"{path}: expected format {FORMAT}, got {shown(content['format'])}; export the frames again"
             raise DataError(msg)
         frames = [
             IndexedFrame(
@@ -120,8 +106,13 @@ def read_index(folder: Path) -> Index:
             )
             for entry in content["frames"]
         ]
+        for frame in frames:
+            if min(frame.width, frame.height) < 1 or frame.width * frame.height > MOST_PIXELS:
+                size = f"{shown(frame.width)} x {shown(frame.height)}"
+                msg = f"{path}: expected images of 1 to {MOST_PIXELS} pixels, got {size} of {shown(frame.name)}"
+                raise DataError(msg)
         classes, box_classes = (tuple(str(name) for name in content[key]) for key in ("classes", "box_classes"))
         return Index(str(content["image_topic"]), classes, box_classes, {frame.name: frame for frame in frames})
-    except (KeyError, TypeError, ValueError) as error:
-        msg = f"{path}: expected what 'frames export' wrote, got {type(error).__name__} {error}"
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        msg = f"{path}: expected what 'frames export' wrote, got {type(error).__name__} {shown(str(error))}"
         raise DataError(msg) from None

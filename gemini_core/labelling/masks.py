@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gemini_core.bag.labels import NAMES_OF_NOTHING
 from gemini_core.errors import DataError, nearest_names
 from gemini_core.extras import need
+from gemini_core.files import check_regular, read_text
 from gemini_core.labelling.index import COLORED_MASKS, LABEL_MAP, MASKS, Index, IndexedFrame
 from gemini_core.render import palette
 from gemini_core.types import U8, UNLABELLED
@@ -109,6 +110,7 @@ def _pictures(folder: Path, index: Index) -> dict[str, Path]:
 def _open(path: Path, frame: IndexedFrame, modes: dict[str, str], kind: str) -> npt.NDArray[Any]:
     """Read a picture of the frame's size; ``modes`` are Pillow's modes that will do, and what each is to become."""
     pillow = need("PIL.Image", "Pillow", "reading masks", "labelling")
+    check_regular(path)
     try:
         with pillow.open(path) as image:
             if image.size != (frame.width, frame.height):
@@ -161,9 +163,10 @@ def _from_colors(path: Path, frame: IndexedFrame, classes: Sequence[str], names:
 def _label_map(path: Path) -> dict[int, str]:
     """Read lines such as ``road:128,64,128::`` as colour (red << 16 | green << 8 | blue) -> name."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: expected the file that CVAT exports beside {COLORED_MASKS}/, got {getattr(error, 'strerror', error)}"
+        lines = read_text(path).splitlines()
+    except DataError as error:
+        got = str(error).partition(", got ")[2]
+        msg = f"{path}: expected the file that CVAT exports beside {COLORED_MASKS}/, got {got}"
         raise DataError(msg) from None
     names: dict[int, str] = {}
     for number, line in enumerate(lines, 1):

@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gemini_core.errors import ConfigError, WeightsError
+from gemini_core.documents import parse_json
+from gemini_core.errors import ConfigError, WeightsError, shown
 from gemini_core.files import write_whole
 from gemini_core.model.detection.pillars.detector import DetectorConfig
 from gemini_core.model.importing import load_official, load_pretrained
@@ -161,6 +162,10 @@ def load(path: str | Path) -> tuple[Segmenter, CheckpointInfo]:
     """
     tensors, content = read(path, SEGMENTER)
     config, info = parse_description(content, str(path))
+    blocks = sum(config.backbone_config.depths)
+    if blocks > len(tensors):  # each has some; what is planned for each block would take the memory before the first is made
+        msg = f"{path}: expected no more blocks than the file's {len(tensors)} tensors, got metadata that asks for {blocks}"
+        raise WeightsError(msg)
     return fill(lambda: Segmenter(config), tensors, str(path)), info
 
 
@@ -192,8 +197,12 @@ def _content(metadata: Mapping[str, str], where: str, network: str) -> dict[str,
     if _METADATA_KEY not in metadata:
         msg = f"{where}: expected metadata {_METADATA_KEY!r} as gemini_ros writes it, got {sorted(metadata) or 'none'}"
         raise WeightsError(msg)
+
+    def broken(reason: str) -> WeightsError:
+        return WeightsError(f"{where}: expected metadata of {network}, got others ({reason})")
+
     with told(where, network):
-        return dict(json.loads(metadata[_METADATA_KEY]))
+        return dict(parse_json(metadata[_METADATA_KEY], _METADATA_KEY, broken))
 
 
 @contextmanager
@@ -201,8 +210,12 @@ def told(where: str, network: str) -> Iterator[None]:
     """Read what a file says of its network: whatever breaks there is a WeightsError that names the file."""
     try:
         yield
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
-        msg = f"{where}: expected metadata of {network}, got something that breaks at {type(error).__name__}: {error}"
+    except ConfigError as error:
+        msg = f"{where}: expected metadata of {network}, got something that breaks at ConfigError: {error}"
+        raise WeightsError(msg) from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        broken = f"{type(error).__name__}: {shown(str(error))}"
+        msg = f"{where}: expected metadata of {network}, got something that breaks at {broken}"
         raise WeightsError(msg) from None
 
 

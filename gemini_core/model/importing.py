@@ -28,6 +28,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor
 
 from gemini_core.errors import WeightsError
+from gemini_core.files import check_regular
 from gemini_core.model.mit import MiTConfig
 from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 from gemini_core.model.streams import STAGES
@@ -192,6 +193,7 @@ def open_tensors(source: str | Path | Mapping[str, Any]) -> Opened:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
+    check_regular(path, WeightsError, "weights file")
     try:
         with path.open("rb") as file:
             head = file.read(9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from gemini_core.errors import WeightsError
+from gemini_core.errors import WeightsError, shown
+from gemini_core.files import check_regular
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
+_MOST_PER_TENSOR, _FEW = 4, 100  # parameters made for each that stays: some are replaced while a network is built
 _NAMED = 3  # keys that an error names before it only counts
 
 
@@ -40,6 +44,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    check_regular(path, WeightsError, "safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -52,9 +57,11 @@ def fill(make: Callable[[], _Network], tensors: Mapping[str, Tensor], where: str
     """Give a network, in evaluation mode, tensors that must fit exactly; floating-point ones become fp32.
 
     Raises:
-        WeightsError: a tensor is missing, unknown or of another shape; ``where`` says where they come from.
+        WeightsError: a tensor is missing, unknown or of another shape, or the network has far more of them than there are, or
+            sizes that no tensor has; ``where`` says where they come from.
     """
-    with torch.device("meta"):  # no time or random numbers spent on weights that are replaced at once
+    # On "meta" no time, memory or random numbers are spent on weights that are replaced at once.
+    with torch.device("meta"), _at_most(_MOST_PER_TENSOR * len(tensors) + _FEW, where):
         network = make()
     expected = network.state_dict()
     _check_keys(expected, tensors, where)
@@ -68,6 +75,32 @@ def fill(make: Callable[[], _Network], tensors: Mapping[str, Tensor], where: str
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(trained[name])
     return network.eval()
+
+
+@contextmanager
+def _at_most(parameters: int, where: str) -> Iterator[None]:
+    """Stop the building of a network that has more parameters: a file may ask for any number of blocks.
+
+    Raises:
+        WeightsError: it has, or its numbers are too large to be sizes.
+    """
+    made, thread = 0, threading.get_ident()
+
+    def count(_module: nn.Module, _name: str, _parameter: object) -> None:
+        nonlocal made
+        made += threading.get_ident() == thread
+        if made > parameters:
+            msg = f"{where}: expected a network of as many weights as the file has, got one of more than {parameters}"
+            raise WeightsError(msg)
+
+    counting = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except (RuntimeError, ArithmeticError, ValueError, TypeError, MemoryError) as error:
+        msg = f"{where}: expected a network of sizes that can be, got {type(error).__name__}: {shown(str(error))}"
+        raise WeightsError(msg) from None
+    finally:
+        counting.remove()
 
 
 def check_shapes(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:

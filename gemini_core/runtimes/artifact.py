@@ -16,8 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemini_core.errors import WeightsError
-from gemini_core.files import whole_folder
+import numpy as np
+import numpy.typing as npt
+
+from gemini_core.documents import read_json
+from gemini_core.errors import WeightsError, shown
+from gemini_core.files import check_regular, is_file, whole_folder
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import CheckpointInfo
 from gemini_core.model.segmentation import SegmenterConfig
@@ -80,7 +84,7 @@ def sha256(path: Path) -> str:
 
 def is_export(path: str | Path) -> bool:
     """Whether this is an exported network, rather than a weights file."""
-    return bool(path) and (Path(path) / DESCRIPTION).is_file()
+    return bool(path) and is_file(Path(path) / DESCRIPTION)
 
 
 def write(folder: Path, fill: Callable[[Path], Export]) -> Export:
@@ -105,8 +109,12 @@ def read_description(folder: str | Path) -> Export:
         WeightsError: it is not the description of an export of this version, or was changed.
     """
     where = str(Path(folder) / DESCRIPTION)
+
+    def another(reason: str) -> WeightsError:
+        return WeightsError(f"{where}: expected the description of an export, got another ({reason})")
+
     try:
-        content = json.loads(Path(where).read_text(encoding="utf-8"))
+        content = read_json(where, another)
         _check_seal(content, where)
         segmenter, checkpoint = checkpoints.parse_description(content["model"], where)
         graphs = tuple(Graph(tuple(graph["present"]), graph["file"], dict(graph["sha256"])) for graph in content["graphs"])
@@ -114,9 +122,24 @@ def read_description(folder: str | Path) -> Export:
         detector = content.get("detector")
         others["detector"] = None if detector is None else DetectorFile(**detector)
         return Export(segmenter=segmenter, checkpoint=checkpoint, graphs=graphs, **others)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        msg = f"{where}: expected the description of an export, got something that breaks at {type(error).__name__}: {error}"
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {shown(str(error))}"
+        msg = f"{where}: expected the description of an export, got something that breaks at {reason}"
         raise WeightsError(msg) from None
+
+
+def check_numbers(name: str, weights: npt.NDArray[Any], where: Path) -> None:
+    """Check weights that a runtime is to open: OpenVINO's ReLU makes 0 of NaN, and the mask would be of one class.
+
+    Infinity stands in whole graphs, too: Swin masks windows with it.
+
+    Raises:
+        WeightsError: some are NaN.
+    """
+    if np.issubdtype(weights.dtype, np.floating) and np.isnan(weights).any():
+        wrong = int(np.isnan(weights).sum())
+        msg = f"{where}: expected weights that are numbers, got NaN in {wrong} of the {weights.size} of {shown(name)}"
+        raise WeightsError(msg)
 
 
 def check_files(folder: str | Path, export: Export) -> None:
@@ -130,9 +153,10 @@ def check_files(folder: str | Path, export: Export) -> None:
         files[export.detector.file] = export.detector.sha256
     for name, expected in files.items():
         path = Path(folder) / name
-        if not path.is_file():
+        if not path.exists():
             msg = f"{path}: expected the file that {DESCRIPTION} names, got none"
             raise WeightsError(msg)
+        check_regular(path, WeightsError)
         if sha256(path) != expected:
             msg = f"{path}: expected the file that was exported (SHA-256 {expected[:12]}...), got another or a broken one"
             raise WeightsError(msg)

@@ -62,6 +62,8 @@ class ExportedDetector:
             msg = f"{path}: expected no weights of a detector beside a network without one, got some"
             raise WeightsError(msg)
         tensors, _ = read_safetensors(path)
+        for name, tensor in tensors.items():
+            artifact.check_numbers(name, tensor.numpy(), path)
         wanted, widths, classes = config.detector, config.backbone_config.widths, config.num_classes
         self._detector = fold_detector(fill(lambda: Detector(wanted, widths, classes), tensors, str(path))).to(graphs.device)
         self._graphs = graphs

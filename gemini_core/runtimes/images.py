@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from gemini_core.errors import DataError
+from gemini_core.files import is_file
 from gemini_core.model.checkpoints import Normalization
 from gemini_core.types import F32
 
@@ -28,7 +29,7 @@ def from_picture(path: str | Path, modalities: int, height: int, width: int) -> 
     Raises:
         DataError: it is not a picture that OpenCV reads.
     """
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR) if Path(path).is_file() else None
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR) if is_file(path) else None
     if picture is None:
         msg = f"{path}: expected a picture, got nothing that OpenCV reads"
         raise DataError(msg)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gemini_core.errors import WeightsError
 from gemini_core.extras import need
-from gemini_core.runtimes.artifact import Graph
+from gemini_core.runtimes.artifact import Graph, check_numbers
 from gemini_core.types import F32
 
 PRECISIONS = ("fp32",)
@@ -61,6 +61,17 @@ def _check_shapes(model: object, example: Tensor, file: Path) -> None:
             raise WeightsError(msg)
 
 
+def check_weights(file: Path) -> None:
+    """Check the weights of a graph.
+
+    Raises:
+        WeightsError: some are NaN.
+    """
+    onnx = need("onnx", "ONNX", "model.runtime", "onnx")
+    for weights in onnx.load(str(file)).graph.initializer:
+        check_numbers(weights.name, onnx.numpy_helper.to_array(weights), file)
+
+
 class OnnxRuntime:
     """Sessions of ONNX Runtime, one per set of modalities."""
 
@@ -68,6 +79,8 @@ class OnnxRuntime:
 
     def __init__(self, folder: Path, graphs: Sequence[Graph], precision: str, threads: int) -> None:
         runtime = need("onnxruntime", "ONNX Runtime", "model.runtime", "onnx")
+        for graph in graphs:
+            check_weights(folder / graph.file)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from gemini_core.errors import WeightsError
 from gemini_core.extras import need
-from gemini_core.runtimes.artifact import Graph
+from gemini_core.runtimes.artifact import Graph, check_numbers
 from gemini_core.types import F32
 
 PRECISIONS = ("fp32", "bf16", "int8")
 SUFFIX = "xml"
 # What is not quantised runs in this precision; without the hint, OpenVINO takes bf16 by itself where the CPU has it.
+_FLOATS = ("f16", "f32", "f64")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
@@ -84,9 +85,13 @@ class OpenVinoRuntime:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
         }
-        self._requests = {
-            graph.present: core.compile_model(folder / graph.file, "CPU", options).create_infer_request() for graph in graphs
-        }
+        self._requests = {}
+        for graph in graphs:
+            model = core.read_model(folder / graph.file)
+            for node in model.get_ops():
+                if node.get_type_name() == "Constant" and node.get_element_type().to_string() in _FLOATS:
+                    check_numbers(node.get_friendly_name(), node.data, folder / graph.file)
+            self._requests[graph.present] = core.compile_model(model, "CPU", options).create_infer_request()
         self._what = f"{precision} in OpenVINO {openvino.__version__.partition('-')[0]} on cpu"
 
     def run(self, images: Tensor, present: tuple[int, ...]) -> Tensor:

@@ -15,7 +15,7 @@ from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.extras import need
 from gemini_core.files import write_whole
 from gemini_core.runtimes.artifact import Graph
-from gemini_core.runtimes.onnx import INPUT, OUTPUT
+from gemini_core.runtimes.onnx import INPUT, OUTPUT, check_weights
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -101,6 +101,7 @@ class KeptEngines:
 
 
 def _build(tensorrt: Any, logger: Any, graph: Path, precision: str) -> bytes:  # noqa: ANN401 - TensorRT has no types
+    check_weights(graph)
     builder = tensorrt.Builder(logger)
     network = builder.create_network(0)
     parser = tensorrt.OnnxParser(network, logger)

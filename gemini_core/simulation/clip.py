@@ -15,7 +15,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from gemini_core.bag.reader import BagReader
-from gemini_core.errors import BagError, DataError, nearest_names
+from gemini_core.documents import parse_json
+from gemini_core.errors import BagError, DataError, nearest_names, shown
 
 Split = Literal["train", "val", "test"]
 World = Literal["street", "room"]
@@ -162,10 +163,10 @@ def describe_with_format(bag: str | Path) -> tuple[Clip, int] | None:
     if text is None:
         return None
     try:
-        values = json.loads(text)
+        values = parse_json(text, DESCRIPTION_TOPIC, BagError)
         if values["format"] == 1:
             values["clutter"] = False
         return Clip(**{field.name: values[field.name] for field in fields(Clip)}), int(values["format"])
-    except (ValueError, KeyError, TypeError, DataError) as error:
-        msg = f"{bag}: expected {DESCRIPTION_TOPIC} to say what was simulated, got {text!r} ({error})"
+    except (ValueError, LookupError, TypeError, OverflowError, BagError, DataError) as error:
+        msg = f"{bag}: expected {DESCRIPTION_TOPIC} to say what was simulated, got {shown(text)} ({shown(str(error))[1:-1]})"
         raise BagError(msg) from None

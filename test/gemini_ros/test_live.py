@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +30,7 @@ from gemini_core.simulation.rig import default_rig
 from gemini_core.tables import Finding
 from gemini_core.types import StampedTransform
 from gemini_ros.dds import config_file
-from gemini_ros.tools import play
+from gemini_ros.tools import play, player
 from gemini_ros.tools.demo import judge
 from gemini_ros.tools.demo_page import missing_of, write_page
 from gemini_ros.tools.live import LivePlan, LiveRun, LiveRunError, run_live
@@ -183,10 +187,10 @@ def test_restamping_moves_headers_and_transforms_exactly():
     store = messages.typestore()
     stamp_ns, offset_ns = 1_700_000_000_999_999_999, 95_380_186_123_456_789
     image = messages.image(np.zeros((2, 2, 3), np.uint8), "rgb8", stamp_ns, "camera")
-    moved = play.shift_header(bytes(store.serialize_cdr(image, "sensor_msgs/msg/Image")), offset_ns)
+    moved = player.shift_header(bytes(store.serialize_cdr(image, "sensor_msgs/msg/Image")), offset_ns)
     stamp = store.deserialize_cdr(moved, "sensor_msgs/msg/Image").header.stamp
     assert stamp.sec * 10**9 + stamp.nanosec == stamp_ns + offset_ns
-    back = play.shift_header(moved, -offset_ns)
+    back = player.shift_header(moved, -offset_ns)
     assert back == bytes(store.serialize_cdr(image, "sensor_msgs/msg/Image"))
 
 
@@ -195,7 +199,7 @@ def test_restamping_moves_every_transform():
     stamps_ns = (10**9 + 7, 2 * 10**9 + 999_999_999)
     transforms = [StampedTransform(stamp_ns, "odom", f"link{stamp_ns}", np.eye(4)) for stamp_ns in stamps_ns]
     data = bytes(store.serialize_cdr(messages.tf_message(transforms), "tf2_msgs/msg/TFMessage"))
-    moved = store.deserialize_cdr(play.shift_transforms(data, 1), "tf2_msgs/msg/TFMessage")
+    moved = store.deserialize_cdr(player.shift_transforms(data, 1), "tf2_msgs/msg/TFMessage")
     stamps = [transform.header.stamp for transform in moved.transforms]
     assert [stamp.sec * 10**9 + stamp.nanosec for stamp in stamps] == [stamp_ns + 1 for stamp_ns in stamps_ns]
 
@@ -204,7 +208,7 @@ def test_the_player_refuses_what_it_cannot_play(tmp_path, capsys):
     assert play.main([str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="no_such_msgs"):
-        play.message_class("no_such_msgs/msg/Thing")
+        player.message_class("no_such_msgs/msg/Thing")
 
 
 @pytest.mark.ros
@@ -221,3 +225,38 @@ def test_the_player_says_who_does_not_listen(tmp_path, capsys):
     assert play.main([str(bag), "--rate", "nan"]) == 2
     assert play.main([str(bag), "--report", str(report)]) == 0
     assert json.loads(report.read_text(encoding="utf-8"))["sent"] == {"/lonely": 1}
+
+
+@pytest.mark.ros
+@pytest.mark.timeout(120)
+def test_a_message_that_cannot_be_published_does_not_end_the_player(tmp_path, monkeypatch, capsys):
+    bag, report = tmp_path / "two", tmp_path / "report.json"
+    with BagWriter(bag) as writer:
+        for name in ("/broken", "/whole"):
+            for stamp_ns in (10**9, 10**9 + 10**7):
+                image = messages.image(np.zeros((4, 4, 3), np.uint8), "rgb8", stamp_ns, "camera")
+                writer.write(name, image, stamp_ns)
+    shifted = player.Player._shifted
+
+    def broken(self, topic, data, offset_ns):
+        return 7 if topic == "/broken" else shifted(self, topic, data, offset_ns)  # no message: rclpy raises
+
+    monkeypatch.setattr(player.Player, "_shifted", broken)
+    assert play.main([str(bag), "--report", str(report)]) == 0
+    told = json.loads(report.read_text(encoding="utf-8"))
+    assert (told["sent"], told["failed"]) == ({"/whole": 2}, {"/broken": 2})
+    assert "2 that could not be published" in capsys.readouterr().out
+
+
+@pytest.mark.ros
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_player_with_its_exit_code(tmp_path, number):
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.write("/a", messages.image(np.zeros((4, 4, 3), np.uint8), "rgb8", 10**9, "camera"), 10**9)
+    command = [sys.executable, "-m", "gemini_ros.tools.play", str(tmp_path / "bag"), "--wait-for", "/a"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    time.sleep(4.0)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in said) == (128 + number, False), said

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,30 @@ def test_an_activation_that_breaks_off_leaves_the_node_alive(graph):
     assert node.state == "active"
 
 
+def test_diagnostics_that_cannot_be_published_end_no_node_and_are_counted(graph, monkeypatch):
+    node = graph.start()
+    graph.spin(0.1)
+    with monkeypatch.context() as broken:
+        broken.setattr(node._diagnostics, "publish", _cannot_publish)  # what a middleware does under load cannot be had
+        for _ in range(3):
+            node._diagnose()
+    graph.spin_until(lambda: int(values(graph.diagnostics()["state"])["diagnostics.failed"]) >= 3)
+
+
+def _cannot_publish(_message):
+    raise RuntimeError  # what rclpy's RCLError is
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["fifo", "device"])
+def test_weights_that_are_no_regular_file_leave_the_node_alive(graph, tmp_path, make):
+    make(tmp_path / "weights")
+    node = graph.start(model__enabled=True, model__weights=str(tmp_path / "weights"))
+    assert not change_state(graph, Transition.TRANSITION_CONFIGURE)
+    assert node.state == "unconfigured"
+    assert "expected a regular file, got a" in graph.diagnostics()["state"].message
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The executable
 
@@ -258,3 +283,16 @@ def test_signals_end_the_process_in_order(number):
     assert process.returncode == 0
     assert "Traceback" not in "".join(lines) + rest
     assert "shutdown: done, finalized" in rest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after_s", [0.6, 1.5])
+def test_a_signal_while_it_is_loaded_ends_the_process_without_a_traceback(number, after_s):
+    process = run_node("-p", "model.enabled:=false")
+    time.sleep(after_s)
+    began = time.monotonic()
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=30)
+    assert time.monotonic() - began < 5.0
+    assert process.returncode in (0, 128 + number)  # 0 where it was up already
+    assert "Traceback" not in said

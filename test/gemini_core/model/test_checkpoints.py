@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import networks
 from gemini_core.errors import WeightsError
 from gemini_core.model import checkpoints
 from gemini_core.model.checkpoints import IMAGENET, Normalization
-from gemini_core.model.segmentation import SegmenterConfig
+from gemini_core.model.mit import MiTConfig
+from gemini_core.model.segmentation import Segmenter, SegmenterConfig
 from golden import read_tensors
 from networks import TINY, TINY_SWIN
 
@@ -428,3 +431,32 @@ def test_shipped_weights_are_found_by_name():
     ):
         checkpoints.load("shipped:nothing")
     assert checkpoints.find("some/file.safetensors") == Path("some/file.safetensors")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("number", [10**7, 10**12, 10**18])
+@pytest.mark.parametrize("name", ["widths", "depths", "heads", "sr_ratios", "mlp_ratio", "fusion_heads"])
+def test_metadata_that_asks_for_more_than_the_file_has_is_refused_at_once(tmp_path, name, number):
+    backbone = MiTConfig(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), heads=(1, 1, 1, 1), fusion_heads=1)
+    path = tmp_path / "weights.safetensors"
+    checkpoints.save(Segmenter(SegmenterConfig(backbone, ("rgb",), 2, head_width=8)), path, ("a", "b"), trained=False)
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        content = json.loads(file.metadata()["gemini_ros"])
+    numbers = content["config"]["backbone"]
+    numbers[name] = [number, *numbers[name][1:]] if isinstance(numbers[name], list) else number
+    save_file(tensors, path, {"gemini_ros": json.dumps(content)})
+    began = resource.getrusage(resource.RUSAGE_SELF)
+    with pytest.raises(WeightsError):
+        checkpoints.load(path)
+    ended = resource.getrusage(resource.RUSAGE_SELF)
+    assert ended.ru_utime - began.ru_utime < 5.0
+    assert ended.ru_maxrss - began.ru_maxrss < 200_000  # kB
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a": ' * 500 + "1" + "}" * 500, "nope", '{"config": 1, "config": 2}'])
+def test_metadata_that_json_cannot_be_is_refused(tmp_path, content):
+    save_file({"a": torch.zeros(1)}, tmp_path / "weights", {"gemini_ros": content})
+    with pytest.raises(WeightsError, match="expected metadata of a segmenter, got others") as refused:
+        checkpoints.load(tmp_path / "weights")
+    assert len(str(refused.value)) < 600

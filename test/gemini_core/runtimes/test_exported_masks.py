@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import numpy as np
@@ -12,7 +13,7 @@ from exports import CLASSES, MODALITIES, MODULE, config_of, grids_of, info_of, n
 from gemini_core.errors import ConfigError, DataError, ShapeError, WeightsError
 from gemini_core.predictor import Predictor
 from gemini_core.runtimes import artifact
-from gemini_core.runtimes.exported import ExportedRuntime
+from gemini_core.runtimes.exported import ExportedRuntime, open_graphs
 
 # --------------------------------------------------------------------------------------------------------------------
 # Equal to torch
@@ -45,6 +46,25 @@ def test_pixels_that_are_no_numbers_do_not_get_lost_in_a_runtime(exported, runti
     with pytest.raises(DataError, match=f"grid of {modality}: expected finite numbers, got others at 1 pixels"):
         predictor.predict(grids)
     assert np.array_equal(predictor.predict(grids_of()).mask, expected)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_an_export_whose_weights_are_no_numbers_is_refused(exported, tmp_path, runtime):
+    shutil.copytree(exported(runtime), tmp_path / "copy")
+    graph = artifact.read_description(tmp_path / "copy").graphs[0]
+    if runtime == "onnx":
+        onnx = pytest.importorskip("onnx")
+        model = onnx.load(str(tmp_path / "copy" / graph.file))
+        weights = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+        weights.raw_data = np.float32(np.nan).tobytes() + weights.raw_data[4:]
+        onnx.save(model, str(tmp_path / "copy" / graph.file))
+    else:
+        file = (tmp_path / "copy" / graph.file).with_suffix(".bin")
+        content = np.fromfile(file, np.float32, file.stat().st_size // 4)
+        content[len(content) // 2] = np.nan
+        content.tofile(file)
+    with pytest.raises(WeightsError, match="expected weights that are numbers, got NaN in 1 of the"):
+        open_graphs(tmp_path / "copy", runtime, "fp32", [graph], 1)
 
 
 def test_description_says_what_runs_where(exported):
