@@ -234,6 +234,7 @@ DoubtReason = Literal[
     "several_sizes",  # images of one topic have several sizes
     "two_parents",  # transforms give one frame several parents
     "outside_image",  # no point of a sweep falls into the reference's image
+    "scaled_camera_info",  # CameraInfo came for another size of the same aspect ratio
     "body_axes",  # the frame of a camera has the axes of a body, not optical ones
 ]
 

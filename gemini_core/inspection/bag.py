@@ -130,7 +130,8 @@ def _first_to_do(rig: Sequence[RigEntry], sync: SyncQuality | None, damage: str)
 
 def _wrong_with_frames(rig: Sequence[RigEntry], sync: SyncQuality) -> str:
     """What is wrong with more than few frames: a cause, else a sensor that they lack, else what is doubtful or refused."""
-    in_order = sorted(sync.doubts, key=lambda row: (-row.number, row.modality != "rgb"))
+    wrong = [row for row in sync.doubts if row.reason != "scaled_camera_info"]  # which is taken care of
+    in_order = sorted(wrong, key=lambda row: (-row.number, row.modality != "rgb"))
     doubts = [row for row in in_order if row.number > _FEW * sync.frames]
     for doubt in doubts:
         if doubt.reason in _CAUSES:

@@ -71,6 +71,7 @@ class CalibrationStore:
         self._infos: dict[Modality, list[CameraInfoSample]] = {}  # where the camera changes, by stamp
         self._info_span_ns: dict[Modality, tuple[int, int]] = {}  # first and newest stamp
         self._changing: set[Modality] = set()
+        self._scalings: dict[Modality, str] = {}  # of the latest frame
         self._tree = TransformTree(buffer_ns(max_wait_ns))
         self._motion = Motion(config, self._tree)
 
@@ -134,9 +135,8 @@ class CalibrationStore:
             lidar_motion=self._sweep(placements["lidar"], notes["lidar"]) if lidar else None,
             detections=self._detection_frames(frame.frame_id, frame.stamp_ns),
         )
-        notes = {
-            name: (note, "; ".join(filter(None, (why, self._scaling(placements[name]))))) for name, (note, why) in notes.items()
-        }
+        self._scalings = {name: said for name in notes if (said := self._scaling(placements[name]))}
+        notes = {name: (note, "; ".join(filter(None, (why, self._scalings.get(name))))) for name, (note, why) in notes.items()}
         status = tuple(
             _absent(entry, lacks[entry.modality]) if entry.modality in lacks else _noted(entry, notes.get(entry.modality))
             for entry in frame.status
@@ -153,8 +153,9 @@ class CalibrationStore:
             del infos[:-1]
 
     def doubts(self) -> tuple[Doubt, ...]:
-        """Which frames have several parents."""
-        return tuple(Doubt("tf", "two_parents", sentence) for sentence in self._tree.conflicts())
+        """Which frames have several parents, and whose intrinsics were scaled for the latest frame."""
+        scaled_ones = (Doubt(name, "scaled_camera_info", sentence) for name, sentence in self._scalings.items())
+        return (*(Doubt("tf", "two_parents", sentence) for sentence in self._tree.conflicts()), *scaled_ones)
 
     def counts(self) -> tuple[Count, ...]:
         """Transforms that were refused, dropped or that replaced others."""

@@ -211,7 +211,8 @@ def test_camera_info_of_another_aspect_ratio_is_no_camera_info():
 
 def test_camera_info_of_another_size_is_scaled_and_the_status_says_so():
     full = dataclasses.replace(CAMERAS["rgb"], width=256, height=192, fx=200.0, fy=204.0, cx=127.5, cy=95.5, skew=2.0)
-    resolved = store(*ALL, info("rgb", full), info("depth", of_size("depth", 64, 48))).resolve(frame())
+    known = store(*ALL, info("rgb", full), info("depth", of_size("depth", 64, 48)))
+    resolved = known.resolve(frame())
     assert reasons(resolved) == dict.fromkeys(("rgb", "depth", "event", "lidar"), "")
     camera = resolved.calibration.reference
     assert (camera.width, camera.height, camera.fx, camera.fy, camera.skew) == (64, 48, 50.0, 51.0, 0.5)
@@ -219,6 +220,8 @@ def test_camera_info_of_another_size_is_scaled_and_the_status_says_so():
     assert (resolved.calibration.depth.width, resolved.calibration.depth.fx) == (32, CAMERAS["depth"].fx / 2)
     assert "'rgb/camera_info' is for 256 x 192, and is scaled to the rgb image's 64 x 48" in resolved.status[0].detail
     assert "'depth/camera_info' is for 64 x 48, and is scaled to the depth image's 32 x 24" in resolved.status[1].detail
+    doubts = {doubt.about: doubt.detail for doubt in known.doubts() if doubt.reason == "scaled_camera_info"}
+    assert doubts == {"rgb": resolved.status[0].detail, "depth": resolved.status[1].detail}
     assert [status.detail for status in resolved.status[2:]] == ["", ""]
 
 
