@@ -36,8 +36,8 @@ class ReplayResult:
     """What a replay did: frames that came out, and of these the complete ones; times per frame; what was counted.
 
     ``network`` says what ran, ``trained`` is False for weights from a seed (None without a network). ``rig`` has the rig's
-    topics and their problems; ``missing`` and ``doubts`` have the latest sentence of each reason. ``damage`` is "" or says how
-    the bag ends early.
+    topics and their problems; ``missing`` and ``doubts`` have the latest sentence of each reason. ``notes``: what is odd about
+    the bag and was read all the same. ``damage`` is "" or says how it ends early.
     """
 
     frames: int
@@ -49,6 +49,7 @@ class ReplayResult:
     missing: tuple[Finding, ...]
     doubts: tuple[Finding, ...]
     counts: tuple[Count, ...]
+    notes: tuple[str, ...]
     damage: str
 
 
@@ -230,6 +231,7 @@ def replay(
                 reasons = run.last_refusals()
                 msg = f"{path}: expected reference images that can be used, got none" + "".join(f"; {each}" for each in reasons)
                 raise BagError(msg)
+        notes = bag.notes
     return ReplayResult(
         frames=run.closed,
         complete=run.complete,
@@ -240,6 +242,7 @@ def replay(
         missing=run.missing(),
         doubts=run.doubts(),
         counts=run.counts(),
+        notes=notes,
         damage=run.damage,
     )
 

@@ -128,6 +128,8 @@ def _print_replay(result: ReplayResult, out: Path) -> None:
     print(f"network: {result.network}")
     if result.trained is False:
         print("THE WEIGHTS WERE NEVER TRAINED: the masks show that everything runs, not what is where.")
+    for note in result.notes:
+        print(f"Note: {note}")
     for entry in result.rig:
         if entry.problem:
             print(f"{entry.role} on {entry.topic}: {entry.problem}")

@@ -120,6 +120,17 @@ def test_replay_without_a_network_decides_nothing(capsys, rig_bag, tmp_path):
     assert all((each == UNLABELLED).all() for each in labels)
 
 
+def test_replay_says_what_is_odd_about_a_bag_that_is_whole(capsys, tmp_path):
+    bag = write_rig(tmp_path / "bag")
+    (file,) = bag.glob("*.mcap")
+    file.rename(bag / "renamed.mcap")
+    code, text, _ = run(capsys, "replay", bag, "--out", tmp_path / "out", *NO_NETWORK)
+    assert code == 0
+    assert f"{FRAMES} masks, {FRAMES} from frames with every sensor" in text
+    (note,) = [line for line in text.splitlines() if line.startswith("Note: ")]
+    assert "renamed.mcap" in note
+
+
 def test_replay_goes_on_without_a_sensor_and_says_which(capsys, tmp_path):
     bag = write_rig(tmp_path / "bag", leave_out=("/depth/image",))
     code, text, _ = run(capsys, "replay", bag, "--out", tmp_path / "out", *NO_NETWORK)
