@@ -63,12 +63,12 @@ def read_bytes(
     try:
         with Path(path).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            content = file.read(most_bytes + 1) if size <= most_bytes else b""
+            content = file.read(size) if size <= most_bytes else b""  # Python makes room for as much as it is asked to read
     except OSError as failed:
         msg = f"{shown_path(path)}: expected a readable {kind}, got {failed.strerror or failed}"
         raise error(msg) from None
-    if size > most_bytes or len(content) > most_bytes:
-        msg = f"{shown_path(path)}: expected a file of at most {most_bytes} bytes, got {max(size, len(content))}"
+    if size > most_bytes:
+        msg = f"{shown_path(path)}: expected a file of at most {most_bytes} bytes, got {size}"
         raise error(msg)
     return content
 

@@ -221,6 +221,11 @@ def test_a_file_larger_than_its_bound_is_not_read(tmp_path: Path):
         read_bytes(tmp_path / "large", DataError, 10)
 
 
+def test_a_bound_takes_no_memory_by_itself(tmp_path):
+    (tmp_path / "small").write_bytes(b"content")
+    assert read_bytes(tmp_path / "small", DataError, 1 << 50) == b"content"
+
+
 def test_frames_of_impossible_sizes_are_refused(tmp_path: Path):
     frame = '{"name": "1", "stamp_ns": 1, "frame_id": "", "width": 1000000000, "height": 1000000000}'
     text = f'{{"format": 1, "image_topic": "/a", "classes": [], "box_classes": [], "frames": [{frame}]}}'
