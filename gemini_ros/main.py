@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from gemini_core.programs import Signals
 from gemini_core.runtimes.process_settings import prepare_process
+from gemini_core.runtimes.programs import Signals
 
 
 def main(arguments: list[str] | None = None) -> int:

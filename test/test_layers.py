@@ -16,7 +16,7 @@ from source_imports import REPOSITORY, imported_names, imports_of_file, module_n
 ROOMS = {
     "ground": (
         "gemini_core",
-        *(f"gemini_core.{name}" for name in ("types", "errors", "files", "documents", "programs")),
+        *(f"gemini_core.{name}" for name in ("types", "errors", "files", "documents")),
         *(f"gemini_core.{name}" for name in ("extras", "tables", "compiling")),
     ),
     "config": ("gemini_core.config",),

@@ -2,8 +2,8 @@
 
 import sys
 
-from gemini_core.programs import end_at_once
 from gemini_core.runtimes.process_settings import prepare_process
+from gemini_core.runtimes.programs import end_at_once
 
 if sys.argv[:1] == ["-m"]:  # Python looks for the program that it is to run, which takes seconds to import
     end_at_once()

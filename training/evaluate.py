@@ -24,8 +24,8 @@ from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.evaluate.segmentation import ConfusionMatrix, SegmentationScores
 from gemini_core.model import checkpoints
 from gemini_core.model.segmentation import Segmenter, upsample
-from gemini_core.programs import run_program
 from gemini_core.render import mask_image, palette
+from gemini_core.runtimes.programs import run_program
 from gemini_core.types import U8, UNLABELLED
 from training.box_finders import load_box_finder
 from training.cache import CachedBag, cached

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from gemini_core.config.fusion import FusionConfig, load_config
 from gemini_core.errors import ConfigError, WeightsError
 from gemini_core.files import is_file, write_whole
-from gemini_core.programs import run_program
+from gemini_core.runtimes.programs import run_program
 from training.cache import CachedBag, cached
 from training.checkpoint import TrainingState, load_state, run_hash, save_state
 from training.config import RunConfig, TrainingConfig, load_training_config, parse_override, to_flat_lists

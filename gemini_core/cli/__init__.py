@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from gemini_core.programs import run_program, starting
 from gemini_core.runtimes.process_settings import prepare_process
+from gemini_core.runtimes.programs import run_program, starting
 
 
 def main(arguments: list[str] | None = None) -> int:

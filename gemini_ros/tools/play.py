@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gemini_core.programs import run_program, starting
+from gemini_core.runtimes.programs import run_program, starting
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from gemini_core.errors import DataError
-from gemini_core.programs import EXIT_READER_GONE, run_program
+from gemini_core.runtimes.programs import EXIT_READER_GONE, run_program
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROGRAMS = {
     "gemini-fusion": ["gemini_core.cli", "inspect", "nowhere"],
     "training": ["training.train", "--config", "nowhere.yaml"],
@@ -36,7 +36,7 @@ def test_a_signal_cleans_up_and_gives_its_exit_code(tmp_path: Path, number: sign
     code = f"""
 import sys, time
 from pathlib import Path
-from gemini_core.programs import run_program
+from gemini_core.runtimes.programs import run_program
 def work():
     try:
         print("works", flush=True)
@@ -74,7 +74,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
     code = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-from gemini_core.programs import run_program
+from gemini_core.runtimes.programs import run_program
 def work():
     print("works", flush=True)
     time.sleep(0.5)
@@ -88,7 +88,7 @@ sys.exit(run_program("tool", work))
 
 HANGING = """
 import sys, time
-import gemini_core.programs as programs
+import gemini_core.runtimes.programs as programs
 programs.GRACE_S = 0.5
 signals = programs.Signals("node")
 if {running}:
@@ -119,7 +119,7 @@ def test_a_node_ends_in_order_or_in_time(number: signal.Signals, running: bool, 
 @pytest.mark.timeout(20)
 def test_a_node_that_hangs_in_a_system_call_ends_too(tmp_path: Path):
     os.mkfifo(tmp_path / "fifo")
-    lines = ["import gemini_core.programs as programs", "programs.GRACE_S = 0.5", "programs.Signals('node').running()"]
+    lines = ["import gemini_core.runtimes.programs as programs", "programs.GRACE_S = 0.5", "programs.Signals('node').running()"]
     process = started("\n".join([*lines, "print('works', flush=True)", f"open({str(tmp_path / 'fifo')!r})"]))
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 143
@@ -127,7 +127,7 @@ def test_a_node_that_hangs_in_a_system_call_ends_too(tmp_path: Path):
 
 SAYING = """
 import sys
-from gemini_core.programs import run_program
+from gemini_core.runtimes.programs import run_program
 def work():
     print({text})
     return 0
