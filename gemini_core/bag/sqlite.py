@@ -149,7 +149,7 @@ class SqliteFile:
                     definitions[name] = MessageDefinition(form, text)
         columns = self._columns("topics")
         encoding = "serialization_format" if "serialization_format" in columns else f"'{CDR}'"
-        for number, name, kind, form in self._database.execute(f"SELECT id, name, type, {encoding} FROM topics ORDER BY id"):  # noqa: S608
+        for number, name, kind, form in self._database.execute(f"SELECT id, name, type, {encoding} FROM topics ORDER BY id"):  # noqa: S608 - a column of ours or a constant
             definition = definitions.get(kind, NO_DEFINITION)
             channel = Channel(str(name), ros2_type(str(kind)), str(form or CDR), definition)
             self._by_number[int(number)] = channel
@@ -217,7 +217,7 @@ class SqliteFile:
     def _next_row(self, row: int) -> int | None:
         """Give the row before the next one that may be readable behind a damaged one, None where no more can be found."""
         try:
-            found = self._database.execute(f"SELECT MIN(id) FROM messages WHERE id > {row}").fetchone()  # noqa: S608
+            found = self._database.execute(f"SELECT MIN(id) FROM messages WHERE id > {row}").fetchone()  # noqa: S608 - a number
         except apsw.Error:
             return None
         return None if found is None or found[0] is None else int(found[0])
