@@ -1,6 +1,6 @@
 """Damages messages of every kind and gives them to the intake: ``python -m benchmarks.fuzz [--messages 200000]``.
 
-The kind ``parameters`` is of files instead: parameter files, recipes and ``--set`` values (``--files 1000``).
+Two kinds are of files instead (``--files 1000``): ``parameters`` (parameter files, recipes, ``--set`` values) and ``bags``.
 
 Goes on where it was stopped (out/fuzz); the result becomes a part of benchmarks/results/sensors.md. Exit code 1 when a
 message crashed the decoder, hung it, left it as an error, was not counted, or had it read outside of the message.
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fuzz import parameters, worker
+from benchmarks.fuzz import bags, parameters, worker
 from benchmarks.fuzz.kinds import all_kinds
 from benchmarks.page import replace_section
 from gemini_core.files import write_whole
@@ -29,14 +29,17 @@ from gemini_core.files import write_whole
 CHUNK = 5_000
 """Messages that one decoder sees in a row."""
 
+_FILES = {parameters.KIND: ("parameters", parameters.CHUNK), bags.KIND: ("bags", bags.CHUNK)}
+"""The kinds that are of files: module and size of a chunk."""
+
 
 _METHOD = (
     "whole messages with one to three fields, lengths or runs of bytes changed at random (seeded), and one in sixteen left "
     "whole, through `Intake.accept` in a process of its own. The arrays of each lie between two forbidden pages (mprotect), "
     "three of four messages ending and one beginning right at one, so that a byte read outside of them is a segmentation "
     f"fault. A message may take {worker.SECONDS:g} s of CPU and {worker.ROOM / 2**30:g} GiB. A sample that comes out is "
-    "checked for shapes, types and ranges; the counts of the intake have to account for every message. The kind "
-    "parameters is of files and values: each is read, or refused in one sentence."
+    "checked for shapes, types and ranges; the counts of the intake have to account for every message. The kinds "
+    "parameters and bags are of files: each is read, or refused in one sentence; bags whose loss is said are `damaged`."
 )
 
 
@@ -65,7 +68,7 @@ def run_kind(name: str, messages: int, folder: Path) -> Findings:
     """Run the chunks of one kind that are missing in ``folder``."""
     file, place = folder / f"{name}.json", folder / "at"
     found = Findings(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else Findings()
-    module, size = ("parameters", parameters.CHUNK) if name == parameters.KIND else ("worker", CHUNK)
+    module, size = _FILES.get(name, ("worker", CHUNK))
     chunks = -(-messages // size)
     while (first := found.missing(chunks)) < chunks:
         place.write_bytes(bytes(8))
@@ -122,15 +125,15 @@ def main() -> int:
     """Run what is missing, print and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=200_000, help="of each kind (default 200,000)")
-    parser.add_argument("--files", type=int, default=1_000, help=f"of the kind {parameters.KIND} (default 1,000)")
-    kinds = [*all_kinds(), parameters.KIND]
+    parser.add_argument("--files", type=int, default=1_000, help=f"of the kinds {' and '.join(_FILES)} (default 1,000)")
+    kinds = [*all_kinds(), *_FILES]
     parser.add_argument("--kinds", nargs="*", choices=kinds, help="default: all")
     parser.add_argument("--out", type=Path, default=Path("out/fuzz"), help="where it goes on from (default out/fuzz)")
     parser.add_argument("--page", action="store_true", help="write the results into benchmarks/results/sensors.md")
     options = parser.parse_args()
     os.nice(10)
     options.out.mkdir(parents=True, exist_ok=True)
-    numbers = dict.fromkeys(kinds, options.messages) | {parameters.KIND: options.files}
+    numbers = dict.fromkeys(kinds, options.messages) | dict.fromkeys(_FILES, options.files)
     found = {name: run_kind(name, numbers[name], options.out) for name in options.kinds or kinds}
     text = section(found)
     print(text)

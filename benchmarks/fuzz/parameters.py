@@ -6,6 +6,7 @@ stumbled over. What is not a ``ConfigError`` of at most ``LONGEST`` characters i
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import signal
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -106,6 +108,17 @@ _TOKENS = (
 
 def run_chunk(number: int, size: int, folder: Path) -> Chunk:
     """Read ``size`` files and values, made of ``number`` alone."""
+    turns = itertools.cycle(_READERS)
+
+    def read(rng: np.random.Generator) -> str:
+        next(turns)(rng, folder / "file.yaml")
+        return "sample"
+
+    return run_files(number, size, read, ConfigError)
+
+
+def run_files(number: int, size: int, read: Callable[[np.random.Generator], str], refusal: type[Exception]) -> Chunk:
+    """Call ``read``, which makes and reads a file and says what came of it, ``size`` times, and sort what it raises."""
     rng = np.random.default_rng([7, number])
     outcomes: Counter[str] = Counter()
     raised: dict[str, str] = {}
@@ -114,10 +127,9 @@ def run_chunk(number: int, size: int, folder: Path) -> Chunk:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         began = time.thread_time()
         try:
-            _READERS[i % len(_READERS)](rng, folder / "file.yaml")
-            outcomes["sample"] += 1
-        except ConfigError as error:
-            if len(str(error)) <= LONGEST:
+            outcomes[read(rng)] += 1
+        except refusal as error:
+            if len(str(error)) <= LONGEST and "\n" not in str(error):
                 outcomes["refused"] += 1
             else:
                 raised[str(i)] = f"a sentence of {len(str(error))} characters: {str(error)[:100]}"
@@ -129,12 +141,12 @@ def run_chunk(number: int, size: int, folder: Path) -> Chunk:
 
 
 def _file_of_the_node(rng: np.random.Generator, file: Path) -> None:
-    file.write_bytes(_changed(rng, _shipped(rng, _ROOT / "config")))
+    file.write_bytes(changed_text(rng, _shipped(rng, _ROOT / "config")))
     load_config(file)
 
 
 def _recipe(rng: np.random.Generator, file: Path) -> None:
-    file.write_bytes(_changed(rng, _shipped(rng, RECIPES)))
+    file.write_bytes(changed_text(rng, _shipped(rng, RECIPES)))
     load_training_config(str(file))
 
 
@@ -165,7 +177,7 @@ def _value(rng: np.random.Generator) -> str:
     return "".join(_TOKENS[int(rng.integers(len(_TOKENS)))] for _ in range(int(rng.integers(1, 4))))
 
 
-def _changed(rng: np.random.Generator, text: str) -> bytes:
+def changed_text(rng: np.random.Generator, text: str) -> bytes:
     """Change one to three lines, tokens or bytes."""
     for _ in range(int(rng.integers(1, 4))):
         lines = text.splitlines()
@@ -190,14 +202,20 @@ def _changed(rng: np.random.Generator, text: str) -> bytes:
     return bytes(raw)
 
 
+def run_worker(run: Callable[[int, int, Path], Chunk], size_of_chunk: int) -> None:
+    """Run chunks with bounded memory and print each; arguments as of ``worker.main``, without any the first four chunks."""
+    _, first, after, size, _ = sys.argv[1:] if len(sys.argv) > 1 else ("", "0", "4", str(size_of_chunk), "")
+    with tempfile.TemporaryDirectory() as folder:
+        run(2**32 - 1, 8, Path(folder))  # whatever is loaded or allocated once
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
+        for number in range(int(first), int(after)):
+            print(json.dumps(asdict(run(number, int(size), Path(folder)))), flush=True)
+
+
 def main() -> None:
     """Arguments as of ``worker.main``; without any, the first 1,000."""
-    _, first, after, size, _ = sys.argv[1:] if len(sys.argv) > 1 else ("", "0", "4", str(CHUNK), "")
-    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(int(first), int(after)):
-            print(json.dumps(asdict(run_chunk(number, int(size), Path(folder)))), flush=True)
+    run_worker(run_chunk, CHUNK)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from gemini_core.bag.compressed import MAX_BLOCK_BYTES, unpack
-from gemini_core.bag.stored import Channel, Part, StoredMessage, Tally, in_time_order, require_regular
+from gemini_core.bag.stored import Channel, Part, StoredMessage, Tally, in_time_order, require_regular, shortened
 from gemini_core.errors import BagError
 
 KEPT_BYTES = 256 << 20
@@ -154,7 +154,7 @@ class BlockFile(ABC):
             for number, least in promised.items():
                 got = found[number].messages if number in found else 0
                 if got < least:
-                    name = self._channels[number].topic if number in self._channels else f"channel {number}"
+                    name = shortened(self._channels[number].topic) if number in self._channels else f"channel {number}"
                     self._lost(f"expected {least} messages of {name} as {source} says, got {got}")
         self.keeps_count = not self.losses
 

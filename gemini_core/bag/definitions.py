@@ -22,7 +22,7 @@ from rosbags.typesys.store import Typestore
 
 from gemini_core.bag.idl import TypeDefinitions, parse_idl
 from gemini_core.bag.messages import Message, typestore
-from gemini_core.bag.stored import CDR, ROS1, Channel
+from gemini_core.bag.stored import CDR, ROS1, Channel, shortened
 from gemini_core.decode.message import RAW_TYPES, RawMessage
 from gemini_core.errors import BagError
 
@@ -115,8 +115,8 @@ def reading_of(channel: Channel) -> Reading:
         return _reading(channel.type, channel.definition)
     if channel.encoding == ROS1:
         return _ros1_reading(channel.type, channel.definition)
-    kind = f" ({channel.type})" if channel.type else ""
-    return Reading(None, f"expected messages in {CDR}, got {channel.encoding or 'no encoding'}{kind}")
+    kind = f" ({shortened(channel.type)})" if channel.type else ""
+    return Reading(None, f"expected messages in {CDR}, got {shortened(channel.encoding) or 'no encoding'}{kind}")
 
 
 @functools.lru_cache(maxsize=512)

@@ -19,7 +19,7 @@ from rosbags.interfaces import MessageDefinition
 from gemini_core.bag.blocks import LARGEST_TIME_NS, Block, BlockFile, Entry
 from gemini_core.bag.compressed import KNOWN_COMPRESSIONS
 from gemini_core.bag.definitions import ros2_type
-from gemini_core.bag.stored import CDR, DEFINITION_FORMATS, NO_DEFINITION, ROS1, Channel, Tally
+from gemini_core.bag.stored import CDR, DEFINITION_FORMATS, NO_DEFINITION, ROS1, Channel, Tally, shortened
 from gemini_core.errors import BagError
 
 MCAP_MAGIC = b"\x89MCAP0\r\n"
@@ -174,7 +174,7 @@ class McapFile(BlockFile):
         channel = Channel(topic, ros2_type(name) if encoding in (CDR, ROS1) else name, encoding, definition)
         before = self._channels.setdefault(number, channel)
         if before.topic != topic or (before.type and channel.type and before.type != channel.type):
-            msg = f"channel {number} is of {before.topic} and of {topic}"
+            msg = f"channel {number} is of {shortened(before.topic)} and of {shortened(topic)}"
             raise struct.error(msg)
         if channel.type and not before.type:  # its schema stood behind it
             self._channels[number] = channel

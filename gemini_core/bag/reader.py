@@ -235,7 +235,7 @@ class BagReader:
                     data = stream.cdr_of(data)  # noqa: PLW2901 - the same message in other bytes
                 except BagError as error:
                     unreadable += 1
-                    self._lose(f"{topic} at log time {log_ns}: {error}")
+                    self._lose(f"{shortened(topic)} at log time {log_ns}: {error}")
                     continue
             count += 1
             yield BagMessage(topic, kind, log_ns, data, decode)
@@ -424,7 +424,7 @@ class _Stream(NamedTuple):
         try:
             return self.reading.decode(stored.type, stored.data, self.misfits)
         except BagError as error:
-            where = f"{stored.type} on {stored.topic} at log time {stored.log_ns}"
+            where = f"{shortened(stored.type)} on {shortened(stored.topic)} at log time {stored.log_ns}"
             msg = (
                 f"{self.path}: {self.reading.problem}"
                 if self.reading.problem
@@ -466,5 +466,5 @@ def _key(channel: Channel) -> tuple[str, str]:
 
 
 def _some(names: Collection[str]) -> str:
-    first = list(names)[:_MOST_NAMED]
+    first = [shortened(name) for name in list(names)[:_MOST_NAMED]]
     return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")

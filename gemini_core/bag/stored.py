@@ -146,9 +146,9 @@ def require_regular(path: Path) -> os.stat_result:
     return found
 
 
-def shortened(path: object) -> str:
-    """Name a path in an error; one that is too long for the system is too long for a sentence, too."""
-    text = str(path)
+def shortened(name: object) -> str:
+    """Name a path, topic or type in an error: a damaged file may have names of a megabyte, which are no part of a sentence."""
+    text = str(name)
     most = 300
     return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
 

@@ -300,3 +300,17 @@ def test_a_bag_is_not_written_to_a_path_that_the_system_refuses(tmp_path):
     for name in ("x" * 5000, "a\0b"):
         with pytest.raises(BagError, match="expected"), BagWriter(tmp_path / name):
             pass
+
+
+def test_a_name_of_a_megabyte_is_shortened_in_what_is_said(tmp_path):
+    name = "/rgb/" + "9" * 1_000_000
+    (tmp_path / "a.mcap").write_bytes(write_mcap([CHANNEL], [(1, 5, DATA)]))
+    topic = f"{{topic_metadata: {{name: {name}, type: {STRING}}}, message_count: 12}}"
+    files = "relative_file_paths: [a.mcap]"
+    (tmp_path / "metadata.yaml").write_text(
+        f"rosbag2_bagfile_information: {{{files}, topics_with_message_count: [{topic}]}}\n", encoding="utf-8"
+    )
+    with BagReader(tmp_path) as bag:
+        said = [bag.damage, *bag.notes]
+    assert any("expected 12 messages of /rgb/999" in text for text in said)
+    assert max(map(len, said)) < 1000
