@@ -123,7 +123,7 @@ class NodeParameters:
 
     def unused_qos_overrides(self) -> list[str]:
         """QoS overrides given at start that no subscription or publisher has taken up, each with the nearest known name."""
-        known = [name for name in self._node.list_parameters([], 0).names if name.startswith(QOS_PREFIX)]
+        known = [QOS_PREFIX + name for name in self._node.get_parameters_by_prefix(QOS_PREFIX.rstrip("."))]
         return [f"{name} ({nearest_names(name, known)})" for name in self._qos_overrides if name not in known]
 
     def _values(self) -> dict[str, Any]:

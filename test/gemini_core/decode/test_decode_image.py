@@ -193,9 +193,10 @@ def test_cv_bridge_agrees():
     from sensor_msgs.msg import Image
 
     bridge = cv_bridge.CvBridge()
-    data = np.random.default_rng(3).integers(0, 256, 6 * 64, dtype=np.uint8)
+    # padded rows; cv_bridge takes a step for whole pixels, so it has to be a multiple of every pixel size here (1 to 6 bytes)
+    data = np.random.default_rng(3).integers(0, 256, 6 * 72, dtype=np.uint8)
     for encoding in ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "rgb16", "bgr16", "yuv422", "yuv422_yuy2"):
-        message = Image(height=6, width=8, encoding=encoding, step=64, data=array.array("B", data.tobytes()))
+        message = Image(height=6, width=8, encoding=encoding, step=72, data=array.array("B", data.tobytes()))
         theirs = bridge.imgmsg_to_cv2(message, "rgb8")
         np.testing.assert_array_equal(decode_color(message, "rgb/image").pixels, theirs, err_msg=encoding)
 
