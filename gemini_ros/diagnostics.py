@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from rclpy.node import Node
 
 from gemini_core.decode.sensor_clock import ClockState
 from gemini_core.pipeline.published_boxes import why_no_boxes
@@ -310,6 +311,11 @@ def _record_values(record: TopicRecord, now: float) -> dict[str, Any]:
         f"{record.role}.last_refusal": record.last_refusal,
         **clock_values,
     }
+
+
+def status_name(node: Node) -> str:
+    """What the names of a node's statuses begin with: its full name, since an aggregator tells statuses apart by name alone."""
+    return node.get_fully_qualified_name().lstrip("/")
 
 
 def status(

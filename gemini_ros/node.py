@@ -21,8 +21,8 @@ from gemini_core.errors import GeminiError, nearest_names
 from gemini_core.predictor import BoxPredictor, Predictor, make_predictor
 from gemini_core.types import Count, Role
 from gemini_ros import qos
-from gemini_ros.dds import PROFILE_VARIABLE, has_large_message_transport
-from gemini_ros.diagnostics import ERROR, OK, WARN, Trouble, status
+from gemini_ros.dds import PROFILE_VARIABLE, transport_problem
+from gemini_ros.diagnostics import ERROR, OK, WARN, Trouble, status, status_name
 from gemini_ros.message_types import input_classes
 from gemini_ros.outputs import Outputs
 from gemini_ros.parameters import NodeParameters
@@ -138,11 +138,12 @@ class FusionNode(LifecycleNode):
         self._outputs = Outputs(self)
         self._outputs.offer(self._publisher_events)
         self._diagnostics_timer = self._diagnose_every(config.node.diagnostics_period_s)
-        if get_rmw_implementation_identifier() == "rmw_fastrtps_cpp" and not has_large_message_transport(os.environ):
-            self.get_logger().warning(
-                f"{PROFILE_VARIABLE} is not set: Fast DDS loses images and clouds of more than about 0.5 MB; "
-                f"set it to this package's config/fastdds.xml, for every process that sends or receives them"
-            )
+        if problem := self._transport_problem():
+            self.get_logger().warning(problem)
+
+    def _transport_problem(self) -> str:
+        fast_dds = get_rmw_implementation_identifier().startswith("rmw_fastrtps")
+        return transport_problem(os.environ) if fast_dds else ""
 
     def _begin_session(self) -> None:
         config, outputs = self._config, self._outputs
@@ -252,15 +253,15 @@ class FusionNode(LifecycleNode):
         self._diagnostics.publish(message)
 
     def _status(self, what: str, level: bytes, message: str, values: Mapping[str, Any] | Iterable[Count]) -> DiagnosticStatus:
-        return status(f"{self.get_name()}: {what}", level, message, values, self.get_fully_qualified_name())
+        return status(f"{status_name(self)}: {what}", level, message, values, self.get_fully_qualified_name())
 
     def _state_status(self) -> DiagnosticStatus:
         level = ERROR if self._failure else OK if self._state == "active" else WARN
-        transport = "set" if has_large_message_transport(os.environ) else "not set"
         values = {
             "state": self._state,
             "failure": self._failure,
-            PROFILE_VARIABLE: transport,
+            PROFILE_VARIABLE: os.environ.get(PROFILE_VARIABLE, "not set"),
+            "transport": self._transport_problem() or "ok",
             "diagnostics.failed": str(self._diagnostics_failed),
         }
         return self._status("state", level, self._failure or self._state, values)
@@ -298,7 +299,7 @@ class FusionNode(LifecycleNode):
                     graph[role] = trouble
         session.take_up_clocks()
         troubles = session.health.troubles(graph, stale_after_s, now)
-        inputs = session.health.statuses(self.get_name(), self.get_fully_qualified_name(), troubles, now)
+        inputs = session.health.statuses(status_name(self), self.get_fully_qualified_name(), troubles, now)
         return [*inputs, *self._boxes_status(session, now), self._frames_status(session)]
 
     def _boxes_status(self, session: Session, now: float) -> list[DiagnosticStatus]:
@@ -311,7 +312,7 @@ class FusionNode(LifecycleNode):
             "classes": ", ".join(f"{name}:{score:g}" for name, score in boxes.least_scores().items()),
             "max_boxes": str(boxes.max_boxes),
         }
-        return [session.box_health.status(self.get_name(), self.get_fully_qualified_name(), values, now)]
+        return [session.box_health.status(status_name(self), self.get_fully_qualified_name(), values, now)]
 
     def _frames_status(self, session: Session) -> DiagnosticStatus:
         counts = session.counts()

@@ -33,7 +33,7 @@ from gemini_ros.convert import (
     marker_array,
     stamp_to_ros,
 )
-from gemini_ros.diagnostics import OK, WARN, status
+from gemini_ros.diagnostics import OK, WARN, status, status_name
 
 NS_PER_MS = 1e6
 
@@ -170,6 +170,6 @@ class Outputs:
         values["age_ms"] = f"{age_ms:.3f}"
         level = WARN if missing else OK
         entry: DiagnosticStatus = status(
-            f"{self._node.get_name()}: frame", level, message, values, self._node.get_fully_qualified_name()
+            f"{status_name(self._node)}: frame", level, message, values, self._node.get_fully_qualified_name()
         )
         return DiagnosticArray(header=header, status=[entry])

@@ -28,6 +28,7 @@ def _play(arguments: list[str] | None) -> int:
     parser.add_argument("--exclude", action="append", default=[], metavar="PREFIX", help="leave out topics that begin so")
     parser.add_argument("--wait-for", action="append", default=[], metavar="TOPIC", help="start when TOPIC has a listener")
     parser.add_argument("--wait-s", type=float, default=30.0, help="longest time to wait for listeners (default 30)")
+    parser.add_argument("--into", default="", metavar="NAMESPACE", help="play topics (not transforms) into this namespace")
     parser.add_argument("--report", type=Path, help="write what was sent to this JSON file")
     options, ros_arguments = parser.parse_known_args(arguments)
     if not options.rate > 0 or options.loop < 1:  # not: a rate of nan is none either

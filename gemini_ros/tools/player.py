@@ -23,6 +23,7 @@ from gemini_core.bag.messages import typestore
 from gemini_core.bag.reader import BagReader
 from gemini_core.errors import BagError, nearest_names
 from gemini_core.files import write_whole
+from gemini_ros.launching import within
 from gemini_ros.message_types import message_class
 
 _TF_TYPE = "tf2_msgs/msg/TFMessage"
@@ -75,9 +76,10 @@ class Player:
         node: the ROS node to publish from.
         path: the bag.
         exclude: prefixes of topics that are not played, e.g. ``/ground_truth``.
+        into: namespace into which topics are played, but for those of transforms; "" for where they were recorded.
     """
 
-    def __init__(self, node: Node, path: Path, exclude: tuple[str, ...] = ()) -> None:
+    def __init__(self, node: Node, path: Path, exclude: tuple[str, ...] = (), into: str = "") -> None:
         self._node = node
         self._path = path
         with BagReader(path) as bag:
@@ -89,7 +91,7 @@ class Player:
         self.types = {topic.name: topic.type for topic in topics}
         self._classes = {name: message_class(kind) for name, kind in self.types.items()}
         self._publishers: dict[str, Publisher[Any]] = {
-            name: node.create_publisher(cls, name, _qos(name)) for name, cls in self._classes.items()
+            name: node.create_publisher(cls, within(into, name), _qos(name)) for name, cls in self._classes.items()
         }
         self.sent: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -199,7 +201,7 @@ def run(options: argparse.Namespace, ros_arguments: list[str]) -> int:
     rclpy.init(args=ros_arguments, signal_handler_options=rclpy.SignalHandlerOptions.NO)
     node = rclpy.create_node("gemini_bag_play")
     try:
-        player = Player(node, options.bag, tuple(options.exclude))
+        player = Player(node, options.bag, tuple(options.exclude), options.into)
         if options.wait_for:
             deaf = player.wait_for_listeners(tuple(options.wait_for), options.wait_s)
             if deaf:
