@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import Distribution, find_packages, setup
 
 NAME = "gemini_ros"
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent  # colcon build --symlink-install runs a link to this file, in its build folder
 SHARE = f"share/{NAME}"
 
 

@@ -238,7 +238,7 @@ def launched(*arguments, **variables):
 
 def parameter(name):
     """What ``ros2 param get`` says of the node in /robot."""
-    command = [sys.executable, "-c", ROS2, "param", "get", "--no-daemon", "--hide-type", "/robot/gemini_fusion", name]
+    command = [sys.executable, "-c", ROS2, "param", "get", "--no-daemon", "--spin-time", "2", "--hide-type", "/robot/gemini_fusion", name]
     env = {**os.environ, "ROS_DOMAIN_ID": DOMAIN}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
 
@@ -255,6 +255,9 @@ def test_a_parameter_file_that_is_not_there_ends_the_launch():
 
 
 def test_the_parameter_file_wins_unless_an_argument_is_given(tmp_path):
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    if not any((Path(prefix) / "lib" / "gemini_ros").is_dir() for prefix in prefixes):
+        pytest.skip("ros2 launch finds executables of packages that colcon has built; here pip has installed this one")
     path = tmp_path / "robot.yaml"
     path.write_text(
         "/**:\n  ros__parameters: {use_sim_time: true, node.autostart: false, topics.rgb.transport: compressed, "
