@@ -63,8 +63,14 @@ setup(
     ],
     install_requires=requirements("runtime.in"),
     extras_require={
-        name: requirements(f"{name}.in")
-        for name in ("simulation", "openvino", "onnx", "quantization", "mvxnet", "training", "labelling", "development")
+        **{
+            name: requirements(f"{name}.in")
+            for name in ("simulation", "openvino", "onnx", "quantization", "mvxnet", "training", "labelling", "development")
+        },
+        "test": [
+            "pytest",
+            "hypothesis",
+        ],  # what colcon looks at to run the tests with pytest: the quick part, see test/conftest.py
     },
     zip_safe=False,
     entry_points={

@@ -11,12 +11,32 @@ from hypothesis import settings
 from gemini_core.runtimes.process_settings import prepare_process
 from source_imports import REPOSITORY
 
+_TESTS = Path(__file__).resolve().parent
+
 prepare_process()  # before any test imports torch
 
 # Seeded like everything else: a test that fails, fails again. HYPOTHESIS_PROFILE=search looks for new counter-examples.
 settings.register_profile("seeded", derandomize=True)
 settings.register_profile("search", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
+
+_QUICK = (
+    "gemini_core/decode",
+    "gemini_core/rig",
+    "gemini_core/synchronize",
+    "gemini_ros/test_launch.py",
+    "gemini_ros/test_parameters.py",
+)
+"""What ``colcon test`` runs, in a minute or two: on a robot, nobody waits for the whole suite."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out all but the quick part where colcon runs the tests; colcon alone gives this option, the package's name."""
+    if config.getoption("junitprefix") != "gemini_ros" or not collection_path.is_relative_to(_TESTS):
+        return None
+    quick = [_TESTS / part for part in _QUICK]
+    wanted = any(collection_path.is_relative_to(part) or part.is_relative_to(collection_path) for part in quick)
+    return None if wanted else True
 
 
 @pytest.fixture(scope="session")

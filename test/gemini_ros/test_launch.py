@@ -238,7 +238,19 @@ def launched(*arguments, **variables):
 
 def parameter(name):
     """What ``ros2 param get`` says of the node in /robot."""
-    command = [sys.executable, "-c", ROS2, "param", "get", "--no-daemon", "--spin-time", "2", "--hide-type", "/robot/gemini_fusion", name]
+    command = [
+        sys.executable,
+        "-c",
+        ROS2,
+        "param",
+        "get",
+        "--no-daemon",
+        "--spin-time",
+        "2",
+        "--hide-type",
+        "/robot/gemini_fusion",
+        name,
+    ]
     env = {**os.environ, "ROS_DOMAIN_ID": DOMAIN}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
 
