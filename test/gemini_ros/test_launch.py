@@ -35,6 +35,7 @@ from gemini_ros.dds import (
     transport_problem,
 )
 from gemini_ros.launching import TOPICS, check_params_file, overrides, within
+from gemini_ros.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
@@ -284,6 +285,11 @@ def test_the_parameter_file_wins_unless_an_argument_is_given(tmp_path):
         assert parameter("topics.lidar.points") == "/top/points"
         assert parameter("use_sim_time") == "True"
         assert parameter("node.autostart") == "False"
+
+
+def test_the_node_tells_its_use_and_does_not_start(capsys):
+    assert main(["--help"]) == 0
+    assert "--params-file" in capsys.readouterr().out
 
 
 def test_the_package_and_its_environment_import_without_ros():
